@@ -1,0 +1,95 @@
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// errnos is room for every errno of Linux (the last is 133, EHWPOISON).
+const errnos = 134
+
+// counters are a loop's own, plain numbers: only the loop writes them. It
+// copies them to where Stats can read them before every wait.
+type counters struct {
+	accepted, adopted, opened       uint64
+	ended                           [reasons]uint64
+	steps                           [tproxy.Steps]uint64
+	delivered                       [2][2]uint64 // by direction; splice, buffer
+	pauses, starved                 uint64
+	waits, events, stale            uint64
+	splices                         uint64
+	sourceEmpty, pipeFull, sinkFull uint64
+	refused                         uint64
+	acceptErrors, acceptPauses      uint64
+
+	// Gauges.
+	active, pending, memory int64
+	pipesInUse, pipesIdle   int64
+	pipeMisses              uint64
+	buffers                 int64
+}
+
+// add sums c into s.
+func (c *counters) add(s *Stats) {
+	s.Accepted += c.accepted
+	s.Adopted += c.adopted
+	s.Active += c.active
+	s.Opened += c.opened
+	for r, n := range c.ended {
+		if n > 0 {
+			s.Ended[Reason(r)] += n
+		}
+	}
+	for step, n := range c.steps {
+		if n > 0 {
+			s.Steps[tproxy.Step(step)] += n
+		}
+	}
+	s.UpstreamSplice += c.delivered[upstream][0]
+	s.UpstreamBuffer += c.delivered[upstream][1]
+	s.DownstreamSplice += c.delivered[downstream][0]
+	s.DownstreamBuffer += c.delivered[downstream][1]
+	s.Pending += c.pending
+	s.Memory += c.memory
+	s.Pauses += c.pauses
+	s.Starved += c.starved
+	s.PipesInUse += c.pipesInUse
+	s.PipesIdle += c.pipesIdle
+	s.PipeMisses += c.pipeMisses
+	s.Buffers += c.buffers
+	s.Waits += c.waits
+	s.Events += c.events
+	s.StaleEvents += c.stale
+	s.Splices += c.splices
+	s.SourceEmpty += c.sourceEmpty
+	s.PipeFull += c.pipeFull
+	s.SinkFull += c.sinkFull
+	s.SpliceRefused += c.refused
+	s.AcceptErrors += c.acceptErrors
+	s.AcceptPauses += c.acceptPauses
+}
+
+func errnoName(e unix.Errno) string {
+	if name := unix.ErrnoName(e); name != "" {
+		return name
+	}
+	return e.Error()
+}
+
+// publish makes the loop's numbers visible to Stats.
+func (l *loop) publish() {
+	c := &l.count
+	c.active = int64(l.pairs.used)
+	c.pipesIdle = int64(l.pipes.Idle())
+	c.pipesInUse = int64(l.pipes.Open()) - c.pipesIdle
+	c.pipeMisses = l.pipes.Misses()
+	c.buffers = int64(l.buffers.inUse())
+	if d := c.memory - l.charged; d != 0 {
+		l.engine.memory.Add(d)
+		l.charged = c.memory
+	}
+	l.mu.Lock()
+	l.published = *c
+	l.mu.Unlock()
+}

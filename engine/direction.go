@@ -1,0 +1,145 @@
+package engine
+
+// One direction of a pair:
+//
+//	           +--------- wants to read: !eof && !paused && !full -----+
+//	 source ---| read or splice in |--- pending ---| write or splice out |--- sink
+//	           +--- may: readable latch            may: writable latch --+
+//
+//	              pending >= high                      pending <= low
+//	  reading ---------------------> paused   paused -----------------> reading
+//	              pipe takes no more                   pending == 0
+//	  reading ---------------------> full       full -----------------> reading
+//	              source's FIN                         pending == 0
+//	  reading ---------------------> eof         eof -----------------> finSent
+//
+// The latches are set by events and cleared only by what the kernel says when it
+// is asked to move something: an event is not repeated, so a latch that is
+// cleared without that hangs the pair. To pause is not to read, and costs nothing.
+
+// turnBudget is how many bytes a direction may take from its source in one turn,
+// before other pairs have theirs.
+const turnBudget = 256 << 10
+
+// minRead is the least room in memory for which a read is worth its call.
+const minRead = 4 << 10
+
+// turn moves what can be moved now: it flushes what is pending, then reads,
+// until a latch is down, the direction is paused, or the budget is spent.
+// It reports whether more could be moved at once. The pair may have ended: the
+// caller looks at its state.
+func (l *loop) turn(p *pair, s side) (again bool) {
+	d := &p.dir[s]
+	taken := 0
+	for {
+		if d.pending > 0 && d.is(writable) && !l.flush(p, s) {
+			return false
+		}
+		d.resume(l.low)
+		if !d.mayRead() {
+			break
+		}
+		if taken >= turnBudget {
+			again = true
+			break
+		}
+		room := l.room(d)
+		if room < minRead && d.pending == 0 || room <= 0 {
+			l.starve(p, d)
+			break
+		}
+		n, alive := l.read(p, s, room)
+		if !alive {
+			return false
+		}
+		taken += n
+		if int(d.pending) >= l.high {
+			d.set(paused)
+		}
+	}
+	if taken > 0 {
+		p.last = l.tick
+		if taken < minRead {
+			d.clear(bulk) // what comes in crumbs goes through the scratch buffer
+		}
+	}
+	l.noteStall(d)
+	if d.is(eof|closing) && d.pending == 0 && !d.is(finSent) {
+		l.passFIN(p, s)
+	}
+	return again
+}
+
+// mayRead: the source may have something, and the direction wants it.
+func (d *direction) mayRead() bool {
+	return d.flags&(readable|eof|paused|full|starved) == readable
+}
+
+// resume ends a pause when enough has left.
+func (d *direction) resume(low int) {
+	if d.is(paused) && int(d.pending) <= low {
+		d.clear(paused)
+	}
+	if d.pending == 0 {
+		d.clear(full | paused | starved)
+	}
+}
+
+// noteStall keeps the statistics of pauses: a direction stalls when it would read,
+// but for its sink.
+func (l *loop) noteStall(d *direction) {
+	now := d.is(readable) && !d.is(eof) && d.is(paused|full) && !d.is(writable)
+	switch {
+	case now && !d.is(stalled):
+		d.set(stalled)
+		d.pauses++
+		d.stalledAt = l.tick
+		l.count.pauses++
+	case !now && d.is(stalled):
+		d.clear(stalled)
+		d.stalledFor += l.tick - d.stalledAt
+	}
+}
+
+// read takes up to room bytes from the source, on the path that the direction is
+// on. Alive is false when the pair has ended.
+//
+// Invariant: every read either takes bytes, or clears the readable latch, or sets
+// eof or full, or leaves the path for another: so turn comes to an end.
+func (l *loop) read(p *pair, s side, room int) (n int, alive bool) {
+	d := &p.dir[s]
+	switch {
+	case d.is(inPipe) && d.is(buffered|handled|closing):
+		d.set(full) // the pipe was in use before; what is in it goes first
+		return 0, true
+	case d.is(closing):
+		return l.readAway(p, s)
+	case d.is(handled):
+		return l.readHandled(p, s, room)
+	case d.is(buffered):
+		return l.readBuffered(p, s, min(room, scratchSize))
+	}
+	return l.readSpliced(p, s, room)
+}
+
+// took notes what a read(2) of up to asked bytes brought. A short read means that
+// the socket is empty, which spares the read that would only say so; but not when a
+// FIN or urgent data is there too.
+func (l *loop) took(d *direction, n, asked int) {
+	if n < asked && !d.is(ending|urgent) {
+		d.clear(readable)
+	}
+}
+
+// delivered notes that the sink took n bytes.
+func (l *loop) delivered(p *pair, s side, n int) {
+	d := &p.dir[s]
+	d.bytes += uint64(n)
+	d.messages++
+	p.last = l.tick
+	path := 0
+	if d.is(buffered) {
+		path = 1
+	}
+	l.count.delivered[s][path] += uint64(n)
+}

@@ -1,0 +1,152 @@
+// Package epoll is the poller: a thin, edge-triggered epoll instance with an
+// identity for every event and a way to wake it from outside.
+//
+//	p, err := epoll.New(1024)
+//	err = p.Add(fd, epoll.Token{Key: 7, Generation: 1})
+//	for _, ev := range events { ... }   // events, err := p.Wait(-1)
+//
+// # Edge-triggered
+//
+// A descriptor is added once, for everything, and never changed. An event says
+// that something may have become possible since the last one; it is not repeated.
+// Who gets it must remember it, and may only forget it when the kernel itself
+// says that there is no more (EAGAIN, a short read).
+//
+// # Identity
+//
+// An event brings back the token that its descriptor was added with. A
+// descriptor number is reused by the kernel the moment it is closed, and events of
+// the old connection may still be in the batch in hand: compare the generation
+// with the one that the key stands for now, and drop what does not match.
+//
+// # Leaving
+//
+// Closing a descriptor removes it, provided that no duplicate of it is open
+// elsewhere; for those there is Remove.
+package epoll
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// interest is what every descriptor is added for. EPOLLPRI is among it because
+// urgent data makes reads end early: without knowing of it, a short read could
+// not be taken for an empty socket.
+const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
+
+// Token is the identity that events carry.
+type Token struct {
+	Key        int32 // >= 0; negative keys are the poller's own
+	Generation int32
+}
+
+const wakeKey = -1
+
+// Event is what happened to a descriptor, as the kernel writes it.
+type Event unix.EpollEvent
+
+// Token is what the descriptor was added with.
+func (e Event) Token() Token { return Token{Key: e.Fd, Generation: e.Pad} }
+
+// Readable: bytes, a FIN, a connection to accept, or an error are there.
+func (e Event) Readable() bool {
+	return e.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+}
+
+// Writable: the socket takes bytes, has connected, or will say why not.
+func (e Event) Writable() bool { return e.Events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 }
+
+// Ending: a FIN has come, or both ways are down. There may be bytes before it.
+func (e Event) Ending() bool { return e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 }
+
+// Broken: the connection has failed: reset, timed out, unreachable.
+func (e Event) Broken() bool { return e.Events&unix.EPOLLERR != 0 }
+
+// Urgent: urgent data has come.
+func (e Event) Urgent() bool { return e.Events&unix.EPOLLPRI != 0 }
+
+// Hup: both ways are down.
+func (e Event) Hup() bool { return e.Events&unix.EPOLLHUP != 0 }
+
+// Wake: somebody called Wake.
+func (e Event) Wake() bool { return e.Fd == wakeKey }
+
+// Poller is an epoll instance. Wait must not be called concurrently; Wake may,
+// any time.
+type Poller struct {
+	fd, wake int
+	events   []Event
+}
+
+// New opens a poller that takes up to batch events per Wait.
+func New(batch int) (*Poller, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create: %w", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	p := &Poller{fd: fd, wake: wake, events: make([]Event, batch)}
+	if err := p.Add(wake, Token{Key: wakeKey}); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Add registers fd, for all that can happen to it, until it is closed.
+func (p *Poller) Add(fd int, t Token) error {
+	ev := unix.EpollEvent{Events: interest, Fd: t.Key, Pad: t.Generation}
+	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	return nil
+}
+
+// Remove takes fd out, for descriptors that have duplicates: closing these is
+// not enough.
+func (p *Poller) Remove(fd int) {
+	_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) // fails only when it is not there
+}
+
+// Wait returns the events that are there, waiting up to timeout milliseconds for
+// the first (0: not at all, -1: for ever). The slice is good until the next Wait.
+// No events and no error: the time is over, or a signal came.
+//
+// It first looks without blocking: on a busy loop something is always there, and
+// a call that cannot block need not tell the Go scheduler.
+func (p *Poller) Wait(timeout int) ([]Event, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), 0, 0, 0)
+	if errno == 0 && n == 0 && timeout != 0 {
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(timeout), 0, 0)
+	}
+	switch errno {
+	case 0:
+		return p.events[:n], nil
+	case unix.EINTR:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("epoll_wait: %w", errno)
+}
+
+// Wake makes Wait return an event for which Event.Wake is true. Safe from any
+// goroutine.
+func (p *Poller) Wake() error {
+	one := [8]byte{1}
+	if _, err := unix.Write(p.wake, one[:]); err != nil && err != unix.EAGAIN {
+		return fmt.Errorf("wake: %w", err)
+	}
+	return nil // EAGAIN: 2^64-2 wakes wait to be seen, one more adds nothing
+}
+
+// Close gives the descriptors back.
+func (p *Poller) Close() error {
+	unix.Close(p.wake)
+	return unix.Close(p.fd)
+}

@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/intercept"
+)
+
+// The path of a direction whose bytes a handler wants to see.
+
+// extra is the side table's entry of p, or nil.
+func (l *loop) extra(p *pair) *extra {
+	if !p.aside {
+		return nil
+	}
+	return l.aside[p.slot]
+}
+
+// attach notes what an interceptor decided.
+func (l *loop) attach(p *pair, d intercept.Decision) {
+	if d.Upstream == nil && d.Downstream == nil && !d.Destination.IsValid() {
+		return
+	}
+	for int(p.slot) >= len(l.aside) {
+		l.aside = append(l.aside, nil)
+	}
+	x := &extra{}
+	if n := len(l.spare); n > 0 {
+		x = l.spare[n-1]
+		l.spare = l.spare[:n-1]
+	}
+	*x = extra{
+		handlers:  [2]intercept.Handler{d.Upstream, d.Downstream},
+		held:      [2]int32{-1, -1},
+		connected: d.Destination,
+	}
+	l.aside[p.slot] = x
+	p.aside = true
+	for s := range side(2) {
+		if x.handlers[s] != nil {
+			p.dir[s].set(handled | buffered)
+		}
+	}
+}
+
+// readHandled reads behind what the handler holds back and shows it both.
+func (l *loop) readHandled(p *pair, s side, room int) (int, bool) {
+	d := &p.dir[s]
+	x := l.extra(p)
+	kept := 0
+	if x.held[s] >= 0 {
+		kept = copy(l.scratch, l.buffers.bytes(x.held[s]))
+	}
+	asked := min(room, scratchSize)
+	n, err := recv(int(p.fd[s]), l.scratch[kept:kept+asked])
+	switch {
+	case err == unix.EAGAIN:
+		l.count.sourceEmpty++
+		d.clear(readable)
+		return 0, true
+	case err != nil:
+		return 0, l.sourceFailed(p, s, err)
+	case n == 0:
+		d.set(eof)
+	default:
+		l.took(d, n, asked)
+	}
+	if x.held[s] >= 0 {
+		l.dropHeld(x, s)
+	}
+	return n, l.show(p, s, x, l.scratch[:kept+n])
+}
+
+// show lets the handler see data and does what it says. False: the pair has ended.
+func (l *loop) show(p *pair, s side, x *extra, data []byte) bool {
+	d := &p.dir[s]
+	c := &l.chunk
+	c.Reset(data, d.is(eof))
+	verdict := x.handlers[s].Handle(c)
+	if verdict == intercept.Reset {
+		l.end(p, ReasonIntercepted, nil)
+		return false
+	}
+	if verdict == intercept.Hold && !c.End {
+		if len(c.Data) > intercept.MaxHold {
+			l.end(p, ReasonIntercepted, unix.E2BIG)
+			return false
+		}
+		l.holdBack(p, s, c.Data)
+		c.Data = nil
+	}
+	out := c.Data
+	if written := c.Written(); len(written) > 0 {
+		_, _ = c.Write(c.Data)
+		out = c.Written()
+	}
+	if !l.deliver(p, s, out) {
+		return false
+	}
+	if cap(out) > 4*scratchSize {
+		l.chunk = intercept.Chunk{} // a handler that once blew up its bytes must not keep the memory
+	}
+	switch verdict {
+	case intercept.Detach:
+		d.clear(handled | buffered)
+		d.set(detached)
+		if o := &l.engine.options; o.NoSplice || o.NoFlowControl || d.is(urgent) {
+			d.set(buffered)
+		}
+	case intercept.Close:
+		p.dir[upstream].set(closing)
+		p.dir[downstream].set(closing)
+		l.queue(p) // the other direction may have had its turn
+	}
+	return true
+}
+
+// holdBack keeps data for the handler's next chunk.
+func (l *loop) holdBack(p *pair, s side, data []byte) {
+	if len(data) == 0 {
+		return
+	}
+	x := l.extra(p)
+	id := l.buffers.get()
+	l.count.memory += int64(l.buffers.size(id) + l.buffers.append(id, data))
+	l.count.pending += int64(len(data))
+	x.held[s] = id
+}
+
+// dropHeld gives the buffer of held bytes back.
+func (l *loop) dropHeld(x *extra, s side) {
+	id := x.held[s]
+	l.count.memory -= int64(l.buffers.size(id))
+	l.count.pending -= int64(len(l.buffers.bytes(id)))
+	l.buffers.put(id)
+	x.held[s] = -1
+}

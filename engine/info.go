@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// Path is how the bytes of a direction travel.
+type Path uint8
+
+const (
+	PathSplice   Path = iota // through a pipe, or the loop's scratch buffer when they are few; never kept in user space
+	PathBuffer               // through buffers: a handler wants to see them, or splice is off or refused
+	PathDetached             // spliced after a handler has let go
+)
+
+// String gives splice, buffer or detached.
+func (p Path) String() string {
+	switch p {
+	case PathBuffer:
+		return "buffer"
+	case PathDetached:
+		return "detached"
+	}
+	return "splice"
+}
+
+// MarshalText makes a path its name in JSON.
+func (p Path) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// DirectionInfo describes one direction of a pair.
+type DirectionInfo struct {
+	Bytes     uint64        // accepted by the sink's socket
+	Messages  uint64        // writes that it took
+	Path      Path          //
+	Pending   int           // bytes taken from the source, not yet accepted by the sink
+	Pauses    uint32        // times that reading stopped because the sink did not take more
+	PausedFor time.Duration // in all, to 100 ms
+	Paused    bool          // now
+	EOF       bool          // the source's FIN was read
+	FinSent   bool          // and passed on
+}
+
+// PairInfo describes a pair.
+type PairInfo struct {
+	ID          uint64
+	Client      netip.AddrPort
+	Destination netip.AddrPort // the original one: whom the client meant
+	Connected   netip.AddrPort // where the outgoing connection really goes
+	Listener    netip.AddrPort // invalid for an adopted connection
+	Mode        tproxy.Mode
+	Step        tproxy.Step // how the outgoing connection's source address was chosen
+	Established bool        // the outgoing connection stands
+	Since       time.Time
+	Duration    time.Duration // so far, or until the end
+	Upstream    DirectionInfo // client to destination
+	Downstream  DirectionInfo // destination to client
+	Reason      Reason        // why it ended; ReasonNone while it lives
+	Err         string        // the error that ended it, if any: connection refused
+}
+
+// Stats are counters since New and gauges of now, summed over all loops.
+type Stats struct {
+	// Pairs.
+	Accepted uint64 // connections taken from listeners
+	Adopted  uint64 // connections taken by Adopt
+	Active   int64  // pairs now
+	Opened   uint64 // pairs whose outgoing connection was established
+	Ended    map[Reason]uint64
+	// DialErrors counts failed outgoing connections by errno name, e.g. ECONNREFUSED.
+	DialErrors map[string]uint64
+	// Steps counts outgoing connections by the spoofing step they stand on.
+	Steps map[tproxy.Step]uint64
+
+	// Bytes delivered, by direction and path.
+	UpstreamSplice   uint64
+	UpstreamBuffer   uint64
+	DownstreamSplice uint64
+	DownstreamBuffer uint64
+
+	// What waits.
+	Pending    int64  // bytes taken from sources, not yet accepted by sinks
+	Memory     int64  // bytes charged to MemoryLimit: pipes by capacity, and buffers
+	Pauses     uint64 // times that a direction stopped reading because its sink was full
+	Starved    uint64 // times that a direction could not read because of MemoryLimit
+	PipesInUse int64
+	PipesIdle  int64 // empty, in the pools
+	PipeMisses uint64
+	Buffers    int64 // in use
+
+	// The machinery.
+	Waits         uint64 // epoll_wait calls
+	Events        uint64 // events that they brought
+	StaleEvents   uint64 // events of pairs that had ended
+	Splices       uint64 // splice calls
+	SourceEmpty   uint64 // EAGAIN from a source: nothing there
+	PipeFull      uint64 // EAGAIN from a source because the pipe was full
+	SinkFull      uint64 // EAGAIN or a short write
+	SpliceRefused uint64 // directions that fell back to buffers because a socket refused splice
+	AcceptErrors  uint64 // failed accepts
+	AcceptPauses  uint64 // times that a listener waited: no descriptors, or MaxPairs
+}

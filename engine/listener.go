@@ -1,0 +1,164 @@
+package engine
+
+import (
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine/epoll"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+const (
+	maxListeners = 64
+	// acceptBatch is how many connections a listener gives in one turn.
+	acceptBatch = 64
+	// listenerKey is the first token key of listeners; pairs have those below.
+	listenerKey = 1 << 30
+)
+
+// listener is a loop's own socket for one of the configured addresses.
+type listener struct {
+	fd      int
+	index   int // in Options.Listeners
+	ready   bool
+	waiting bool // until the next tick: descriptors, memory or pairs ran out
+}
+
+func listenerToken(i int) epoll.Token { return epoll.Token{Key: listenerKey + int32(i)} }
+
+func tokenListener(t epoll.Token) (int, bool) {
+	return int(t.Key - listenerKey), t.Key >= listenerKey
+}
+
+func (l *loop) listenerReady() bool {
+	for i := range l.listeners {
+		if l.listeners[i].ready {
+			return true
+		}
+	}
+	return false
+}
+
+// listenerWaiting: every listener that is ready waits for a tick.
+func (l *loop) listenerWaiting() bool {
+	for i := range l.listeners {
+		if l.listeners[i].ready && !l.listeners[i].waiting {
+			return false
+		}
+	}
+	return true
+}
+
+// accept takes connections from every listener that may have some.
+func (l *loop) accept() {
+	for i := range l.listeners {
+		ln := &l.listeners[i]
+		if ln.ready && !ln.waiting {
+			l.acceptFrom(ln, acceptBatch)
+		}
+	}
+}
+
+// acceptFrom takes up to most connections. Its events are edge-triggered: as long
+// as the kernel has not said EAGAIN, the listener stays ready.
+func (l *loop) acceptFrom(ln *listener, most int) {
+	for range most {
+		if !l.engine.admit() {
+			l.hold(ln)
+			return
+		}
+		fd, client, err := tproxy.Accept(ln.fd)
+		if err == nil {
+			l.count.accepted++
+			l.open(fd, client, ln.index)
+			continue
+		}
+		l.engine.leave()
+		switch err {
+		case unix.EAGAIN:
+			ln.ready = false
+			return
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+			l.count.acceptErrors++
+			l.hold(ln)
+			return
+		case unix.EINTR, unix.ECONNABORTED:
+		case unix.EBADF, unix.EINVAL, unix.ENOTSOCK, unix.EFAULT:
+			l.count.acceptErrors++
+			ln.ready = false // it will not get better
+			l.engine.options.Logger.Error("listener failed", "listen", l.engine.addrs[ln.index], "err", err)
+			return
+		default:
+			// Errors of the connection that was to be accepted, not of the
+			// listener: accept(2) names EPERM, EPROTO, ENETDOWN and more.
+			l.count.acceptErrors++
+		}
+	}
+}
+
+// hold lets a listener wait for the next tick. The kernel's backlog keeps who comes.
+func (l *loop) hold(ln *listener) {
+	if !ln.waiting {
+		ln.waiting = true
+		l.count.acceptPauses++
+	}
+}
+
+// closeListeners takes what the backlogs hold and closes them.
+func (l *loop) closeListeners() {
+	for i := range l.listeners {
+		ln := &l.listeners[i]
+		ln.ready = true
+		for ln.ready && !ln.waiting {
+			l.acceptFrom(ln, acceptBatch)
+		}
+		unix.Close(ln.fd)
+	}
+	l.listeners = nil
+}
+
+// self knows the addresses under which the engine itself can be reached.
+type self struct {
+	locals map[netip.Addr]bool
+	asked  time.Time
+}
+
+// isSelf: a connection to addr would come back to one of our listeners. The host's
+// addresses matter only for wildcard listeners, and are asked for at most once a
+// second, and only when the port fits.
+func (l *loop) isSelf(addr netip.AddrPort) bool {
+	for _, own := range l.engine.addrs {
+		if own.Port() != addr.Port() {
+			continue
+		}
+		if own.Addr() == addr.Addr() || own.Addr().IsUnspecified() && (addr.Addr().IsUnspecified() || l.isLocal(addr.Addr())) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *loop) isLocal(addr netip.Addr) bool {
+	if addr.IsLoopback() {
+		return true
+	}
+	if l.now.Sub(l.self.asked) >= time.Second {
+		l.self.asked = l.now
+		l.self.locals = map[netip.Addr]bool{}
+		addrs, err := net.InterfaceAddrs()
+		if err != nil {
+			l.engine.options.Logger.Warn("cannot list this host's addresses; connections to itself may not be recognised", "err", err)
+		}
+		for _, a := range addrs {
+			if ipnet, ok := a.(*net.IPNet); ok {
+				if ip, ok := netip.AddrFromSlice(ipnet.IP); ok {
+					l.self.locals[ip.Unmap()] = true
+				}
+			}
+		}
+	}
+	return l.self.locals[addr]
+}

@@ -1,0 +1,288 @@
+package engine
+
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine/epoll"
+	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/splice"
+)
+
+const (
+	maxLoops  = 256
+	batchSize = 1024 // events per wait
+)
+
+// reference names a pair that may have ended since.
+type reference struct{ slot, generation int32 }
+
+// loop is one event loop: its poller, listeners, pairs, pipes and buffers. It
+// shares none of them. Others talk to it through the mailbox, and read what it
+// publishes.
+type loop struct {
+	engine *Engine
+	index  int
+	poller *epoll.Poller
+
+	listeners []listener
+	pairs     table
+	aside     []*extra // by slot: what needs pointers, for the pairs that have it
+	spare     []*extra
+	wheel     wheel
+	pipes     *splice.Pool
+	buffers   buffers
+	scratch   []byte // held bytes of a handler, then scratchSize to read into
+	chunk     intercept.Chunk
+	high, low int
+
+	ready, serving []reference // pairs with something to do
+	hungry         []reference // pairs that wait for memory
+	opened         uint64      // pairs so far, for their ids
+	self           self
+
+	start  time.Time
+	now    time.Time // of this wake-up
+	tick   uint32    // of this wake-up
+	others int64     // memory charged by the other loops, as of this wake-up
+
+	charged  int64 // what of count.memory the engine's account has
+	count    counters
+	draining bool
+	aborted  bool
+	deadline time.Time // of draining
+
+	mailbox mailbox
+
+	mu         sync.Mutex
+	published  counters
+	dialErrors [errnos]uint64
+}
+
+func newLoop(e *Engine, index int) (*loop, error) {
+	p, err := epoll.New(batchSize)
+	if err != nil {
+		return nil, err
+	}
+	o := &e.options
+	pipes := o.Pipes / o.Loops
+	if index < o.Pipes%o.Loops {
+		pipes++
+	}
+	l := &loop{
+		engine:  e,
+		index:   index,
+		poller:  p,
+		pipes:   splice.NewPool(o.PipeSize, pipes, keepPipes),
+		scratch: make([]byte, intercept.MaxHold+scratchSize),
+		high:    o.HighWatermark,
+		low:     o.LowWatermark,
+		start:   e.start,
+	}
+	if o.NoFlowControl {
+		l.high = int(^uint32(0) >> 1)
+		l.low = l.high
+	}
+	l.mailbox.wake = p.Wake
+	return l, nil
+}
+
+// keepPipes is how many empty pipes a loop keeps open: enough that busy pairs find
+// theirs again, few enough that descriptors come back when the load is over.
+const keepPipes = 64
+
+// run is the loop. It returns when it was told to end and no pair is left.
+func (l *loop) run() error {
+	defer l.cleanUp()
+	if init := l.engine.options.ThreadInit; init != nil {
+		runtime.LockOSThread() // never unlocked: the thread, changed by init, ends with the goroutine
+		if err := init(); err != nil {
+			return err
+		}
+	}
+	l.clock()
+	for i := range l.listeners {
+		if err := l.poller.Add(l.listeners[i].fd, listenerToken(i)); err != nil {
+			return err
+		}
+	}
+	for !l.finished() {
+		l.publish()
+		events, err := l.poller.Wait(l.timeout())
+		if err != nil {
+			return err
+		}
+		l.clock()
+		l.count.waits++
+		l.count.events += uint64(len(events))
+		for _, ev := range events {
+			l.dispatch(ev)
+		}
+		l.accept()
+		l.serve()
+		if l.tick != l.wheel.tick {
+			l.onTick()
+		}
+	}
+	return nil
+}
+
+// clock reads the time, once per wake-up.
+func (l *loop) clock() {
+	l.now = time.Now()
+	l.tick = uint32(l.now.Sub(l.start) / tickLength)
+	l.others = l.engine.memory.Load() - l.charged
+}
+
+// onTick does what is due by time.
+func (l *loop) onTick() {
+	l.wheel.expire(&l.pairs, l.tick, l.expired)
+	l.feed()
+	for i := range l.listeners {
+		l.listeners[i].waiting = false
+	}
+	if l.draining && !l.now.Before(l.deadline) {
+		l.endAll(ReasonDrained)
+	}
+}
+
+// timeout is how long the poller may wait, in milliseconds: not at all while
+// something is ready, else until the next tick at which something is due.
+func (l *loop) timeout() int {
+	if len(l.ready) > 0 {
+		return 0
+	}
+	n := l.wheel.wait()
+	if len(l.hungry) > 0 || l.listenerReady() {
+		n = 1
+	}
+	until := l.start.Add(time.Duration(l.wheel.tick+uint32(n)) * tickLength)
+	switch {
+	case l.listenerReady() && !l.listenerWaiting():
+		return 0
+	case n < 0 && !l.draining:
+		return -1
+	case n < 0 || l.draining && l.deadline.Before(until):
+		until = l.deadline
+	}
+	wait := time.Until(until)
+	return int(max(wait, 0)/time.Millisecond) + 1
+}
+
+// finished: told to end, and no pair is left.
+func (l *loop) finished() bool {
+	return l.aborted || l.draining && l.pairs.used == 0 && len(l.listeners) == 0
+}
+
+// dispatch takes in one event. Nothing is moved yet: several events of a pair are
+// served together.
+func (l *loop) dispatch(ev epoll.Event) {
+	if ev.Wake() {
+		l.mailbox.empty(l)
+		return
+	}
+	t := ev.Token()
+	if i, ok := tokenListener(t); ok {
+		if i < len(l.listeners) {
+			l.listeners[i].ready = true
+		}
+		return
+	}
+	slot, s := t.Key>>1, side(t.Key&1)
+	p := l.pairs.at(slot)
+	if p.generation != t.Generation || p.state == stateFree {
+		l.count.stale++
+		return
+	}
+	if ev.Broken() {
+		p.broken[s] = true
+	}
+	from, to := &p.dir[s], &p.dir[s.other()]
+	if ev.Readable() {
+		from.set(readable)
+	}
+	if ev.Writable() {
+		to.set(writable)
+	}
+	if ev.Ending() {
+		from.set(ending)
+	}
+	if ev.Urgent() {
+		l.expectUrgent(p, s)
+	}
+	if p.state == stateConnecting && s == outgoing {
+		l.connected(p, ev)
+		return
+	}
+	l.queue(p)
+}
+
+// expectUrgent puts a direction on buffers: splice(2) neither passes urgent data
+// nor stops in front of it in a way that could be told from an empty socket.
+// Accepted sockets have SO_OOBINLINE from their listener; outgoing ones get it
+// when it is first needed.
+func (l *loop) expectUrgent(p *pair, s side) {
+	p.dir[s].set(urgent | buffered)
+	_ = unix.SetsockoptInt(int(p.fd[s]), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) // without it one byte is lost, as between any two programs that do not ask for it
+}
+
+// queue puts p on the ready list, once.
+func (l *loop) queue(p *pair) {
+	if !p.queued {
+		p.queued = true
+		l.ready = append(l.ready, reference{p.slot, p.generation})
+	}
+}
+
+// find is the pair that r names, or nil if it has ended.
+func (l *loop) find(r reference) *pair {
+	p := l.pairs.at(r.slot)
+	if p.generation != r.generation || p.state == stateFree {
+		return nil
+	}
+	return p
+}
+
+// serve gives every pair on the ready list one turn in each direction. Those that
+// could go on are on the list again.
+func (l *loop) serve() {
+	l.serving, l.ready = l.ready, l.serving[:0]
+	for _, r := range l.serving {
+		if p := l.find(r); p != nil {
+			p.queued = false
+			if p.state == stateOpen {
+				l.service(p)
+			} else if p.broken[incoming] {
+				l.end(p, ReasonReset, socketError(int(p.fd[incoming]))) // gone while we were connecting
+			}
+		}
+	}
+}
+
+func (l *loop) service(p *pair) {
+	again := l.turn(p, upstream)
+	if p.state != stateOpen {
+		return
+	}
+	again = l.turn(p, downstream) || again
+	if p.state != stateOpen {
+		return
+	}
+	if again {
+		l.queue(p)
+		return
+	}
+	if l.endIfDone(p) {
+		return
+	}
+	for s := range side(2) {
+		if p.broken[s] {
+			// All that the sink would take has been taken from it.
+			l.sourceFailed(p, s, socketError(int(p.fd[s])))
+			return
+		}
+	}
+}

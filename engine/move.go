@@ -1,0 +1,236 @@
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/splice"
+)
+
+const (
+	// scratchSize is the most that one read takes into user space.
+	scratchSize = 64 << 10
+	// smallRead is the most that a spliced direction reads through the scratch
+	// buffer; when that much comes at once, splice takes over.
+	smallRead = 16 << 10
+)
+
+// flush offers pending bytes to the sink. False: the pair has ended.
+func (l *loop) flush(p *pair, s side) bool {
+	d := &p.dir[s]
+	sink := int(p.fd[s.other()])
+	var n int
+	var err error
+	if d.is(inPipe) {
+		pipe := l.pipes.Pipe(d.pipe())
+		var st splice.Status
+		n, st, err = pipe.Drain(sink)
+		l.count.splices++
+		switch st {
+		case splice.Full:
+			d.clear(writable)
+			l.count.sinkFull++
+		case splice.Refused:
+			return l.leavePipe(p, s)
+		}
+	} else {
+		data := l.buffers.bytes(d.box)
+		if n, err = l.write(d, sink, data); n > 0 {
+			l.buffers.consume(d.box, n)
+		}
+	}
+	if err != nil {
+		return l.sinkFailed(p, s, err)
+	}
+	if n > 0 {
+		d.pending -= uint32(n)
+		l.count.pending -= int64(n)
+		l.delivered(p, s, n)
+	}
+	if d.pending == 0 {
+		l.release(d)
+	}
+	return true
+}
+
+// release gives the pipe or the buffer back. One with bytes left in it loses them:
+// its pair has ended.
+func (l *loop) release(d *direction) {
+	if d.box < 0 {
+		return
+	}
+	if d.is(inPipe) {
+		l.count.memory -= int64(l.pipes.Pipe(d.pipe()).Size())
+		l.pipes.Put(d.pipe())
+		d.clear(inPipe)
+	} else {
+		l.count.memory -= int64(l.buffers.size(d.box))
+		l.buffers.put(d.box)
+	}
+	d.box = -1
+	l.count.pending -= int64(d.pending)
+	d.pending = 0
+}
+
+// readSpliced takes bytes on the path of a direction that nobody looks at. Few
+// bytes that can go on at once pass through the scratch buffer, for two system
+// calls on two sockets cost less than two on sockets and a pipe; bulk, and whatever
+// must stay behind, goes through a pipe.
+func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
+	d := &p.dir[s]
+	switch {
+	case d.pending > 0 && !d.is(inPipe):
+		d.set(full) // what waits in a buffer goes first
+		return 0, true
+	case d.pending == 0 && d.is(writable) && !d.is(bulk):
+		return l.readBuffered(p, s, min(room, smallRead))
+	case d.pending == 0:
+		id, ok := l.pipeFor()
+		if !ok {
+			return l.readBuffered(p, s, min(room, scratchSize))
+		}
+		d.box = int32(id)
+		d.set(inPipe)
+		l.count.memory += int64(l.pipes.Pipe(id).Size())
+	}
+	pipe := l.pipes.Pipe(d.pipe())
+	n, st, err := pipe.Fill(int(p.fd[s]), room)
+	l.count.splices++
+	switch st {
+	case splice.Moved:
+		d.pending += uint32(n)
+		l.count.pending += int64(n)
+		return n, true
+	case splice.Empty:
+		l.count.sourceEmpty++
+		d.clear(readable)
+	case splice.Full:
+		l.count.pipeFull++
+		d.set(full)
+	case splice.End:
+		d.set(eof)
+	case splice.Refused:
+		l.count.refused++
+		d.set(buffered)
+	case splice.Failed:
+		return 0, l.sourceFailed(p, s, err)
+	}
+	if d.pending == 0 {
+		l.release(d)
+	}
+	return 0, true
+}
+
+// pipeFor lends a pipe, unless memory is so short that its capacity, which is what
+// it is charged with, would go beyond the limit: a buffer is charged with less.
+func (l *loop) pipeFor() (splice.ID, bool) {
+	if l.free() < int64(l.engine.options.PipeSize) {
+		return 0, false
+	}
+	return l.pipes.Get()
+}
+
+// readBuffered takes up to asked bytes through the scratch buffer; what the sink
+// does not take waits in a buffer.
+func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
+	d := &p.dir[s]
+	n, err := recv(int(p.fd[s]), l.scratch[:asked])
+	switch {
+	case err == unix.EAGAIN:
+		l.count.sourceEmpty++
+		d.clear(readable)
+		return 0, true
+	case err != nil:
+		return 0, l.sourceFailed(p, s, err)
+	case n == 0:
+		d.set(eof)
+		return 0, true
+	}
+	l.took(d, n, asked)
+	if n >= smallRead {
+		d.set(bulk)
+	}
+	return n, l.deliver(p, s, l.scratch[:n])
+}
+
+// readAway takes bytes that nobody wants any more, so that the source's FIN is
+// seen and no unread bytes turn our own FIN into an RST.
+func (l *loop) readAway(p *pair, s side) (int, bool) {
+	d := &p.dir[s]
+	n, err := recv(int(p.fd[s]), l.scratch[:scratchSize])
+	switch {
+	case err == unix.EAGAIN:
+		d.clear(readable)
+	case err != nil:
+		return 0, l.sourceFailed(p, s, err)
+	case n == 0:
+		d.set(eof)
+	}
+	return n, true
+}
+
+// deliver hands data to the sink, behind what is pending, and keeps what it does
+// not take. False: the pair has ended.
+func (l *loop) deliver(p *pair, s side, data []byte) bool {
+	d := &p.dir[s]
+	if d.pending == 0 && d.is(writable) && len(data) > 0 {
+		n, err := l.write(d, int(p.fd[s.other()]), data)
+		if err != nil {
+			return l.sinkFailed(p, s, err)
+		}
+		if n > 0 {
+			l.delivered(p, s, n)
+		}
+		data = data[n:]
+	}
+	l.keep(d, data)
+	return true
+}
+
+// keep puts data behind what is pending. Invariant: the direction has no pipe.
+func (l *loop) keep(d *direction, data []byte) {
+	if len(data) == 0 {
+		return
+	}
+	if d.box < 0 {
+		d.box = l.buffers.get()
+		l.count.memory += int64(l.buffers.size(d.box))
+	}
+	l.count.memory += int64(l.buffers.append(d.box, data))
+	d.pending += uint32(len(data))
+	l.count.pending += int64(len(data))
+}
+
+// leavePipe moves what is in the pipe into a buffer, for a sink that refuses
+// splice, and keeps the direction on buffers.
+func (l *loop) leavePipe(p *pair, s side) bool {
+	d := &p.dir[s]
+	id := d.pipe()
+	pipe := l.pipes.Pipe(id)
+	l.count.refused++
+	var data []byte
+	for pipe.Pending() > 0 {
+		n, err := pipe.Read(l.scratch)
+		if err != nil || n == 0 {
+			return l.sinkFailed(p, s, unix.EIO) // a pipe that says that it holds bytes has them
+		}
+		data = append(data, l.scratch[:n]...)
+	}
+	l.release(d)
+	d.set(buffered)
+	l.keep(d, data)
+	return true
+}
+
+// write sends what the socket takes. Less than all clears the latch; EAGAIN is 0 and
+// no error.
+func (l *loop) write(d *direction, fd int, data []byte) (int, error) {
+	n, err := send(fd, data)
+	if err == unix.EAGAIN {
+		n, err = 0, nil
+	}
+	if err == nil && n < len(data) {
+		d.clear(writable)
+		l.count.sinkFull++
+	}
+	return n, err
+}

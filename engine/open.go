@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine/epoll"
+	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// extra is what a pair needs beyond its record: handlers, with what they hold back,
+// and the destination if it was changed.
+type extra struct {
+	handlers  [2]intercept.Handler
+	held      [2]int32 // buffers; -1: none
+	connected netip.AddrPort
+}
+
+// open begins a pair with an accepted connection.
+func (l *loop) open(fd int, client netip.AddrPort, index int) {
+	ln := &l.engine.options.Listeners[index]
+	p := l.begin(fd, client)
+	p.listener = int16(index)
+
+	destination := ln.Upstream
+	if ln.Mode != tproxy.Forward {
+		var err error
+		if destination, err = tproxy.Destination(fd, ln.Mode, client.Addr()); err != nil {
+			l.end(p, ReasonNoDestination, err)
+			return
+		}
+	}
+	p.setDestination(destination)
+	p.step = l.engine.options.Spoof.First(ln.Mode)
+	l.route(p, destination)
+}
+
+// begin takes a record for an incoming flow.
+func (l *loop) begin(fd int, client netip.AddrPort) *pair {
+	p := l.pairs.take()
+	p.fd[incoming] = int32(fd)
+	p.id = l.opened*uint64(l.engine.options.Loops) + uint64(l.index) + 1
+	l.opened++
+	p.since = l.now.UnixNano()
+	p.last = l.tick
+	p.client, p.clientPort = client.Addr().As16(), client.Port()
+	if l.engine.options.NoSplice || l.engine.options.NoFlowControl { // a pipe does not grow
+		p.dir[upstream].set(buffered)
+		p.dir[downstream].set(buffered)
+	}
+	return p
+}
+
+func (p *pair) setDestination(a netip.AddrPort) {
+	p.destination, p.destPort = a.Addr().As16(), a.Port()
+}
+
+// route asks the interceptor, guards against loops, and dials.
+func (l *loop) route(p *pair, destination netip.AddrPort) {
+	if l.isSelf(destination) {
+		l.end(p, ReasonLoop, nil)
+		return
+	}
+	if ic := l.engine.options.Interceptor; ic != nil {
+		decision := ic.Open(intercept.Pair{
+			ID: p.id, Client: p.clientAddr(), Destination: destination, Listener: l.engine.listenAddr(p), Mode: l.engine.mode(p),
+		})
+		l.attach(p, decision)
+		if decision.Refuse {
+			l.end(p, ReasonRejected, nil)
+			return
+		}
+		if decision.Destination.IsValid() {
+			destination = decision.Destination
+			if l.isSelf(destination) {
+				l.end(p, ReasonLoop, nil)
+				return
+			}
+		}
+	}
+	if err := l.poller.Add(int(p.fd[incoming]), p.token(incoming)); err != nil {
+		l.end(p, ReasonDialError, err)
+		return
+	}
+	l.dial(p)
+}
+
+func (p *pair) token(s side) epoll.Token {
+	return epoll.Token{Key: p.slot<<1 | int32(s), Generation: p.generation}
+}
+
+// dial opens the outgoing flow.
+func (l *loop) dial(p *pair) {
+	o := &l.engine.options
+	fd, step, err := l.engine.dialer.Dial(p.clientAddr(), l.target(p), p.step)
+	if err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM {
+		// The client was accepted with the last descriptor. It waits; those
+		// behind it stay in the backlog.
+		p.state = stateWaiting
+		for i := range l.listeners {
+			l.hold(&l.listeners[i])
+		}
+		l.wheel.arm(&l.pairs, p, l.tick+1)
+		return
+	}
+	if err != nil {
+		l.dialFailed(p, err)
+		return
+	}
+	p.fd[outgoing], p.step, p.state = int32(fd), step, stateConnecting
+	if err := l.poller.Add(fd, p.token(outgoing)); err != nil {
+		l.dialFailed(p, err)
+		return
+	}
+	if o.ConnectTimeout > 0 {
+		l.wheel.arm(&l.pairs, p, l.tick+ticks(o.ConnectTimeout))
+	}
+}
+
+// target is where the outgoing flow goes: the original destination, unless an
+// interceptor chose another.
+func (l *loop) target(p *pair) netip.AddrPort {
+	if x := l.extra(p); x != nil && x.connected.IsValid() {
+		return x.connected
+	}
+	return p.destinationAddr()
+}
+
+// connected takes the first event of the outgoing flow.
+func (l *loop) connected(p *pair, ev epoll.Event) {
+	if !ev.Writable() {
+		return
+	}
+	if ev.Broken() || ev.Hup() {
+		if err := socketError(int(p.fd[outgoing])); err != nil {
+			l.dialFailed(p, err)
+			return
+		}
+	}
+	p.state, p.opened = stateOpen, true
+	p.last = l.tick
+	l.count.opened++
+	l.count.steps[p.step]++
+	if o := l.engine.options.Observer; o != nil {
+		o.PairOpened(l.info(p))
+	}
+	l.rearm(p)
+	l.queue(p)
+}
+
+// dialFailed resets the client: after a clean end it would think that it was served.
+func (l *loop) dialFailed(p *pair, err error) {
+	if errno, ok := err.(unix.Errno); ok && int(errno) < errnos {
+		l.mu.Lock()
+		l.dialErrors[errno]++
+		l.mu.Unlock()
+	}
+	l.end(p, ReasonDialError, err)
+}
+
+// adopt begins a pair with a connection that the embedder accepted.
+func (l *loop) adopt(fd int, client netip.AddrPort, prefix []byte, destination netip.AddrPort) {
+	l.count.adopted++
+	p := l.begin(fd, client)
+	p.shared = true
+	p.setDestination(destination)
+	p.step = l.engine.options.Spoof.First(tproxy.Forward)
+	r := reference{p.slot, p.generation}
+	l.route(p, destination)
+	switch {
+	case l.find(r) == nil || len(prefix) == 0:
+	case p.dir[upstream].is(handled):
+		l.show(p, upstream, l.extra(p), prefix)
+	default:
+		l.keep(&p.dir[upstream], prefix)
+	}
+}

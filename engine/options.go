@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// Defaults of Options.
+const (
+	DefaultHighWatermark    = 256 << 10
+	DefaultMemoryLimit      = 256 << 20
+	DefaultConnectTimeout   = 5 * time.Second
+	DefaultHalfCloseTimeout = 60 * time.Second
+	DefaultDrainTimeout     = 30 * time.Second
+	DefaultBacklog          = 4096
+	DefaultPipeSize         = 64 << 10
+	DefaultPipes            = 1024
+)
+
+// Listener is an address on which connections are taken.
+type Listener struct {
+	// Address to listen on, e.g. 127.0.0.1:9091. Port 0 picks a free one.
+	// The IPv6 wildcard [::] takes IPv4 too.
+	Address netip.AddrPort
+	// Mode says how a connection's destination is learned. Default: TPROXY.
+	Mode tproxy.Mode
+	// Upstream is the destination of every connection in Forward mode, and
+	// must be left out in the others.
+	Upstream netip.AddrPort
+}
+
+// Options configures an Engine. The zero value with one listener works.
+type Options struct {
+	// Listeners to open. May be empty for an engine that only adopts.
+	Listeners []Listener
+
+	// Loops is the number of event loops. Default: GOMAXPROCS.
+	Loops int
+
+	// Spoof is the policy for the source address of outgoing connections.
+	// Default: full in TPROXY mode, none otherwise.
+	Spoof tproxy.Spoof
+	// Mark is set on outgoing sockets (SO_MARK) so that packet filter rules can
+	// tell the relay's own traffic. Needs CAP_NET_ADMIN. Default: 0, none.
+	Mark uint32
+
+	// HighWatermark is the number of pending bytes (taken from the source, not
+	// yet accepted by the sink's socket) at which a direction stops reading.
+	// Default: 256 KiB. At least 4 KiB.
+	HighWatermark int
+	// LowWatermark is the number of pending bytes at which it starts again.
+	// Default: a quarter of HighWatermark.
+	LowWatermark int
+	// NoFlowControl reads without regard to the watermarks, so that pending
+	// bytes grow until MemoryLimit. It exists to show what flow control is
+	// for; do not use it to serve anybody.
+	NoFlowControl bool
+	// MemoryLimit bounds the pending bytes of all pairs together, pipes
+	// counted by capacity. Default: 256 MiB.
+	MemoryLimit int64
+
+	// NoSplice moves all bytes through buffers in user space.
+	NoSplice bool
+	// PipeSize is the capacity asked for each pipe, in bytes; the kernel rounds
+	// it up to a power of two pages, and may give less (see splice.Pool).
+	// Default: 64 KiB.
+	PipeSize int
+	// Pipes bounds the number of pipes of all loops together; a direction that
+	// gets none uses a buffer. Default: 1,024.
+	Pipes int
+
+	// MaxPairs bounds the number of pairs; at the limit the listeners wait, and
+	// the kernel's backlog holds who comes. Default: 0, no limit.
+	MaxPairs int
+	// Backlog of each listening socket. Default: 4,096 (the kernel caps it at
+	// net.core.somaxconn).
+	Backlog int
+
+	// ConnectTimeout is how long an outgoing connection may take to open.
+	// Default: 5 s. Negative: as long as the kernel tries.
+	ConnectTimeout time.Duration
+	// IdleTimeout resets a pair in which nothing moved for so long.
+	// Default: 0, never.
+	IdleTimeout time.Duration
+	// HalfCloseTimeout resets a pair of which one direction has ended and in
+	// the other nothing moved for so long. Default: 60 s. Negative: never.
+	HalfCloseTimeout time.Duration
+	// DrainTimeout is how long Run waits for pairs to end by themselves after
+	// its context is cancelled; the rest is reset. Default: 30 s. Negative: not
+	// at all.
+	DrainTimeout time.Duration
+	// UserTimeout is TCP_USER_TIMEOUT of both connections: how long sent data
+	// may stay unacknowledged. Default: 0, the kernel's own rule.
+	UserTimeout time.Duration
+
+	// Interceptor is asked about every pair. Default: none.
+	Interceptor intercept.Interceptor
+	// Observer is told when pairs open and end. Default: none.
+	Observer Observer
+	// Logger gets what an operator should know; never anything per byte.
+	// Default: silent.
+	Logger *slog.Logger
+
+	// ThreadInit, when set, is called on the thread that opens the listeners and
+	// on the thread of every loop, which is then locked to that loop: to enter a
+	// network namespace, or to set affinity. An error ends New or Run.
+	ThreadInit func() error
+}
+
+// Observer is told of pairs. It is called on the loops, concurrently, and must
+// not block.
+type Observer interface {
+	// PairOpened: both connections stand.
+	PairOpened(PairInfo)
+	// PairEnded: the pair is gone; also called for pairs that never opened,
+	// whose dial failed or which were refused.
+	PairEnded(PairInfo)
+}
+
+// withDefaults fills in what is unset and refuses what cannot work.
+func (o Options) withDefaults() (Options, error) {
+	set := func(p *int, value int) {
+		if *p == 0 {
+			*p = value
+		}
+	}
+	wait := func(p *time.Duration, value time.Duration) {
+		if *p == 0 {
+			*p = value
+		}
+	}
+	set(&o.Loops, runtime.GOMAXPROCS(0))
+	set(&o.HighWatermark, DefaultHighWatermark)
+	set(&o.LowWatermark, o.HighWatermark/4)
+	set(&o.PipeSize, DefaultPipeSize)
+	set(&o.Pipes, DefaultPipes)
+	set(&o.Backlog, DefaultBacklog)
+	if o.MemoryLimit == 0 {
+		o.MemoryLimit = DefaultMemoryLimit
+	}
+	wait(&o.ConnectTimeout, DefaultConnectTimeout)
+	wait(&o.HalfCloseTimeout, DefaultHalfCloseTimeout)
+	wait(&o.DrainTimeout, DefaultDrainTimeout)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+
+	switch {
+	case o.Loops < 1 || o.Loops > maxLoops:
+		return o, fmt.Errorf("loops: %d is not between 1 and %d", o.Loops, maxLoops)
+	case o.HighWatermark < 4<<10 || o.HighWatermark > 1<<30:
+		return o, fmt.Errorf("high watermark: %d bytes is not between 4 KiB and 1 GiB", o.HighWatermark)
+	case o.LowWatermark < 0 || o.LowWatermark >= o.HighWatermark:
+		return o, fmt.Errorf("low watermark: %d bytes is not below the high watermark of %d", o.LowWatermark, o.HighWatermark)
+	case o.MemoryLimit < 1<<20:
+		return o, fmt.Errorf("memory limit: %d bytes is less than 1 MiB", o.MemoryLimit)
+	case o.PipeSize < 4<<10 || o.PipeSize > 1<<30:
+		return o, fmt.Errorf("pipe size: %d bytes is not between 4 KiB and 1 GiB", o.PipeSize)
+	case o.Pipes < 0:
+		return o, fmt.Errorf("pipes: %d is negative", o.Pipes)
+	case o.MaxPairs < 0:
+		return o, fmt.Errorf("max pairs: %d is negative", o.MaxPairs)
+	case o.IdleTimeout < 0:
+		return o, fmt.Errorf("idle timeout: %v is negative", o.IdleTimeout)
+	case o.UserTimeout < 0:
+		return o, fmt.Errorf("user timeout: %v is negative", o.UserTimeout)
+	}
+	if len(o.Listeners) > maxListeners {
+		return o, fmt.Errorf("%d listeners: more than %d", len(o.Listeners), maxListeners)
+	}
+	for _, l := range o.Listeners {
+		if err := l.check(); err != nil {
+			return o, fmt.Errorf("listener %v: %w", l.Address, err)
+		}
+	}
+	return o, nil
+}
+
+func (l Listener) check() error {
+	switch {
+	case !l.Address.IsValid():
+		return errors.New("no address")
+	case l.Mode > tproxy.Forward:
+		return fmt.Errorf("unknown %v", l.Mode)
+	case l.Mode == tproxy.Forward && (!l.Upstream.IsValid() || l.Upstream.Port() == 0):
+		return errors.New("forward mode needs an upstream address and port")
+	case l.Mode != tproxy.Forward && l.Upstream.IsValid():
+		return fmt.Errorf("an upstream is for forward mode only; in %v mode the connection's own destination is used", l.Mode)
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package engine
+
+import (
+	"net/netip"
+
+	"github.com/tprelay/tprelay/splice"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// side names an end of a pair, and also the direction of which it is the source.
+type side uint8
+
+const (
+	incoming side = 0 // the client's flow; the source of the upstream direction
+	outgoing side = 1 // the server's flow; the source of the downstream direction
+
+	upstream   = incoming
+	downstream = outgoing
+)
+
+func (s side) other() side { return 1 - s }
+
+// state is where a pair stands in its life.
+type state uint8
+
+const (
+	stateFree       state = iota // the slot is not in use
+	stateWaiting                 // no descriptor was left for the outgoing flow; tried again each tick
+	stateConnecting              // the outgoing flow is being opened
+	stateOpen                    // both flows stand
+)
+
+// Flags of a direction.
+type flags uint16
+
+const (
+	readable flags = 1 << iota // the source may have bytes, a FIN or an error; cleared only when it said that it is empty
+	writable                   // the sink may take bytes; cleared by EAGAIN or a short write
+	ending                     // a FIN has come or will: a short read does not mean that the source is empty
+	urgent                     // so does urgent data; and splice(2) sticks at it
+	paused                     // pending reached the high watermark
+	full                       // the pipe took no more, or bytes wait behind it in a buffer: empty it first
+	stalled                    // reading has stopped for either cause and the sink's latch is down (for the statistics)
+	starved                    // no memory was left to read into; tried again each tick
+	eof                        // the source's FIN was read
+	finSent                    // and passed on
+	closing                    // a handler closed: pass on a FIN when nothing is pending, throw away what still comes
+	bulk                       // many bytes at a time: splice; else the scratch buffer serves better
+	buffered                   // a handler looks on, or the socket refuses splice
+	handled                    // a handler looks on
+	detached                   // a handler has let go
+	inPipe                     // pending bytes are in a pipe, not in a buffer
+)
+
+// direction is one way of a pair. It has no pointers, so that the garbage
+// collector never looks at the slabs.
+type direction struct {
+	bytes      uint64
+	messages   uint64
+	pending    uint32
+	box        int32 // pipe or buffer that holds the pending bytes, by its name in the loop; -1: none
+	pauses     uint32
+	stalledAt  uint32 // tick
+	stalledFor uint32 // ticks
+	flags
+}
+
+func (d *direction) is(f flags) bool { return d.flags&f != 0 }
+func (d *direction) set(f flags)     { d.flags |= f }
+func (d *direction) clear(f flags)   { d.flags &^= f }
+
+func (d *direction) pipe() splice.ID { return splice.ID(d.box) }
+
+// pair is two flows bound together. Records live in slabs and are reused; the
+// generation tells a record's users apart. At most 256 bytes, without pointers;
+// what needs pointers is in the loop's side table, under the same slot.
+type pair struct {
+	generation  int32
+	slot        int32
+	fd          [2]int32
+	dir         [2]direction
+	id          uint64
+	since       int64 // nanoseconds of wall clock
+	client      [16]byte
+	destination [16]byte
+	clientPort  uint16
+	destPort    uint16
+	listener    int16 // index; -1: adopted
+	state       state
+	step        tproxy.Step
+	broken      [2]bool // the flow has failed
+	queued      bool    // on the ready list
+	aside       bool    // the side table has an entry
+	shared      bool    // adopted: the descriptor may have duplicates
+	opened      bool    // its outgoing flow was established once
+	last        uint32  // tick of the last activity
+	due         uint32  // tick at which the wheel looks; valid while in the wheel
+	next, prev  int32   // wheel list, by slot + 1; prev < 0: head of bucket -prev-1; 0: not in the wheel
+}
+
+func (p *pair) clientAddr() netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(p.client).Unmap(), p.clientPort)
+}
+
+func (p *pair) destinationAddr() netip.AddrPort {
+	if p.destPort == 0 {
+		return netip.AddrPort{} // it could not be learned
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(p.destination).Unmap(), p.destPort)
+}
+
+// half: a FIN was passed on, and the pair has not ended yet.
+func (p *pair) half() bool {
+	return (p.dir[upstream].flags|p.dir[downstream].flags)&finSent != 0
+}
+
+// table holds a loop's pairs in slabs that never move.
+type table struct {
+	slabs [][]pair
+	free  []int32
+	used  int
+}
+
+const slabSize = 256
+
+func (t *table) at(slot int32) *pair { return &t.slabs[slot/slabSize][slot%slabSize] }
+
+// size is the number of slots there are, used or not.
+func (t *table) size() int32 { return int32(len(t.slabs) * slabSize) }
+
+// take gives an unused record, cleared but for its generation and slot.
+func (t *table) take() *pair {
+	if len(t.free) == 0 {
+		t.grow()
+	}
+	slot := t.free[len(t.free)-1]
+	t.free = t.free[:len(t.free)-1]
+	t.used++
+	p := t.at(slot)
+	*p = pair{generation: p.generation, slot: slot, fd: [2]int32{-1, -1}, state: stateConnecting, listener: -1}
+	p.dir[upstream].box, p.dir[downstream].box = -1, -1
+	return p
+}
+
+func (t *table) grow() {
+	first := t.size()
+	t.slabs = append(t.slabs, make([]pair, slabSize))
+	for slot := first + slabSize - 1; slot >= first; slot-- {
+		t.at(slot).slot = slot
+		t.free = append(t.free, slot)
+	}
+}
+
+// put takes a record back. From here on its old events are stale.
+func (t *table) put(p *pair) {
+	p.generation++
+	p.state = stateFree
+	t.used--
+	t.free = append(t.free, p.slot)
+}

@@ -1,0 +1,125 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// pairsAtOnce is how many pairs a loop describes between two waits.
+const pairsAtOnce = 512
+
+// Pairs calls f for every pair that lives, until f returns false. It does not stop
+// the loops: each describes some hundreds of its pairs at a time, so that pairs
+// which open or end meanwhile may be missed. f runs on the caller's goroutine. On an
+// engine that does not run there are no pairs.
+func (e *Engine) Pairs(f func(PairInfo) bool) {
+	for _, l := range e.loops {
+		for slot := int32(0); slot >= 0; {
+			infos, next, ok := l.describe(slot)
+			if !ok {
+				break
+			}
+			for _, info := range infos {
+				if !f(info) {
+					return
+				}
+			}
+			slot = next
+		}
+	}
+}
+
+// describe asks the loop for its pairs from slot on; next is where to go on, or -1.
+func (l *loop) describe(slot int32) (infos []PairInfo, next int32, ok bool) {
+	if !l.engine.isRunning() {
+		return nil, -1, false
+	}
+	done := make(chan struct{})
+	ok = l.mailbox.post(func(l *loop) {
+		next = -1
+		for ; slot < l.pairs.size(); slot++ {
+			if len(infos) == pairsAtOnce {
+				next = slot
+				break
+			}
+			if p := l.pairs.at(slot); p.state != stateFree {
+				infos = append(infos, l.info(p))
+			}
+		}
+		close(done)
+	})
+	if ok {
+		<-done
+	}
+	return infos, next, ok
+}
+
+func (e *Engine) isRunning() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running
+}
+
+// info describes p.
+func (l *loop) info(p *pair) PairInfo {
+	since := time.Unix(0, p.since)
+	return PairInfo{
+		ID:          p.id,
+		Client:      p.clientAddr(),
+		Destination: p.destinationAddr(),
+		Connected:   l.target(p),
+		Listener:    l.engine.listenAddr(p),
+		Mode:        l.engine.mode(p),
+		Step:        p.step,
+		Established: p.opened,
+		Since:       since,
+		Duration:    max(l.now.Sub(since), 0),
+		Upstream:    l.directionInfo(p, upstream),
+		Downstream:  l.directionInfo(p, downstream),
+	}
+}
+
+func (l *loop) directionInfo(p *pair, s side) DirectionInfo {
+	d := &p.dir[s]
+	info := DirectionInfo{
+		Bytes:    d.bytes,
+		Messages: d.messages,
+		Pending:  int(d.pending),
+		Pauses:   d.pauses,
+		Paused:   d.is(stalled),
+		EOF:      d.is(eof),
+		FinSent:  d.is(finSent),
+	}
+	if x := l.extra(p); x != nil && x.held[s] >= 0 {
+		info.Pending += len(l.buffers.bytes(x.held[s]))
+	}
+	stalledFor := d.stalledFor
+	if d.is(stalled) {
+		stalledFor += l.tick - d.stalledAt
+	}
+	info.PausedFor = time.Duration(stalledFor) * tickLength
+	switch {
+	case d.is(buffered):
+		info.Path = PathBuffer
+	case d.is(detached):
+		info.Path = PathDetached
+	}
+	return info
+}
+
+func (e *Engine) listenAddr(p *pair) netip.AddrPort {
+	if p.listener < 0 {
+		return netip.AddrPort{}
+	}
+	return e.addrs[p.listener]
+}
+
+// mode is how the pair came; adopted ones count as forwarded.
+func (e *Engine) mode(p *pair) tproxy.Mode {
+	if p.listener < 0 {
+		return tproxy.Forward
+	}
+	return e.options.Listeners[p.listener].Mode
+}

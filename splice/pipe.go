@@ -1,0 +1,129 @@
+// Package splice moves bytes from socket to socket through a pipe, inside the
+// kernel: splice(2).
+//
+//	pool := splice.NewPool(64<<10, 512, 64)
+//	defer pool.Close()
+//	if id, ok := pool.Get(); ok {
+//		p := pool.Pipe(id)
+//		n, st, err := p.Fill(source, 1<<20)  // socket -> pipe
+//		m, st, err := p.Drain(sink)          // pipe -> socket
+//		pool.Put(id)
+//	}
+//
+// Nothing here blocks; sockets must be non-blocking. A pool belongs to one
+// event loop: no method is safe for concurrent use.
+//
+// # What a pipe holds
+//
+// A pipe counts slots, not bytes: each slot takes one fragment of a socket
+// buffer, however small. 16 segments of 1,448 bytes fill a pipe of 64 KiB, and a
+// partly drained slot stays in use. Therefore "there is nothing" and "there is no
+// room" come as the same EAGAIN, and are told apart by whether the pipe is empty:
+// see Pipe.Fill.
+package splice
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// Status is how a move ended.
+type Status uint8
+
+const (
+	// Moved: bytes were moved. That they were fewer than asked for does not
+	// mean that the source has no more.
+	Moved Status = iota
+	// Empty: the source has nothing now; an event will come when it has.
+	Empty
+	// Full: the receiving side takes no more. From Fill: drain the pipe until
+	// it is empty, then try again; the source may have more, and no event
+	// will say so. From Drain: the sink's event will come.
+	Full
+	// End: the source has ended.
+	End
+	// Refused: this descriptor cannot be spliced (EINVAL); nothing was moved.
+	Refused
+	// Failed: the connection is broken; the error says how.
+	Failed
+)
+
+// Pipe is a pipe and what is in it.
+type Pipe struct {
+	read, write int
+	size        int // capacity in bytes, as the kernel gave it
+	pending     int
+}
+
+// Size is the pipe's capacity in bytes (pages times the page size).
+func (p *Pipe) Size() int { return p.size }
+
+// Pending is the number of bytes in the pipe.
+func (p *Pipe) Pending() int { return p.pending }
+
+// flags: SPLICE_F_MORE is not among them, for it holds the last segment back for
+// 200 ms (golang/go issue 10948).
+const flags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
+
+// Fill moves up to max bytes from socket source into the pipe.
+//
+// EAGAIN with an empty pipe means that the source is empty; with bytes in the pipe it
+// may as well be the pipe that is full, and is reported as Full. To take the one
+// for the other would lose the only edge-triggered event, and hang the pair.
+func (p *Pipe) Fill(source, max int) (n int, st Status, err error) {
+	n, errno := move(source, p.write, max)
+	switch {
+	case errno == 0 && n > 0:
+		p.pending += n
+		return n, Moved, nil
+	case errno == 0:
+		return 0, End, nil
+	case errno == unix.EAGAIN && p.pending == 0:
+		return 0, Empty, nil
+	case errno == unix.EAGAIN:
+		return 0, Full, nil
+	case errno == unix.EINVAL:
+		return 0, Refused, nil
+	}
+	return 0, Failed, errno
+}
+
+// Drain moves what is in the pipe to socket sink. Less than all, also none at all,
+// comes with Full: the sink's send buffer is full, and its event will come.
+func (p *Pipe) Drain(sink int) (n int, st Status, err error) {
+	n, errno := move(p.read, sink, p.pending)
+	switch {
+	case errno == 0 && n == p.pending && n > 0:
+		p.pending = 0
+		return n, Moved, nil
+	case errno == 0:
+		p.pending -= n
+		return n, Full, nil
+	case errno == unix.EAGAIN:
+		return 0, Full, nil
+	case errno == unix.EINVAL:
+		return 0, Refused, nil
+	}
+	return 0, Failed, errno
+}
+
+// Read takes bytes out of the pipe into b, for a sink that refuses splice.
+func (p *Pipe) Read(b []byte) (int, error) {
+	n, err := unix.Read(p.read, b)
+	if n > 0 {
+		p.pending -= n
+	}
+	return n, err
+}
+
+func move(from, to, max int) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(max), flags)
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return 0, errno
+		}
+		return int(n), 0
+	}
+}

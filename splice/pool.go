@@ -1,0 +1,122 @@
+package splice
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// ID names a pipe of a pool.
+type ID int32
+
+// Pool lends pipes. It keeps a bounded number of them, and makes no more than
+// its limit; when none is to be had, the caller goes through a buffer.
+type Pool struct {
+	size   int // bytes asked for each
+	limit  int
+	keep   int
+	pipes  []Pipe
+	idle   []ID // empty pipes
+	free   []ID // slots of pipes without a pipe behind them
+	misses uint64
+}
+
+// NewPool makes a pool of at most limit pipes of size bytes each (rounded up by
+// the kernel to a power of two pages), of which at most keep stay open while
+// nobody uses them. It opens none yet.
+func NewPool(size, limit, keep int) *Pool {
+	return &Pool{size: size, limit: limit, keep: keep}
+}
+
+// Get lends an empty pipe; ok is false when the limit is reached or the kernel
+// gives none (descriptors, memory).
+func (p *Pool) Get() (id ID, ok bool) {
+	if n := len(p.idle); n > 0 {
+		id = p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		return id, true
+	}
+	if p.Open() >= p.limit {
+		p.misses++
+		return 0, false
+	}
+	pipe, ok := open(p.size)
+	if !ok {
+		p.misses++
+		return 0, false
+	}
+	if n := len(p.free); n > 0 {
+		id = p.free[n-1]
+		p.free = p.free[:n-1]
+	} else {
+		id = ID(len(p.pipes))
+		p.pipes = append(p.pipes, Pipe{})
+	}
+	p.pipes[id] = pipe
+	return id, true
+}
+
+// Pipe is the pipe of that name; the pointer is good until the next Get.
+func (p *Pool) Pipe(id ID) *Pipe { return &p.pipes[id] }
+
+// Put takes a pipe back. One that still holds bytes is closed: they belong to a
+// connection that has ended, and must not reach the next.
+func (p *Pool) Put(id ID) {
+	if p.pipes[id].pending == 0 && len(p.idle) < p.keep {
+		p.idle = append(p.idle, id)
+		return
+	}
+	p.pipes[id].close()
+	p.free = append(p.free, id)
+}
+
+// Close closes the idle pipes. Those that are lent out must come back first.
+func (p *Pool) Close() {
+	for _, id := range p.idle {
+		p.pipes[id].close()
+		p.free = append(p.free, id)
+	}
+	p.idle = p.idle[:0]
+}
+
+// Open is the number of pipes that exist, Idle of those that are not lent out.
+func (p *Pool) Open() int { return len(p.pipes) - len(p.free) }
+
+// Idle is the number of empty pipes that wait in the pool.
+func (p *Pool) Idle() int { return len(p.idle) }
+
+// Misses counts the times that Get had none to give.
+func (p *Pool) Misses() uint64 { return p.misses }
+
+// defaultSize is what pipe(2) makes: 16 pages.
+const defaultSize = 64 << 10
+
+// open makes a pipe. The capacity is asked of the kernel, not assumed: once a
+// user without CAP_SYS_RESOURCE owns more than
+// /proc/sys/fs/pipe-user-pages-soft pages (16,384 by default, 1,024 pipes), new
+// pipes have one or two pages, and growing them fails. A small pipe still
+// moves bytes.
+func open(size int) (Pipe, bool) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return Pipe{}, false
+	}
+	pipe := Pipe{read: fds[0], write: fds[1]}
+	if size != defaultSize {
+		if n, err := unix.FcntlInt(uintptr(pipe.write), unix.F_SETPIPE_SZ, size); err == nil {
+			pipe.size = n
+			return pipe, true
+		}
+	}
+	n, err := unix.FcntlInt(uintptr(pipe.write), unix.F_GETPIPE_SZ, 0)
+	if err != nil {
+		pipe.close()
+		return Pipe{}, false
+	}
+	pipe.size = n
+	return pipe, true
+}
+
+func (p *Pipe) close() {
+	unix.Close(p.read)
+	unix.Close(p.write)
+	*p = Pipe{}
+}

@@ -1,0 +1,103 @@
+package tproxy
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dialer opens outgoing connections, in the client's name where its policy says
+// so. The zero value spoofs nothing in Forward and Redirect mode; see Spoof.First.
+type Dialer struct {
+	Spoof Spoof
+	// Mark is set as SO_MARK. Default: 0, none.
+	Mark uint32
+	// UserTimeout is TCP_USER_TIMEOUT in milliseconds. Default: 0, the kernel's
+	// own rule.
+	UserTimeout int
+}
+
+// Dial starts to connect to destination, beginning at the given step of the
+// ladder and climbing down as far as the policy allows while addresses are
+// taken. The connection is usually still being made when Dial returns: wait
+// until fd is writable and ask SO_ERROR. The error is a bare unix.Errno, and
+// step is then the one that failed last.
+func (d *Dialer) Dial(client, destination netip.AddrPort, step Step) (fd int, at Step, err error) {
+	for {
+		fd, err = d.dial(client, destination, step)
+		if err != unix.EADDRINUSE && err != unix.EADDRNOTAVAIL {
+			return fd, step, err
+		}
+		next, ok := d.Spoof.Next(step)
+		if !ok {
+			return -1, step, err
+		}
+		step = next
+	}
+}
+
+func (d *Dialer) dial(client, destination netip.AddrPort, step Step) (int, error) {
+	family := familyOf(destination.Addr())
+	if step != StepNone && familyOf(client.Addr()) != family {
+		return -1, unix.EAFNOSUPPORT // nobody can speak IPv4 in the name of an IPv6 address
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, err
+	}
+	err = d.prepare(fd)
+	if err == nil && step != StepNone {
+		err = bindAs(fd, family, client, step)
+	}
+	if err == nil {
+		err = connect(fd, family, destination)
+	}
+	if err != nil && err != unix.EINPROGRESS {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (d *Dialer) prepare(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1); err != nil {
+		return err
+	}
+	if d.UserTimeout > 0 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, d.UserTimeout); err != nil {
+			return err
+		}
+	}
+	if d.Mark != 0 {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(d.Mark))
+	}
+	return nil
+}
+
+// bindAs binds fd to the client's address, before it connects.
+func bindAs(fd, family int, client netip.AddrPort, step Step) error {
+	level, name := unix.SOL_IP, unix.IP_TRANSPARENT
+	if family == unix.AF_INET6 {
+		level, name = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	if err := unix.SetsockoptInt(fd, level, name, 1); err != nil {
+		return err
+	}
+	if step == StepIP {
+		// The kernel chooses the port in connect, where it knows the whole
+		// 4-tuple, and not in bind, where 28,000 ports are all there are.
+		if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+			return err
+		}
+		return bind(fd, family, netip.AddrPortFrom(client.Addr(), 0))
+	}
+	// Without SO_REUSEADDR a second connection from the same client port, to
+	// whichever server, would find the address in use.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	return bind(fd, family, client)
+}

@@ -1,0 +1,122 @@
+// Package tproxy holds the socket side of transparency: to listen for
+// connections that were meant for somebody else, to learn whom they were meant
+// for, and to open connections in somebody else's name.
+//
+//	fd, err := tproxy.Listen(netip.MustParseAddrPort("127.0.0.1:9091"), tproxy.ListenOptions{Transparent: true})
+//	conn, client, err := tproxy.Accept(fd)
+//	destination, err := tproxy.Destination(conn, tproxy.TPROXY, client.Addr())
+//	d := tproxy.Dialer{Spoof: tproxy.SpoofFull}
+//	out, step, err := d.Dial(client, destination, tproxy.StepFull)
+//
+// IP_TRANSPARENT needs CAP_NET_ADMIN (or CAP_NET_RAW) in the user namespace
+// that owns the network namespace. All descriptors are non-blocking and
+// close-on-exec. Packet filter rules are the business of package rules.
+package tproxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// ListenOptions says how to listen. The zero value listens for ordinary
+// connections.
+type ListenOptions struct {
+	// Transparent sets IP_TRANSPARENT, which TPROXY needs.
+	Transparent bool
+	// ReusePort lets several sockets share the address (SO_REUSEPORT): one for
+	// each loop.
+	ReusePort bool
+	// Backlog of connections not yet accepted; the kernel caps it at
+	// net.core.somaxconn. Default: that cap.
+	Backlog int
+	// UserTimeout is TCP_USER_TIMEOUT of accepted connections, in milliseconds.
+	// Default: 0, the kernel's own rule.
+	UserTimeout int
+}
+
+// Listen opens a listening TCP socket. The IPv6 wildcard takes IPv4 connections
+// too. Accepted connections inherit TCP_NODELAY, keep-alive, the user timeout
+// and SO_OOBINLINE (urgent data stays in the stream: a relay has no other place
+// for it).
+func Listen(addr netip.AddrPort, o ListenOptions) (fd int, err error) {
+	family := unix.AF_INET6
+	if addr.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, fmt.Errorf("listen %v: socket: %w", addr, err)
+	}
+	if err := prepare(fd, family, addr, o); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("listen %v: %w", addr, err)
+	}
+	return fd, nil
+}
+
+type option struct {
+	level, name, value int
+	what               string
+}
+
+func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
+	options := []option{
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1, "SO_KEEPALIVE"},
+		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1, "SO_OOBINLINE"},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, "TCP_NODELAY"},
+	}
+	if o.ReusePort {
+		options = append(options, option{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT"})
+	}
+	if o.UserTimeout > 0 {
+		options = append(options, option{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, o.UserTimeout, "TCP_USER_TIMEOUT"})
+	}
+	if family == unix.AF_INET6 {
+		only := 1
+		if addr.Addr().IsUnspecified() {
+			only = 0
+		}
+		options = append(options, option{unix.SOL_IPV6, unix.IPV6_V6ONLY, only, "IPV6_V6ONLY"})
+	}
+	if o.Transparent {
+		options = append(options, option{unix.SOL_IP, unix.IP_TRANSPARENT, 1, "IP_TRANSPARENT"})
+		if family == unix.AF_INET6 {
+			options = append(options, option{unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1, "IPV6_TRANSPARENT"})
+		}
+	}
+	for _, so := range options {
+		if err := unix.SetsockoptInt(fd, so.level, so.name, so.value); err != nil {
+			if errors.Is(err, unix.EPERM) {
+				return fmt.Errorf("%s: %w; run as root or grant CAP_NET_ADMIN", so.what, err)
+			}
+			return fmt.Errorf("%s: %w", so.what, err)
+		}
+	}
+	if err := bind(fd, family, addr); err != nil {
+		return fmt.Errorf("bind: %w%s", err, bindAdvice(err))
+	}
+	backlog := o.Backlog
+	if backlog <= 0 {
+		backlog = unix.SOMAXCONN
+	}
+	if err := unix.Listen(fd, backlog); err != nil {
+		return fmt.Errorf("listen: %w%s", err, bindAdvice(err))
+	}
+	return nil
+}
+
+func bindAdvice(err error) string {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return "; choose another port, or stop the program that has it (ss -ltnp shows which)"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return "; no interface of this host has that address (ip addr shows them)"
+	case errors.Is(err, unix.EACCES):
+		return "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+	}
+	return ""
+}

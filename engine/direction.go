@@ -21,7 +21,8 @@ package engine
 // before other pairs have theirs.
 const turnBudget = 256 << 10
 
-// minRead is the least room in memory for which a read is worth its call.
+// minRead is the least room in memory for which a read is worth its call, and what
+// may be read without any when the sink takes bytes.
 const minRead = 4 << 10
 
 // turn moves what can be moved now: it flushes what is pending, then reads,
@@ -44,9 +45,12 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 			break
 		}
 		room := l.room(d)
-		if room < minRead && d.pending == 0 || room <= 0 {
+		switch {
+		case room < minRead && d.pending == 0 && d.is(writable):
+			room = minRead // memory is gone, but few bytes that most likely go on at once need none
+		case room < minRead && d.pending == 0 || room <= 0:
 			l.starve(p, d)
-			break
+			continue // starved: it may not read
 		}
 		n, alive := l.read(p, s, room)
 		if !alive {

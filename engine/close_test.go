@@ -1,0 +1,259 @@
+package engine_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+func TestHalfCloseDeliversTail(t *testing.T) {
+	onEveryPath(t, func(t *testing.T, o engine.Options) {
+		for _, first := range []string{"client", "server"} {
+			t.Run(first+" first", func(t *testing.T) {
+				r := newRig(t, o)
+				a, b := r.pair()
+				if first == "server" {
+					a, b = b, a
+				}
+				request, reply := noise(1<<20), noise(5<<20+3)
+				sent := sendAll(a, request, true)
+				expect(t, "the other", b, request)
+				if err := <-sent; err != nil {
+					t.Fatal(err)
+				}
+				half := func() bool { i := r.only(); return i.Upstream.FinSent != i.Downstream.FinSent }
+				if !half() {
+					t.Errorf("not half-closed: %+v", r.only())
+				}
+				sent = sendAll(b, reply, true)
+				expect(t, first, a, reply)
+				if err := <-sent; err != nil {
+					t.Fatal(err)
+				}
+				r.ended(engine.ReasonEOF, 1)
+			})
+		}
+	})
+}
+
+// TestFINRightAfterBytes: everything, FIN included, is there before the outgoing flow
+// stands.
+func TestFINRightAfterBytes(t *testing.T) {
+	onEveryPath(t, func(t *testing.T, o engine.Options) {
+		for _, n := range []int{0, 1, 100_000} {
+			r := newRig(t, o)
+			client := r.dial()
+			<-sendAll(client, noise(n), true)
+			server := r.accept()
+			expect(t, "server", server, noise(n))
+			server.Close()
+			expect(t, "client", client, nil)
+			r.ended(engine.ReasonEOF, 1)
+		}
+	})
+}
+
+func TestRefusedUpstreamResetsTheClient(t *testing.T) {
+	r := newRig(t, engine.Options{})
+	r.server.Close()
+	client, err := net.Dial("tcp", r.address())
+	if err == nil {
+		if got := expectReset(t, "client", r.keep(client)); len(got) > 0 {
+			t.Errorf("%d bytes from nowhere", len(got))
+		}
+	} else if !errors.Is(err, unix.ECONNRESET) {
+		t.Fatal(err)
+	}
+	r.ended(engine.ReasonDialError, 1)
+	if s := r.Stats(); s.DialErrors["ECONNREFUSED"] != 1 || s.Opened != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestResetIsPassedOn(t *testing.T) {
+	onEveryPath(t, func(t *testing.T, o engine.Options) {
+		for _, who := range []string{"client", "server"} {
+			t.Run(who, func(t *testing.T) {
+				r := newRig(t, o)
+				a, b := r.pair()
+				if who == "server" {
+					a, b = b, a
+				}
+				exchange(t, a, b, noise(1000))
+				rst(a)
+				expectReset(t, "the other", b)
+				r.ended(engine.ReasonReset, 1)
+			})
+		}
+	})
+}
+
+// TestBytesBeforeResetAreDelivered: what came before the RST is offered to the other
+// side first (envoyproxy/envoy issue 45267).
+func TestBytesBeforeResetAreDelivered(t *testing.T) {
+	onEveryPath(t, func(t *testing.T, o engine.Options) {
+		r := newRig(t, o)
+		client, server := r.pair()
+		data := noise(30_000)
+		exchange(t, client, server, []byte("go"))
+		<-sendAll(server, data, false)
+		// The RST goes out when the bytes have been acknowledged: an RST
+		// makes the sender's own kernel drop what was not.
+		r.until("taken", func(s engine.Stats) bool { return s.DownstreamSplice+s.DownstreamBuffer == uint64(len(data)) })
+		rst(server)
+		if got := expectReset(t, "client", client); sum(got) != sum(data) {
+			t.Errorf("%d of %d bytes came before the reset", len(got), len(data))
+		}
+	})
+}
+
+// TestWriteToResetPeerDeliversItsLastWords: the server answers and closes without
+// reading the request to its end, so that its kernel sends an RST for the rest.
+func TestWriteToResetPeerDeliversItsLastWords(t *testing.T) {
+	onEveryPath(t, func(t *testing.T, o engine.Options) {
+		r := newRig(t, o)
+		client, server := r.pair()
+		sent := sendAll(client, noise(8<<20), false)
+		if _, err := io.ReadFull(server, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		<-sendAll(server, []byte("enough"), false)
+		server.Close()
+		got, _ := io.ReadAll(client)
+		if string(got) != "enough" && len(got) != 0 {
+			t.Errorf("client got %q", got)
+		}
+		<-sent
+		r.ended(engine.ReasonReset, 1)
+	})
+}
+
+func TestClientGoneWhileConnecting(t *testing.T) {
+	r, full := newBlackHole(t, engine.Options{})
+	client := r.dial()
+	r.until("accepted", func(s engine.Stats) bool { return s.Active == 1 })
+	rst(client)
+	r.ended(engine.ReasonReset, 1)
+	full()
+}
+
+func TestConnectTimeoutResetsTheClient(t *testing.T) {
+	r, full := newBlackHole(t, engine.Options{ConnectTimeout: 300 * time.Millisecond})
+	client := r.dial()
+	expectReset(t, "client", client)
+	r.ended(engine.ReasonConnectTimeout, 1)
+	full()
+}
+
+// newBlackHole is a relay whose upstream does not answer: a listener whose backlog is
+// full drops SYNs.
+func newBlackHole(t *testing.T, o engine.Options) (*rig, func()) {
+	t.Helper()
+	fd, err := tproxy.Listen(netip.MustParseAddrPort("127.0.0.1:0"), tproxy.ListenOptions{Backlog: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := tproxy.LocalAddr(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var filler []net.Conn
+	for range 16 {
+		c, err := net.DialTimeout("tcp", addr.String(), 50*time.Millisecond)
+		if err != nil {
+			break
+		}
+		filler = append(filler, c)
+	}
+	o.Listeners = []engine.Listener{{Address: netip.MustParseAddrPort("127.0.0.1:0"), Mode: tproxy.Forward, Upstream: addr}}
+	return newRig(t, o), func() {
+		unix.Close(fd)
+		for _, c := range filler {
+			c.Close()
+		}
+	}
+}
+
+func TestIdleTimeout(t *testing.T) {
+	r := newRig(t, engine.Options{IdleTimeout: 300 * time.Millisecond})
+	client, server := r.pair()
+	for range 5 {
+		exchange(t, client, server, noise(10))
+		time.Sleep(100 * time.Millisecond) // activity puts it off
+	}
+	expectReset(t, "client", client)
+	expectReset(t, "server", server)
+	r.ended(engine.ReasonIdleTimeout, 1)
+}
+
+func TestHalfCloseTimeout(t *testing.T) {
+	r := newRig(t, engine.Options{HalfCloseTimeout: 300 * time.Millisecond})
+	client, server := r.pair()
+	<-sendAll(client, noise(10), true)
+	expect(t, "server", server, noise(10))
+	expectReset(t, "client", client)
+	r.ended(engine.ReasonHalfCloseTimeout, 1)
+}
+
+func TestDrain(t *testing.T) {
+	r := newRig(t, engine.Options{})
+	client, server := r.pair()
+	exchange(t, client, server, noise(100))
+	r.stop()
+	r.until("listener closed", func(engine.Stats) bool {
+		c, err := net.Dial("tcp", r.address())
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	data := noise(3 << 20)
+	sent := sendAll(client, data, true)
+	expect(t, "server", server, data)
+	<-sent
+	server.Close()
+	expect(t, "client", client, nil)
+	if err := r.wait(); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.Stats().Ended[engine.ReasonEOF]; n == 0 {
+		t.Errorf("%+v", r.Stats())
+	}
+}
+
+func TestDrainDeadlineResets(t *testing.T) {
+	r := newRig(t, engine.Options{DrainTimeout: 200 * time.Millisecond})
+	client, server := r.pair()
+	exchange(t, client, server, noise(100))
+	r.stop()
+	expectReset(t, "client", client)
+	expectReset(t, "server", server)
+	if err := r.wait(); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.Stats().Ended[engine.ReasonDrained]; n != 1 {
+		t.Errorf("%d drained", n)
+	}
+}
+
+func TestCloseEndsAtOnce(t *testing.T) {
+	r := newRig(t, engine.Options{})
+	client, server := r.pair()
+	exchange(t, client, server, noise(100))
+	r.Close()
+	expectReset(t, "client", client)
+	if err := r.wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,152 @@
+package netlab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// marker in the environment tells the program that it was started by Enter.
+const marker = "NETLAB_ENTERED"
+
+// Enter makes the process able to build a lab. Call it first in main or in
+// TestMain, before anything that should not happen twice.
+//
+// With CAP_SYS_ADMIN and CAP_NET_ADMIN, as root has them, it does nothing. For
+// anybody else it starts the program anew, same arguments and environment, in
+// a user namespace in which the caller is root, with a network of its own (a
+// loopback interface and no more) and its own mounts. In the first process
+// Enter then does not return: it passes signals on and exits as the second
+// does, with 128 and the signal's number if one ended it. The second dies with
+// the first.
+//
+// In the user namespace there is one user and one group, number 0. Files that
+// belong to others seem to belong to nobody, and programs cannot become
+// somebody else.
+//
+// The calling goroutine, which should be the main one, is locked to its thread,
+// the first of the process: see [Host.Enter] for why no host may have that.
+//
+// The error is one line which says what to do.
+func Enter() error {
+	entered := os.Getenv(marker) != ""
+	os.Unsetenv(marker) // not for programs that we run
+	keepFirstThread()
+	if entered {
+		// Some systems grant the namespace and refuse its use, so try.
+		if err := linkUp("lo"); err != nil {
+			return fmt.Errorf("netlab: user namespace: set lo up: %w; %s", err, remedy())
+		}
+		return nil
+	}
+	able, err := capable(unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN)
+	if err != nil {
+		return fmt.Errorf("netlab: read the capabilities: %w", err)
+	}
+	if able {
+		return nil
+	}
+	return startAnew()
+}
+
+// keepFirstThread locks the main goroutine to the first thread, so that no
+// goroutine that enters a host comes to run on it. Its end would end any other
+// thread; the first cannot end, would stay in the host, and with it /proc/self.
+func keepFirstThread() {
+	if unix.Gettid() == unix.Getpid() {
+		runtime.LockOSThread()
+	}
+}
+
+// startAnew returns only if the program could not be started.
+func startAnew() error {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(os.Environ(), marker+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	// The child dies with the thread that started it, so that thread must stay.
+	runtime.LockOSThread()
+	if err := cmd.Start(); err != nil {
+		signal.Stop(signals)
+		runtime.UnlockOSThread()
+		return fmt.Errorf("netlab: new user namespace: %w; %s", err, remedy())
+	}
+	go func() {
+		for s := range signals {
+			if (s == syscall.SIGINT || s == syscall.SIGQUIT) && foreground() {
+				continue // typed at the terminal: the child had it too
+			}
+			cmd.Process.Signal(s)
+		}
+	}()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		os.Exit(0)
+	case !errors.As(err, &exit):
+		fmt.Fprintf(os.Stderr, "netlab: wait for the program in its user namespace: %v\n", err)
+	case exit.ExitCode() >= 0:
+		os.Exit(exit.ExitCode())
+	default:
+		os.Exit(128 + int(exit.Sys().(syscall.WaitStatus).Signal()))
+	}
+	os.Exit(1)
+	return nil
+}
+
+// foreground reports whether our process group is the one that the terminal
+// sends its signals to.
+func foreground() bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+// capable reports whether all of these capabilities are in effect.
+func capable(caps ...uint) (bool, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return false, err
+	}
+	for _, c := range caps {
+		if data[c/32].Effective&(1<<(c%32)) == 0 {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// remedy says what may be in the way of user namespaces here.
+func remedy() string {
+	for _, block := range []struct{ file, value, remedy string }{
+		{"kernel/apparmor_restrict_unprivileged_userns", "1", "run as root, or: sysctl kernel.apparmor_restrict_unprivileged_userns=0"},
+		{"kernel/unprivileged_userns_clone", "0", "run as root, or: sysctl kernel.unprivileged_userns_clone=1"},
+		{"user/max_user_namespaces", "0", "run as root, or: sysctl user.max_user_namespaces=1000"},
+	} {
+		if b, err := os.ReadFile("/proc/sys/" + block.file); err == nil && strings.TrimSpace(string(b)) == block.value {
+			return block.remedy
+		}
+	}
+	return "run as root, or where user namespaces are allowed to ordinary users"
+}

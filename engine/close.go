@@ -1,9 +1,9 @@
 package engine
 
 import (
-	"io"
-
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/intercept"
 )
 
 // How a pair ends. A FIN travels after the last byte, each direction for itself; when
@@ -126,9 +126,10 @@ func (l *loop) detachAll(p *pair) {
 		if x.held[s] >= 0 {
 			l.dropHeld(x, s)
 		}
-		if c, ok := x.handlers[s].(io.Closer); ok {
-			_ = c.Close() // a handler reports its errors itself
-		}
+	}
+	both := intercept.Decision{Upstream: x.handlers[upstream], Downstream: x.handlers[downstream]}
+	if err := both.CloseHandlers(); err != nil {
+		l.engine.options.Logger.Warn("closing a handler", "pair", p.id, "err", err)
 	}
 	*x = extra{}
 	l.aside[p.slot] = nil

@@ -77,7 +77,7 @@ func (l *loop) show(p *pair, s side, x *extra, data []byte) bool {
 	c := &l.chunk
 	c.Reset(data, d.is(eof))
 	verdict := x.handlers[s].Handle(c)
-	if verdict == intercept.Reset {
+	if verdict >= intercept.Reset { // also what is no verdict at all
 		l.end(p, ReasonIntercepted, nil)
 		return false
 	}

@@ -34,7 +34,7 @@ type Decision struct {
 	// Upstream sees the bytes from the client, Downstream those to it.
 	// Nil leaves that direction to splice. Both may be the same value if it
 	// keeps no state per direction. A handler that is also an io.Closer is
-	// closed when the pair ends, once for each direction that it was given for.
+	// closed once, when the pair ends.
 	Upstream, Downstream Handler
 	// Destination, when valid, is connected to instead of the original one.
 	Destination netip.AddrPort
@@ -82,7 +82,8 @@ const (
 	// direction is spliced.
 	Detach
 	// Close sends Chunk.Data on, then ends both directions with a FIN. What the
-	// source still sends is thrown away.
+	// source still sends is thrown away, and so is what the other direction's
+	// handler holds back; neither handler is called again.
 	Close
 	// Reset ends the pair at once with an RST to both sides.
 	Reset

@@ -64,7 +64,7 @@ func (p *Pipe) Pending() int { return p.pending }
 // 200 ms (golang/go issue 10948).
 const flags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
 
-// Fill moves up to max bytes from socket source into the pipe.
+// Fill moves up to max bytes, at least one, from socket source into the pipe.
 //
 // EAGAIN with an empty pipe means that the source is empty; with bytes in the pipe it
 // may as well be the pipe that is full, and is reported as Full. To take the one
@@ -89,21 +89,26 @@ func (p *Pipe) Fill(source, max int) (n int, st Status, err error) {
 
 // Drain moves what is in the pipe to socket sink. Less than all, also none at all,
 // comes with Full: the sink's send buffer is full, and its event will come.
+//
+// Only EAGAIN says Full. A short splice does not: the kernel also stops between two
+// slots when a signal waits, and Go's scheduler sends those; the sink may have room
+// then, and no event would come.
 func (p *Pipe) Drain(sink int) (n int, st Status, err error) {
-	n, errno := move(p.read, sink, p.pending)
-	switch {
-	case errno == 0 && n == p.pending && n > 0:
-		p.pending = 0
-		return n, Moved, nil
-	case errno == 0:
-		p.pending -= n
-		return n, Full, nil
-	case errno == unix.EAGAIN:
-		return 0, Full, nil
-	case errno == unix.EINVAL:
-		return 0, Refused, nil
+	for p.pending > 0 {
+		m, errno := move(p.read, sink, p.pending)
+		switch {
+		case errno == 0 && m > 0:
+			p.pending -= m
+			n += m
+		case errno == 0, errno == unix.EAGAIN:
+			return n, Full, nil
+		case errno == unix.EINVAL && n == 0:
+			return 0, Refused, nil
+		default:
+			return n, Failed, errno
+		}
 	}
-	return 0, Failed, errno
+	return n, Moved, nil
 }
 
 // Read takes bytes out of the pipe into b, for a sink that refuses splice.

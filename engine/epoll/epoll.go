@@ -37,6 +37,10 @@ import (
 // not be taken for an empty socket.
 const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 
+// wakeInterest is without EPOLLOUT: an eventfd is writable from the start, and
+// would wake the first Wait unasked.
+const wakeInterest = unix.EPOLLIN | unix.EPOLLET
+
 // Token is the identity that events carry.
 type Token struct {
 	Key        int32 // >= 0; negative keys are the poller's own
@@ -93,7 +97,7 @@ func New(batch int) (*Poller, error) {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
 	p := &Poller{fd: fd, wake: wake, events: make([]Event, batch)}
-	if err := p.Add(wake, Token{Key: wakeKey}); err != nil {
+	if err := p.add(wake, wakeInterest, Token{Key: wakeKey}); err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -102,7 +106,11 @@ func New(batch int) (*Poller, error) {
 
 // Add registers fd, for all that can happen to it, until it is closed.
 func (p *Poller) Add(fd int, t Token) error {
-	ev := unix.EpollEvent{Events: interest, Fd: t.Key, Pad: t.Generation}
+	return p.add(fd, interest, t)
+}
+
+func (p *Poller) add(fd int, events uint32, t Token) error {
+	ev := unix.EpollEvent{Events: events, Fd: t.Key, Pad: t.Generation}
 	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// lookupTimeout bounds the one lookup of --upstream.
+const lookupTimeout = 10 * time.Second
+
+// check refuses, in the words of the command line, what cannot work.
+func (c *runCmd) check() error {
+	forward := c.Mode.Mode == tproxy.Forward
+	switch {
+	case forward && c.Upstream == "":
+		return usagef("--mode forward needs --upstream HOST:PORT: where the connections go")
+	case !forward && c.Upstream != "":
+		return usagef("--upstream is for --mode forward; in %v mode each connection goes to its own destination", c.Mode)
+	case c.Loops < 0 || c.Loops > 256:
+		return usagef("--loops %d: want 1 to 256, or 0 for one per CPU", c.Loops)
+	case c.MaxPairs < 0:
+		return usagef("--max-pairs %d: want a positive number, or 0 for no limit", c.MaxPairs)
+	case c.HighWatermark < 4<<10 || c.HighWatermark > 1<<30:
+		return usagef("--high-watermark %v: want 4KiB to 1GiB", c.HighWatermark)
+	case c.LowWatermark >= c.HighWatermark:
+		return usagef("--low-watermark %v: want less than the high watermark of %v", c.LowWatermark, c.HighWatermark)
+	case c.MemoryLimit < 1<<20:
+		return usagef("--memory-limit %v: want at least 1MiB", c.MemoryLimit)
+	}
+	for _, t := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"--connect-timeout", c.ConnectTimeout},
+		{"--idle-timeout", c.IdleTimeout},
+		{"--half-close-timeout", c.HalfCloseTimeout},
+		{"--drain-timeout", c.DrainTimeout},
+	} {
+		if t.value < 0 {
+			return usagef("%s %v: want 0 or more", t.name, t.value)
+		}
+	}
+	given := map[netip.AddrPort]bool{}
+	for _, l := range c.Listen {
+		if given[l.AddrPort] && l.Port() != 0 {
+			return usagef("--listen %v: given twice", l)
+		}
+		given[l.AddrPort] = true
+	}
+	return nil
+}
+
+// options are the engine's options but for logger and observer. Upstream is
+// where connections go in forward mode.
+func (c *runCmd) options(upstream netip.AddrPort, interceptor intercept.Interceptor) engine.Options {
+	o := engine.Options{
+		Loops:            c.Loops,
+		Spoof:            c.Spoof.Spoof,
+		Mark:             uint32(c.Mark),
+		HighWatermark:    int(c.HighWatermark),
+		LowWatermark:     int(c.LowWatermark),
+		NoFlowControl:    c.NoFlowControl,
+		MemoryLimit:      int64(c.MemoryLimit),
+		NoSplice:         c.NoSplice,
+		MaxPairs:         c.MaxPairs,
+		ConnectTimeout:   zeroIsNone(c.ConnectTimeout),
+		IdleTimeout:      c.IdleTimeout,
+		HalfCloseTimeout: zeroIsNone(c.HalfCloseTimeout),
+		DrainTimeout:     zeroIsNone(c.DrainTimeout),
+		Interceptor:      interceptor,
+	}
+	for _, l := range c.Listen {
+		o.Listeners = append(o.Listeners, engine.Listener{Address: l.AddrPort, Mode: c.Mode.Mode, Upstream: upstream})
+	}
+	return o
+}
+
+// zeroIsNone: on the command line 0 turns a timeout off; in Options it is the
+// default, and a negative value turns it off.
+func zeroIsNone(t time.Duration) time.Duration {
+	if t == 0 {
+		return -1
+	}
+	return t
+}
+
+// interceptors makes one interceptor of all that were asked for, nil if none.
+// Recorders are those of them that write files.
+func (c *runCmd) interceptors() (chain intercept.Interceptor, recorders []*intercept.Recorder, err error) {
+	var list []intercept.Interceptor
+	for _, spec := range c.Intercept {
+		i, err := intercept.Parse(spec)
+		if err != nil {
+			return nil, nil, usagef("--intercept: %w", err)
+		}
+		if r, ok := i.(*intercept.Recorder); ok {
+			recorders = append(recorders, r)
+		}
+		list = append(list, i)
+	}
+	return intercept.Chain(list...), recorders, nil
+}
+
+// resolver looks up what is no number: *net.Resolver.
+type resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+	LookupPort(ctx context.Context, network, service string) (int, error)
+}
+
+// resolveUpstream gives the address for HOST:PORT, and the first one of several.
+func resolveUpstream(r resolver, upstream string) (netip.AddrPort, error) {
+	host, service, err := net.SplitHostPort(upstream)
+	if err != nil || host == "" || service == "" {
+		return netip.AddrPort{}, usagef("--upstream %q: want HOST:PORT, such as 192.0.2.1:80, [2001:db8::1]:80 or example.com:80", upstream)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	port, err := r.LookupPort(ctx, "tcp", service)
+	if err != nil || port < 1 || port > 65535 {
+		return netip.AddrPort{}, usagef("--upstream %q: want a port from 1 to 65535", upstream)
+	}
+	if address, err := netip.ParseAddr(host); err == nil {
+		return netip.AddrPortFrom(address.Unmap(), uint16(port)), nil
+	}
+	found, err := r.LookupNetIP(ctx, "ip", host)
+	if err == nil && len(found) == 0 {
+		err = errors.New("no address")
+	}
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("upstream %s: %w; check the name, or give an IP address", upstream, err)
+	}
+	return netip.AddrPortFrom(found[0].Unmap(), uint16(port)), nil
+}

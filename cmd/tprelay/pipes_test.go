@@ -1,0 +1,40 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestPipeLimitWarnings(t *testing.T) {
+	for _, c := range []struct {
+		name, size, soft string
+		privileged       bool
+		want             string
+	}{
+		{"defaults", "1048576\n", "16384\n", false, ""},
+		{"no soft limit", "1048576\n", "0\n", false, ""},
+		{"tiny pipes", "4096\n", "16384\n", true, "raise fs.pipe-max-size"},
+		{"few pages", "1048576\n", "100\n", false, "raise fs.pipe-user-pages-soft"},
+		{"few pages as root", "1048576\n", "100\n", true, ""},
+		{"unreadable", "", "", true, "limit for pipes is unknown"},
+		{"nonsense", "many", "16384", true, "limit for pipes is unknown"},
+		{"soft unreadable", "1048576", "", false, "limit for this user's pipes is unknown"},
+	} {
+		dir := t.TempDir()
+		for name, content := range map[string]string{"pipe-max-size": c.size, "pipe-user-pages-soft": c.soft} {
+			if content == "" {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pages := os.Getpagesize()
+		got := pipeLimits{dir, c.privileged}.warning(1024, 16*pages)
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) || strings.Contains(got, "\n") {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}

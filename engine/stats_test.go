@@ -1,0 +1,154 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+type log struct {
+	mu            sync.Mutex
+	opened, ended []engine.PairInfo
+}
+
+func (l *log) PairOpened(i engine.PairInfo) {
+	l.mu.Lock()
+	l.opened = append(l.opened, i)
+	l.mu.Unlock()
+}
+func (l *log) PairEnded(i engine.PairInfo) { l.mu.Lock(); l.ended = append(l.ended, i); l.mu.Unlock() }
+
+func TestObserverIsToldOfEveryPair(t *testing.T) {
+	var l log
+	r := newRig(t, engine.Options{Observer: &l})
+	client, server := r.pair()
+	exchange(t, client, server, noise(1000))
+	exchange(t, server, client, noise(2000))
+	local := client.LocalAddr().String()
+	<-sendAll(client, nil, true)
+	<-sendAll(server, nil, true)
+	r.ended(engine.ReasonEOF, 1)
+	client, server = r.pair()
+	rst(client)
+	expectReset(t, "server", server)
+	r.ended(engine.ReasonReset, 1)
+	r.server.Close()
+	client = r.dial()
+	expectReset(t, "client", client)
+	r.ended(engine.ReasonDialError, 1)
+	r.end()
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.opened) != 2 || len(l.ended) != 3 {
+		t.Fatalf("told of %d pairs that opened and %d that ended", len(l.opened), len(l.ended))
+	}
+	i := l.ended[0]
+	if i.Client.String() != local || i.Upstream.Bytes != 1000 || i.Downstream.Bytes != 2000 || i.Reason != engine.ReasonEOF ||
+		i.ID != l.opened[0].ID || !i.Established || !i.Upstream.FinSent || !i.Downstream.EOF || i.Mode != tproxy.Forward ||
+		i.Upstream.Messages == 0 || i.Since.After(time.Now()) || i.Err != "" {
+		t.Errorf("%+v", i)
+	}
+	if i := l.ended[2]; i.Established || i.Reason != engine.ReasonDialError || i.Err != "connection refused" {
+		t.Errorf("%+v", i)
+	}
+}
+
+func TestPairsAreListedAcrossLoops(t *testing.T) {
+	r := newRig(t, engine.Options{Loops: 4})
+	const n = 1200 // more than a loop describes at once
+	for range n {
+		c := r.dial()
+		defer c.Close()
+		s := r.accept()
+		defer s.Close()
+	}
+	r.until("open", func(s engine.Stats) bool { return s.Opened == n })
+	ids := map[uint64]bool{}
+	r.Pairs(func(i engine.PairInfo) bool { ids[i.ID] = true; return true })
+	if len(ids) != n {
+		t.Errorf("%d pairs with ids of their own, want %d", len(ids), n)
+	}
+	calls := 0
+	r.Pairs(func(engine.PairInfo) bool { calls++; return calls < 5 })
+	if calls != 5 {
+		t.Errorf("called %d times after it said stop at 5", calls)
+	}
+}
+
+func TestOptionsThatCannotWork(t *testing.T) {
+	ok := netip.MustParseAddrPort("127.0.0.1:0")
+	for want, o := range map[string]engine.Options{
+		"loops":             {Loops: -1},
+		"high watermark":    {HighWatermark: 100},
+		"low watermark":     {HighWatermark: 8192, LowWatermark: 8192},
+		"memory limit":      {MemoryLimit: 5},
+		"pipe size":         {PipeSize: 1},
+		"pipes":             {Pipes: -1},
+		"max pairs":         {MaxPairs: -1},
+		"idle timeout":      {IdleTimeout: -1},
+		"user timeout":      {UserTimeout: -1},
+		"no address":        {Listeners: []engine.Listener{{}}},
+		"unknown mode":      {Listeners: []engine.Listener{{Address: ok, Mode: 9}}},
+		"needs an upstream": {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Forward}}},
+		"forward mode only": {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect, Upstream: ok}}},
+		"listeners: more":   {Listeners: make([]engine.Listener, 65)},
+		"no interface":      {Listeners: []engine.Listener{{Address: netip.MustParseAddrPort("192.0.2.1:0"), Mode: tproxy.Redirect}}},
+		"from the thread":   {ThreadInit: func() error { return errors.New("from the thread") }, Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect}}},
+	} {
+		e, err := engine.New(o)
+		if err == nil {
+			e.Close()
+			t.Errorf("%q was taken", want)
+		} else if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: %v", want, err)
+		}
+	}
+}
+
+func TestPortInUseIsNotShared(t *testing.T) {
+	r := newRig(t, engine.Options{})
+	_, err := engine.New(engine.Options{Listeners: []engine.Listener{{Address: r.Addrs()[0], Mode: tproxy.Redirect}}})
+	if err == nil || !strings.Contains(err.Error(), "address already in use; choose another port") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRunOnce(t *testing.T) {
+	r := newRig(t, engine.Options{})
+	if err := r.Run(context.Background()); !errors.Is(err, engine.ErrClosed) {
+		t.Errorf("second Run: %v", err)
+	}
+	e, err := engine.New(engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Pairs(func(engine.PairInfo) bool { t.Error("a pair of an engine that does not run"); return true })
+	e.Close()
+	if err := e.Run(context.Background()); !errors.Is(err, engine.ErrClosed) {
+		t.Errorf("Run after Close: %v", err)
+	}
+}
+
+func TestThreadInitFailureEndsRun(t *testing.T) {
+	calls := 0
+	e, err := engine.New(engine.Options{Loops: 1, ThreadInit: func() error {
+		if calls++; calls > 1 {
+			return errors.New("no more threads")
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Run(context.Background()); err == nil || err.Error() != "no more threads" {
+		t.Errorf("%v", err)
+	}
+}

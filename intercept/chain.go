@@ -1,0 +1,98 @@
+package intercept
+
+import (
+	"errors"
+
+	"github.com/valyala/bytebufferpool"
+)
+
+// Chain makes one interceptor of several: what the first one's handler sends on
+// is what the second one's sees, and so on, in both directions in the same order.
+//
+//   - An interceptor that refuses a pair refuses it for all; those behind it are
+//     not asked. Of those that name a destination the last one wins. All of
+//     them see the Pair as it came.
+//   - Each handler holds back its own bytes, up to MaxHold. A handler that has
+//     detached is skipped from then on; when all have, the chain detaches.
+//   - The end of the stream reaches every handler once, in order, with what the
+//     ones before it still had. So does the Close of one: those behind
+//     it see the end of the stream. A Reset ends the pair at once.
+//
+// Nil interceptors are left out. One alone is returned as it is; none at all
+// make a nil Interceptor.
+func Chain(interceptors ...Interceptor) Interceptor {
+	var list []Interceptor
+	for _, i := range interceptors {
+		if i != nil {
+			list = append(list, i)
+		}
+	}
+	switch len(list) {
+	case 0:
+		return nil
+	case 1:
+		return list[0]
+	}
+	return &chain{list: list}
+}
+
+type chain struct {
+	list []Interceptor
+	pool bytebufferpool.Pool // what stages write and hold back
+}
+
+// Open asks the interceptors in order.
+func (ch *chain) Open(p Pair) Decision {
+	var result Decision
+	var opened []Decision // those with handlers
+	for _, i := range ch.list {
+		d := i.Open(p)
+		if d.Upstream != nil || d.Downstream != nil {
+			opened = append(opened, d)
+		}
+		if d.Refuse {
+			(&closing{opened: opened}).close()
+			return Decision{Refuse: true}
+		}
+		if d.Destination.IsValid() {
+			result.Destination = d.Destination
+		}
+	}
+	switch len(opened) {
+	case 0:
+		return result
+	case 1:
+		result.Upstream, result.Downstream = opened[0].Upstream, opened[0].Downstream
+		return result
+	}
+	// A handler may serve both directions, so who closes first closes all.
+	end := &closing{opened: opened}
+	up := &line{pool: &ch.pool, end: end}
+	down := &line{pool: &ch.pool, end: end}
+	for _, d := range opened {
+		up.add(d.Upstream)
+		down.add(d.Downstream)
+	}
+	// Without the test an empty line would become a Handler that is not nil.
+	if len(up.stages) > 0 {
+		result.Upstream = up
+	}
+	if len(down.stages) > 0 {
+		result.Downstream = down
+	}
+	return result
+}
+
+// closing closes the handlers of a pair's whole chain, once.
+type closing struct {
+	opened []Decision
+}
+
+func (cl *closing) close() error {
+	var errs []error
+	for _, d := range cl.opened {
+		errs = append(errs, d.CloseHandlers())
+	}
+	cl.opened = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,86 @@
+package rules
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// run starts a program in the network namespace of this thread, feeds it stdin
+// and gives what it printed. The error is one line.
+func run(ctx context.Context, stdin, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Stdin = strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	switch {
+	case err == nil:
+		return stdout.String(), nil
+	case errors.Is(err, exec.ErrNotFound):
+		return "", missing(name)
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("%s: %w", name, ctx.Err())
+	}
+	if said := summary(stderr.String()); said != "" {
+		return "", fmt.Errorf("%s: %s", name, strings.TrimPrefix(said, name+": "))
+	}
+	return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+}
+
+// missing says what to install when a program is not there.
+func missing(name string) error {
+	if name == "nft" {
+		return errors.New("nft: not found in PATH; install nftables, or use --backend iptables")
+	}
+	return fmt.Errorf("%s: not found in PATH; install iptables, or use --backend nft", name)
+}
+
+// installed says whether a program is in the PATH.
+func installed(name string) bool {
+	_, err := exec.LookPath(name)
+	return err == nil
+}
+
+// summary makes one line of a program's complaint: nft prints the place, the
+// error, the offending line and a row of carets; iptables prints hints and usage.
+func summary(stderr string) string {
+	var first, quoted string
+	for text := range strings.Lines(stderr) {
+		text = strings.TrimSpace(text)
+		switch {
+		case text == "" || strings.Trim(text, "^~ ") == "" || strings.HasPrefix(text, "#"):
+		case first == "":
+			if _, after, ok := strings.Cut(text, "Error: "); ok {
+				text = after
+			}
+			first = text
+		case quoted == "":
+			quoted = text
+		}
+	}
+	if quoted == "" || strings.HasPrefix(quoted, "Try `") {
+		return first
+	}
+	return first + ": " + quoted
+}
+
+// privileged fails with one line when this thread may not change the network.
+func privileged() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+		return errors.New("operation not permitted; run as root or grant CAP_NET_ADMIN")
+	}
+	return nil
+}

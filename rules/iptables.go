@@ -1,0 +1,143 @@
+package rules
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// Our chains. They hold all our iptables rules but the jump to chainMain.
+const (
+	chainMain = "TPRELAY"
+	chainMark = "TPRELAY_MARK"
+)
+
+// iptablesJump is the one rule outside of our chains.
+const iptablesJump = "PREROUTING -p tcp -j " + chainMain
+
+// xtable is the part of our rules that lives in one iptables table.
+type xtable struct {
+	name   string
+	chains []string
+	lines  []line
+	// stale are chains of ours that these rules no longer use.
+	stale []string
+}
+
+// iptablesTables gives the rules for the family of t.
+func (c Config) iptablesTables(t target) []xtable {
+	var tables []xtable
+	mangle := xtable{name: "mangle", chains: []string{chainMain}}
+	if c.routed() {
+		mangle.chains = append(mangle.chains, chainMark)
+		mangle.lines = append(mangle.lines, c.iptablesManagement(t)...)
+		mangle.lines = append(mangle.lines,
+			line{whySocket, "-A " + chainMain + " -p tcp ! --syn -m socket --transparent -j " + chainMark},
+			line{whyMark, fmt.Sprintf("-A %s -j MARK --set-mark %#x", chainMark, c.Mark)},
+			line{"", "-A " + chainMark + " -j ACCEPT"})
+	}
+	if c.Mode == tproxy.TPROXY {
+		on := fmt.Sprintf("-j TPROXY --on-port %d --tproxy-mark %#x/0xffffffff", t.port, c.Mark)
+		if t.addr.IsValid() {
+			on = fmt.Sprintf("-j TPROXY --on-ip %v --on-port %d --tproxy-mark %#x/0xffffffff", t.addr, t.port, c.Mark)
+		}
+		mangle.lines = append(mangle.lines, c.iptablesExclusions(t)...)
+		mangle.lines = append(mangle.lines, c.iptablesNew(whyTproxy+" "+whyDropNature, on)...)
+	} else if t.addr.IsLoopback() {
+		for i, name := range c.In {
+			why := whyGuard
+			if i > 0 {
+				why = ""
+			}
+			mangle.lines = append(mangle.lines, line{why, fmt.Sprintf("-A %s -i %s -d 127.0.0.0/8 -j DROP", chainMain, name)})
+		}
+	}
+	if len(mangle.lines) > 0 {
+		tables = append(tables, mangle)
+	}
+	if c.Mode == tproxy.Redirect {
+		why, verdict := whyRedirect, fmt.Sprintf("-j REDIRECT --to-ports %d", t.port)
+		if t.addr.IsValid() {
+			why, verdict = whyDNAT, fmt.Sprintf("-j DNAT --to-destination %v", t)
+		}
+		nat := xtable{name: "nat", chains: []string{chainMain}}
+		nat.lines = append(nat.lines, c.iptablesManagement(t)...)
+		nat.lines = append(nat.lines, c.iptablesExclusions(t)...)
+		nat.lines = append(nat.lines, c.iptablesNew(why, verdict)...)
+		tables = append(tables, nat)
+	}
+	return tables
+}
+
+// iptablesNew gives the rules that catch new connections: one for each
+// interface and each list of ports, for a rule can name only so many.
+func (c Config) iptablesNew(why, verdict string) []line {
+	var lines []line
+	for _, name := range c.In {
+		for _, list := range c.Ports.multiport() {
+			match := ""
+			if list != "" {
+				match = "-m multiport --dports " + list + " "
+			}
+			lines = append(lines, line{why, fmt.Sprintf("-A %s -i %s -p tcp --syn %s%s", chainMain, name, match, verdict)})
+			why = ""
+		}
+	}
+	return lines
+}
+
+func (c Config) iptablesExclusions(t target) []line {
+	lines := []line{{whyLocal, "-A " + chainMain + " -m addrtype --dst-type LOCAL -j RETURN"}}
+	if ports := c.sshPorts(); len(ports) > 0 {
+		why := whySSH
+		for _, list := range ports.multiport() {
+			lines = append(lines, line{why, fmt.Sprintf("-A %s -p tcp -m multiport --dports %s -j RETURN", chainMain, list)})
+			why = ""
+		}
+	}
+	why := whyDest
+	for _, network := range ofFamily(c.Exclude, t.family) {
+		lines = append(lines, line{why, fmt.Sprintf("-A %s -d %s -j RETURN", chainMain, network)})
+		why = ""
+	}
+	why = whyClient
+	for _, network := range ofFamily(c.ExcludeClients, t.family) {
+		lines = append(lines, line{why, fmt.Sprintf("-A %s -s %s -j RETURN", chainMain, network)})
+		why = ""
+	}
+	return lines
+}
+
+func (c Config) iptablesManagement(t target) []line {
+	var lines []line
+	for _, m := range c.Management {
+		if m.Client.Addr().Is6() == t.v6 {
+			lines = append(lines, line{whyManagement, fmt.Sprintf("-A %s -s %v -d %v -p tcp --sport %d --dport %d -j RETURN",
+				chainMain, m.Client.Addr(), m.Server.Addr(), m.Client.Port(), m.Server.Port())})
+		}
+	}
+	return lines
+}
+
+// iptablesText renders tables for `iptables-restore --noflush`: our chains are
+// created or emptied, and filled, in one transaction per table.
+func iptablesText(tables []xtable) string {
+	var b strings.Builder
+	for _, t := range tables {
+		fmt.Fprintf(&b, "*%s\n", t.name)
+		comment(&b, "", "Our own chains: created, or emptied if they exist.")
+		for _, name := range t.chains {
+			fmt.Fprintf(&b, ":%s - [0:0]\n", name)
+		}
+		for _, name := range t.stale {
+			fmt.Fprintf(&b, ":%s - [0:0]\n", name)
+		}
+		block(&b, "", t.lines)
+		for _, name := range t.stale {
+			fmt.Fprintf(&b, "-X %s\n", name)
+		}
+		b.WriteString("COMMIT\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,200 @@
+package rules
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// saved is what iptables-save prints: the rules (and for ":" the chains) of each
+// table, without counters.
+type saved map[string][]string
+
+// listIPTables reads all tables. It asks for none by name: that would make a
+// table that did not exist.
+func listIPTables(ctx context.Context, f family) (saved, error) {
+	text, err := run(ctx, "", f.iptables+"-save")
+	if err != nil {
+		return nil, err
+	}
+	tables, name := saved{}, ""
+	for l := range strings.Lines(text) {
+		switch l = strings.TrimSpace(l); {
+		case strings.HasPrefix(l, "*"):
+			name = l[1:]
+			tables[name] = []string{}
+		case strings.HasPrefix(l, ":"):
+			chain, _, _ := strings.Cut(l, " [")
+			tables[name] = append(tables[name], chain)
+		case strings.HasPrefix(l, "-"):
+			tables[name] = append(tables[name], l)
+		}
+	}
+	return tables, nil
+}
+
+// ours gives the lines of a table that declare our chains, fill them or jump to
+// them, in canonical form.
+func (s saved) ours(table string) []string {
+	var out []string
+	for _, l := range s[table] {
+		fields := strings.Fields(strings.TrimPrefix(l, ":"))
+		if len(fields) > 1 && fields[0] == "-A" {
+			fields = fields[1:]
+		}
+		if fields[0] == chainMain || fields[0] == chainMark || isJump(l) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// chains gives the names of those of our chains that exist.
+func (s saved) chains(table string) []string {
+	var out []string
+	for _, l := range s.ours(table) {
+		if name, ok := strings.CutPrefix(l, ":"); ok {
+			name, _, _ = strings.Cut(name, " ")
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+func isJump(l string) bool { return l == "-A "+iptablesJump }
+
+// untouched says whether a table holds nothing that the kernel did not put
+// there: built-in chains that accept.
+func (s saved) untouched(table string) bool {
+	return !slices.ContainsFunc(s[table], func(l string) bool {
+		return !strings.HasPrefix(l, ":") || !strings.HasSuffix(l, " ACCEPT")
+	})
+}
+
+// loadIPTables fills our chains for one family, then makes sure of one jump.
+func (c Config) loadIPTables(ctx context.Context, t target) error {
+	have, err := listIPTables(ctx, t.family)
+	if err != nil {
+		return err
+	}
+	tables := c.iptablesTables(t)
+	for i := range tables {
+		tables[i].stale = slices.DeleteFunc(have.chains(tables[i].name), func(name string) bool {
+			return slices.Contains(tables[i].chains, name)
+		})
+	}
+	if _, err := run(ctx, iptablesText(tables), t.iptables+"-restore", "--noflush", "-w", "5"); err != nil {
+		return err
+	}
+	for _, table := range tables {
+		jumps := 0
+		for _, l := range have[table.name] {
+			if isJump(l) {
+				jumps++
+			}
+		}
+		for ; jumps > 1; jumps-- {
+			if err := jump(ctx, t.family, table.name, "-D"); err != nil {
+				return err
+			}
+		}
+		if jumps == 0 {
+			if err := jump(ctx, t.family, table.name, "-I"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func jump(ctx context.Context, f family, table, action string) error {
+	args := append([]string{"-w", "5", "-t", table, action}, strings.Fields(iptablesJump)...)
+	_, err := run(ctx, "", f.iptables, args...)
+	return err
+}
+
+// unloadIPTables deletes our rules of one family from all tables but those that
+// keep names. Tables that are listed in created (as "iptables mangle"), and hold
+// nothing any more, are deleted too, where the tool can (nf_tables).
+func unloadIPTables(ctx context.Context, f family, keep, created []string) error {
+	have, err := listIPTables(ctx, f)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"mangle", "nat"} {
+		if slices.Contains(keep, name) {
+			continue
+		}
+		if len(have.ours(name)) > 0 {
+			if _, err := run(ctx, have.removal(name), f.iptables+"-restore", "--noflush", "-w", "5"); err != nil {
+				return err
+			}
+		}
+		if slices.Contains(created, f.iptables+" "+name) {
+			if err := dropTable(ctx, f, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// removal gives the text that takes our lines out of a table in one transaction.
+func (s saved) removal(table string) string {
+	var empty, jumps, deletes strings.Builder
+	for _, name := range s.chains(table) {
+		fmt.Fprintf(&empty, ":%s - [0:0]\n", name)
+		fmt.Fprintf(&deletes, "-X %s\n", name)
+	}
+	for _, l := range s[table] {
+		if isJump(l) {
+			fmt.Fprintf(&jumps, "-D %s\n", iptablesJump)
+		}
+	}
+	return fmt.Sprintf("*%s\n%s%s%sCOMMIT\n", table, empty.String(), jumps.String(), deletes.String())
+}
+
+// dropTable deletes a table that holds nothing. iptables-legacy cannot.
+func dropTable(ctx context.Context, f family, table string) error {
+	have, err := listIPTables(ctx, f)
+	if err != nil || !have.untouched(table) {
+		return err
+	}
+	version, err := run(ctx, "", f.iptables, "-V")
+	if err != nil || !strings.Contains(version, "nf_tables") || !installed("nft") {
+		return err
+	}
+	tables, err := run(ctx, "", "nft", "list", "tables", f.nft)
+	if err != nil || !slices.Contains(trimmed(tables), "table "+f.nft+" "+table) {
+		return err
+	}
+	_, err = run(ctx, "", "nft", "delete", "table", f.nft, table)
+	return err
+}
+
+// verifyIPTables compares our chains with what the tool makes of our text
+// elsewhere: iptables-save prints rules in a form of its own.
+func (c Config) verifyIPTables(ctx context.Context, t target) ([]Problem, error) {
+	have, err := listIPTables(ctx, t.family)
+	if err != nil {
+		return nil, err
+	}
+	var want saved
+	err = inScratch(func() error {
+		if err := c.loadIPTables(ctx, t); err != nil {
+			return c.explain(ctx, err)
+		}
+		var err error
+		want, err = listIPTables(ctx, t.family)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []Problem
+	for _, name := range []string{"mangle", "nat"} {
+		out = append(out, difference(t.iptables+": table "+name, "tprelay rules apply "+c.Flags(), want.ours(name), have.ours(name))...)
+	}
+	return out, nil
+}

@@ -1,0 +1,110 @@
+package rules
+
+import (
+	"context"
+	"strings"
+)
+
+// loadNFT replaces our table; on an error the old one stays as it was.
+func (c Config) loadNFT(ctx context.Context) error {
+	_, err := run(ctx, c.nftText(), "nft", "-f", "-")
+	return err
+}
+
+// checkNFT asks the kernel whether it would take our table, changing nothing.
+func (c Config) checkNFT(ctx context.Context) error {
+	if _, err := run(ctx, c.nftText(), "nft", "-c", "-f", "-"); err != nil {
+		return c.explain(ctx, err)
+	}
+	return nil
+}
+
+// unloadNFT deletes our table, if it is there.
+func unloadNFT(ctx context.Context) error {
+	there, err := hasNFT(ctx)
+	if err != nil || !there {
+		return err
+	}
+	_, err = run(ctx, "", "nft", "delete", "table", "inet", "tprelay")
+	return err
+}
+
+func hasNFT(ctx context.Context) (bool, error) {
+	tables, err := run(ctx, "", "nft", "list", "tables")
+	for text := range strings.Lines(tables) {
+		if strings.TrimSpace(text) == "table "+nftTable {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// listNFT gives our table as nft prints it, nil if there is none.
+func listNFT(ctx context.Context) ([]string, error) {
+	if there, err := hasNFT(ctx); err != nil || !there {
+		return nil, err
+	}
+	text, err := run(ctx, "", "nft", "list", "table", "inet", "tprelay")
+	return trimmed(text), err
+}
+
+// verifyNFT compares the table with what nft makes of our text elsewhere: nft
+// prints rules in a form of its own, which changes between versions.
+func (c Config) verifyNFT(ctx context.Context) ([]Problem, error) {
+	have, err := listNFT(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mend := "tprelay rules apply " + c.Flags()
+	if have == nil {
+		return []Problem{{"nft: table " + nftTable + " is missing", mend}}, nil
+	}
+	var want []string
+	err = inScratch(func() error {
+		if err := c.loadNFT(ctx); err != nil {
+			return c.explain(ctx, err)
+		}
+		var err error
+		want, err = listNFT(ctx)
+		return err
+	})
+	return difference("nft: table "+nftTable, mend, want, have), err
+}
+
+// trimmed gives the lines of text without blanks around them, and no empty ones.
+func trimmed(text string) []string {
+	var out []string
+	for l := range strings.Lines(text) {
+		if l = strings.TrimSpace(l); l != "" && l != "}" {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// difference reports every wanted line that is not there, every line that
+// should not be there, and, when there are none, a wrong order.
+func difference(where, mend string, want, have []string) []Problem {
+	count := map[string]int{}
+	for _, l := range have {
+		count[l]++
+	}
+	var out []Problem
+	for _, l := range want {
+		if count[l]--; count[l] < 0 {
+			out = append(out, Problem{where + ": missing: " + l, mend})
+		}
+	}
+	for _, l := range have {
+		if count[l] > 0 {
+			count[l]--
+			out = append(out, Problem{where + ": not ours: " + l, mend})
+		}
+	}
+	for i := range want {
+		if len(out) == 0 && want[i] != have[i] {
+			return []Problem{{where + ": the rules are in a different order", mend}}
+		}
+	}
+	return out
+}

@@ -1,0 +1,167 @@
+package rules
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tprelay/tprelay/tproxy"
+	"golang.org/x/sys/unix"
+)
+
+// state is the record of what Apply did in one network namespace: what to check
+// by default, and what to put back.
+type state struct {
+	// Boot tells a record that outlived its namespace by a reboot.
+	Boot   string `json:"boot"`
+	Config Config `json:"config"`
+	// Mode and Listen are those of Config as text: a mode has no number that
+	// means anything, and netip.AddrPort forgets a port without an address.
+	Mode   string   `json:"mode"`
+	Listen []string `json:"listen"`
+	// Sysctls in the order in which they are to be restored.
+	Sysctls []change `json:"sysctls,omitempty"`
+	// Foreign are routing entries that were there before us, and stay.
+	Foreign []string `json:"foreign,omitempty"`
+	// NewTables are iptables tables ("iptables mangle") that did not exist.
+	NewTables []string `json:"new_tables,omitempty"`
+}
+
+// change is one kernel setting that Apply changed.
+type change struct {
+	Path string `json:"path"`
+	Old  string `json:"old"`
+	New  string `json:"new"`
+}
+
+// Applied gives the Config that is in force in this network namespace according
+// to the record in dir ("": DefaultStateDir); ok is false if there is none.
+func Applied(dir string) (cfg Config, ok bool, err error) {
+	if dir == "" {
+		dir = DefaultStateDir
+	}
+	s, err := loadState(dir)
+	if err != nil || s == nil {
+		return Config{}, false, err
+	}
+	return s.Config, true, nil
+}
+
+// statePath names the record of this thread's network namespace. Its cookie,
+// other than its inode number, is never used twice between two boots.
+func statePath(dir string) (string, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if errors.Is(err, unix.ENOPROTOOPT) { // before Linux 5.14
+		var st unix.Stat_t
+		err = unix.Stat("/proc/thread-self/ns/net", &st)
+		cookie = st.Ino
+	}
+	if err != nil {
+		return "", fmt.Errorf("identify the network namespace: %w", err)
+	}
+	return filepath.Join(dir, fmt.Sprintf("rules-%d.json", cookie)), nil
+}
+
+// loadState gives nil if there is no record of this namespace since boot.
+func loadState(dir string) (*state, error) {
+	path, err := statePath(dir)
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	s := new(state)
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, fmt.Errorf("read state %s: %w; delete the file if it is not ours", path, err)
+	}
+	if s.Boot != bootID() {
+		return nil, nil
+	}
+	if s.Config.Mode, err = tproxy.ParseMode(s.Mode); err != nil {
+		return nil, fmt.Errorf("read state %s: %w", path, err)
+	}
+	s.Config.Listen = make([]netip.AddrPort, len(s.Listen))
+	for i, text := range s.Listen {
+		if s.Config.Listen[i], err = ParseListen(text); err != nil {
+			return nil, fmt.Errorf("read state %s: %w", path, err)
+		}
+	}
+	s.Config.StateDir = dir
+	return s, nil
+}
+
+// save writes the record; a reader sees the old one or the new one, whole.
+func (s *state) save(dir string) error {
+	path, err := statePath(dir)
+	if err != nil {
+		return err
+	}
+	s.Boot = bootID()
+	s.Mode, s.Listen = s.Config.Mode.String(), nil
+	for _, l := range s.Config.Listen {
+		if l.Addr().IsValid() {
+			s.Listen = append(s.Listen, l.String())
+		} else {
+			s.Listen = append(s.Listen, fmt.Sprintf(":%d", l.Port()))
+		}
+	}
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	return nil
+}
+
+// dropState deletes the record, and the directory if nothing else is in it.
+func dropState(dir string) error {
+	path, err := statePath(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete state: %w", err)
+	}
+	_ = os.Remove(dir) // fails, rightly, when it is not empty
+	return nil
+}
+
+// lockState keeps two runs of this program from undoing each other's work.
+func lockState(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+func bootID() string {
+	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(text))
+}

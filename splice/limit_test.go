@@ -1,0 +1,124 @@
+package splice_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/splice"
+)
+
+const (
+	limitTask = "beyond the soft limit"
+	nobody    = 65534
+)
+
+// The soft limit is counted per user, and not for those who may override it
+// (CAP_SYS_RESOURCE): the work is done by a process of an ordinary user.
+func TestPipesBeyondTheSoftLimitAreSmallAndWork(t *testing.T) {
+	if pages := softLimit(t); pages <= 0 || pages > 32<<10 {
+		t.Skipf("/proc/sys/fs/pipe-user-pages-soft is %d", pages)
+	}
+	child := exec.Command("/proc/self/exe") // the binary's directory may be closed to others
+	child.Env = append(os.Environ(), taskVariable+"="+limitTask)
+	if os.Getuid() == 0 {
+		child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	out, err := child.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Logf("%s", out)
+}
+
+func softLimit(t testing.TB) int {
+	text, err := os.ReadFile("/proc/sys/fs/pipe-user-pages-soft")
+	check(t, err)
+	pages, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	check(t, err)
+	return pages
+}
+
+// runLimitTask is what the child does; it returns the exit status.
+func runLimitTask() (status int) {
+	var t child
+	defer func() {
+		if recover() != nil {
+			status = 1
+		}
+		t.finish()
+	}()
+	normal := 16 * os.Getpagesize()
+	count := softLimit(&t)/16 + 200
+	pool := splice.NewPool(normal, count, 0)
+	check(&t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(2*count + 100), Max: uint64(2*count + 100)}))
+	var full, small int
+	var last splice.ID
+	for range count {
+		id, ok := pool.Get()
+		if !ok {
+			break // beyond the hard limit, or out of descriptors: a miss, not a failure
+		}
+		switch size := pool.Pipe(id).Size(); {
+		case size == normal:
+			full++
+		case size > 0 && size < normal:
+			small++
+			last = id
+		default:
+			t.Fatalf("a pipe of %d bytes", size)
+		}
+	}
+	if small == 0 {
+		t.Fatalf("%d pipes, %d misses, and none of them small", full, pool.Misses())
+	}
+
+	p := pool.Pipe(last)
+	source, client := connection(&t)
+	sink, server := connection(&t)
+	data := pattern(100_000)
+	client.send(data)
+	for moved := 0; moved < len(data); {
+		source.ready(unix.POLLIN)
+		fill(&t, p, source.fd, 1<<20, splice.Moved)
+		moved += drain(&t, p, sink.fd, splice.Moved)
+	}
+	if string(server.receive(len(data))) != string(data) {
+		t.Fatalf("the bytes differ")
+	}
+	fmt.Printf("%d pipes of %d bytes, %d smaller ones; the last, of %d bytes, moved %d\n", full, normal, small, p.Size(), len(data))
+
+	// A pool of big pipes gets what there is, too.
+	big := splice.NewPool(1<<20, 1, 1)
+	if id, ok := big.Get(); ok && big.Pipe(id).Size() >= normal {
+		t.Fatalf("grew a pipe to %d bytes beyond the limit", big.Pipe(id).Size())
+	}
+	return status
+}
+
+// child is the testing.TB of a process that is no test.
+type child struct {
+	testing.TB
+	cleanups []func()
+}
+
+func (c *child) Helper()           {}
+func (c *child) Cleanup(fn func()) { c.cleanups = append(c.cleanups, fn) }
+func (c *child) Fatal(args ...any) {
+	fmt.Fprintln(os.Stderr, args...)
+	panic(c)
+}
+
+func (c *child) Fatalf(format string, args ...any) { c.Fatal(fmt.Sprintf(format, args...)) }
+
+func (c *child) finish() {
+	for _, fn := range c.cleanups {
+		fn()
+	}
+}

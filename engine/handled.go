@@ -24,10 +24,12 @@ func (l *loop) attach(p *pair, d intercept.Decision) {
 	for int(p.slot) >= len(l.aside) {
 		l.aside = append(l.aside, nil)
 	}
-	x := &extra{}
+	var x *extra
 	if n := len(l.spare); n > 0 {
 		x = l.spare[n-1]
 		l.spare = l.spare[:n-1]
+	} else {
+		x = new(extra)
 	}
 	*x = extra{
 		handlers:  [2]intercept.Handler{d.Upstream, d.Downstream},

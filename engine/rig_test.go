@@ -33,6 +33,9 @@ type rig struct {
 	server *net.TCPListener
 	stop   context.CancelFunc
 	done   chan error
+
+	raw int // the server's listening socket, for rawPair
+	to  unix.SockaddrInet4
 }
 
 // newRig starts a relay. When the test ends it is drained, and nothing of it may

@@ -1,0 +1,88 @@
+package engine
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+)
+
+func TestBuffersAgainstModel(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var s buffers
+	model := map[int32][]byte{}
+	charged := 0
+	for range 20_000 {
+		var id int32 = -1
+		for k := range model {
+			id = k
+			break
+		}
+		switch op := rnd.IntN(4); {
+		case id < 0 || op == 0 && len(model) < 10:
+			id = s.get()
+			if _, ok := model[id]; ok || len(s.bytes(id)) != 0 {
+				t.Fatal("lent twice, or not empty")
+			}
+			model[id] = nil
+			charged += s.size(id)
+		case op == 1:
+			charged -= s.size(id)
+			s.put(id)
+			delete(model, id)
+		case op == 2:
+			data := make([]byte, rnd.IntN(5000))
+			rnd64 := byte(rnd.Uint32())
+			for i := range data {
+				data[i] = rnd64 + byte(i)
+			}
+			charged += s.append(id, data)
+			model[id] = append(model[id], data...)
+		default:
+			n := rnd.IntN(len(model[id]) + 1)
+			s.consume(id, n)
+			model[id] = model[id][n:]
+		}
+		sum := 0
+		for id, want := range model {
+			if !bytes.Equal(s.bytes(id), want) {
+				t.Fatal("bytes differ")
+			}
+			sum += s.size(id)
+		}
+		if sum != charged || s.inUse() != len(model) {
+			t.Fatalf("%d bytes in %d buffers, charged %d for %d", sum, s.inUse(), charged, len(model))
+		}
+	}
+}
+
+// TestDrainedBuffersKeepTheirSize: the pool files buffers by their length when they
+// come back, so a buffer that was drained by cutting it would teach the pool that
+// buffers are empty, and after 42,000 of them every Get would allocate.
+func TestDrainedBuffersKeepTheirSize(t *testing.T) {
+	var s buffers
+	data := make([]byte, 10_000)
+	cycle := func() {
+		id := s.get()
+		s.append(id, data)
+		s.consume(id, len(data))
+		s.put(id)
+	}
+	for range 100_000 {
+		cycle()
+	}
+	if n := testing.AllocsPerRun(10_000, cycle); n > 0.1 && !raceEnabled { // the race detector empties sync.Pools at random
+		t.Errorf("%v allocations per use", n)
+	}
+}
+
+func BenchmarkBuffers(b *testing.B) {
+	var s buffers
+	data := make([]byte, 10_000)
+	b.ReportAllocs()
+	for range b.N {
+		id := s.get()
+		s.append(id, data)
+		s.consume(id, len(data))
+		s.put(id)
+	}
+}

@@ -57,8 +57,7 @@ func (l *loop) readHandled(p *pair, s side, room int) (int, bool) {
 	n, err := recv(int(p.fd[s]), l.scratch[kept:kept+asked])
 	switch {
 	case err == unix.EAGAIN:
-		l.count.sourceEmpty++
-		d.clear(readable)
+		l.sourceEmpty(p, s)
 		return 0, true
 	case err != nil:
 		return 0, l.sourceFailed(p, s, err)

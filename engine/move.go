@@ -107,7 +107,14 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 		l.count.pipeFull++
 		d.set(full)
 	case splice.End:
-		d.set(eof)
+		if d.pending > 0 {
+			d.set(full) // asked again when the pipe is empty
+			return 0, true
+		}
+		// It may also be urgent data with a FIN behind, at which splice(2) sticks.
+		// Only recv tells.
+		l.release(d)
+		return l.readBuffered(p, s, min(room, smallRead))
 	case splice.Refused:
 		l.count.refused++
 		d.set(buffered)
@@ -136,8 +143,7 @@ func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
 	n, err := recv(int(p.fd[s]), l.scratch[:asked])
 	switch {
 	case err == unix.EAGAIN:
-		l.count.sourceEmpty++
-		d.clear(readable)
+		l.sourceEmpty(p, s)
 		return 0, true
 	case err != nil:
 		return 0, l.sourceFailed(p, s, err)
@@ -152,6 +158,18 @@ func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
 	return n, l.deliver(p, s, l.scratch[:n])
 }
 
+// sourceEmpty believes an EAGAIN of recv, with one exception: at urgent data, recv also
+// says so when a signal is pending (Go's runtime sends SIGURG to preempt), however much
+// is there.
+func (l *loop) sourceEmpty(p *pair, s side) {
+	d := &p.dir[s]
+	if d.is(urgent) && unread(int(p.fd[s])) > 0 {
+		return
+	}
+	l.count.sourceEmpty++
+	d.clear(readable)
+}
+
 // readAway takes bytes that nobody wants any more, so that the source's FIN is
 // seen and no unread bytes turn our own FIN into an RST.
 func (l *loop) readAway(p *pair, s side) (int, bool) {
@@ -159,7 +177,7 @@ func (l *loop) readAway(p *pair, s side) (int, bool) {
 	n, err := recv(int(p.fd[s]), l.scratch[:scratchSize])
 	switch {
 	case err == unix.EAGAIN:
-		d.clear(readable)
+		l.sourceEmpty(p, s)
 	case err != nil:
 		return 0, l.sourceFailed(p, s, err)
 	case n == 0:

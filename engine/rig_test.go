@@ -110,6 +110,21 @@ func (r *rig) dial() *net.TCPConn {
 	return r.keep(c)
 }
 
+// dialReset connects and expects to be reset, which may come as fast as the
+// connection itself.
+func (r *rig) dialReset() {
+	r.t.Helper()
+	_, port, _ := net.SplitHostPort(r.address())
+	c, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", port), patience)
+	if err == nil {
+		if got := expectReset(r.t, "client", r.keep(c)); len(got) > 0 {
+			r.t.Errorf("%d bytes from nowhere", len(got))
+		}
+	} else if !errors.Is(err, unix.ECONNRESET) {
+		r.t.Fatal(err)
+	}
+}
+
 // accept takes the next connection at the server.
 func (r *rig) accept() *net.TCPConn {
 	r.t.Helper()

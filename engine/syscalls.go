@@ -48,6 +48,15 @@ func socketError(fd int) error {
 	return nil
 }
 
+// unread is the number of bytes that wait to be received, or 0.
+func unread(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // reset closes fd so that its other end gets an RST, whatever is still on its way.
 func reset(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})

@@ -42,10 +42,7 @@ type ListenOptions struct {
 // and SO_OOBINLINE (urgent data stays in the stream: a relay has no other place
 // for it).
 func Listen(addr netip.AddrPort, o ListenOptions) (fd int, err error) {
-	family := unix.AF_INET6
-	if addr.Addr().Is4() {
-		family = unix.AF_INET
-	}
+	family := familyOf(addr.Addr())
 	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
 		return -1, fmt.Errorf("listen %v: socket: %w", addr, err)

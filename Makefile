@@ -1,0 +1,84 @@
+# What can be done here. A fresh machine needs git, make and Go; the rest is
+# installed when it is missing and we are root, and named when we are not.
+
+GO          ?= go
+RACE        ?= -race
+TESTFLAGS   ?=
+COVER       ?=
+MINIMUM     ?= 85
+FUZZTIME    ?= 5s
+DEMOFLAGS   ?=
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# The packages whose coverage is measured; those whose tests count for it; and all
+# others, which are tested too.
+MEASURED := ./engine/... ./splice/... ./intercept/... ./tproxy/...
+COUNTED  := $(MEASURED) ./internal/e2e/...
+REST     := $$($(GO) list ./... | grep -vxF "$$($(GO) list $(COUNTED))")
+
+# Two packages at a time and one test of a package after the other: tests that
+# measure time and rates on a small machine must not crowd each other out.
+GOTEST = $(GO) test $(RACE) -p 2 -timeout 8m -count=1 $(TESTFLAGS)
+# With COVER=FILE, what the counted tests run through goes to FILE. Processes that
+# they start may be another user's, and write theirs where everybody can.
+COUNT  = $(if $(COVER),dir=$$(mktemp -d) && chmod 1777 $$dir && trap "rm -rf $$dir" EXIT && )$(GOTEST) $(PROFILE) $(COUNTED)
+PROFILE = $(if $(COVER),-covermode=atomic -coverpkg=$(subst $(space),$(comma),$(strip $(MEASURED))) -coverprofile=$(COVER) -exec "env GOCOVERDIR=$$dir")
+
+comma := ,
+space := $(subst ,, )
+
+# Without a home directory Go has no place for its caches.
+ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
+export GOPATH  ?= $(CURDIR)/.cache/go
+export GOCACHE ?= $(CURDIR)/.cache/go-build
+export GOFLAGS += -modcacherw
+endif
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: ## a bottleneck, with and without flow control, in under a minute; no root needed
+	@.ci/setup demo
+	@echo "building bin/tpbench (the first time takes a minute)"
+	@$(GO) build -o bin/tpbench ./cmd/tpbench
+	@bin/tpbench demo $(DEMOFLAGS) </dev/null
+
+test: ## every test, with the race detector
+	@.ci/setup test
+	@status=0; $(COUNT) || status=1; $(GOTEST) $(REST) || status=1; exit $$status
+
+lint: ## gofmt, go vet for amd64 and arm64, staticcheck
+	@.ci/setup go
+	@files=$$($(GO) list -f '{{.Dir}}' ./... | xargs gofmt -l | sort -u); \
+	test -z "$$files" || { echo "not gofmt-ed:"; echo "$$files"; exit 1; }
+	GOARCH=amd64 $(GO) vet ./...
+	GOARCH=arm64 $(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+build: ## bin/tprelay and bin/tpbench
+	@.ci/setup go
+	$(GO) build -o bin/ ./cmd/tprelay ./cmd/tpbench
+
+cover: COVER := cover.out
+cover: RACE :=
+cover: ## how much of the engine the tests run through; fails below MINIMUM percent
+	@.ci/setup test
+	@$(COUNT)
+	@.ci/coverage $(COVER) $(MINIMUM)
+
+fuzz: ## each fuzz test for FUZZTIME (5s)
+	@.ci/setup go
+	@$(GO) list ./... | while read -r p; do \
+		for f in $$($(GO) test -list '^Fuzz' "$$p" | grep '^Fuzz'); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$p" </dev/null || exit 1; \
+		done; done
+
+setup: ## install what demo, test and lint need (as root)
+	@.ci/setup demo test
+
+clean: ## remove what was built
+	rm -rf bin cover.out .cache
+
+.PHONY: help demo test lint build cover fuzz setup clean

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/tprelay/tprelay/internal/netlab"
+)
+
+// asProgram tells the test binary to be tpbench: the demo runs itself anew, as the
+// ends and as the relay, and so do tests.
+const asProgram = "TPBENCH_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		os.Exit(program(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	if err := netlab.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func TestWrongUsageExitsWith2(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                                    "expected one of",
+		"compare":                             "compare",
+		"demo --seconds 2":                    "--seconds 2: must be between 3 and 600",
+		"demo --mode forward":                 "--mode",
+		"demo --traffic ping":                 "--traffic",
+		"demo --access 5mbps":                 `rate "5mbps"`,
+		"demo --bottleneck 1":                 "must be between 8kbit and 1000gbit",
+		"demo --queue 0s":                     "--queue 0s",
+		"demo --delay=-1s":                    "--delay -1s",
+		"serve localhost:5201":                "want ADDR:PORT",
+		"serve --loops=-1":                    "--loops -1",
+		"load":                                "<target>",
+		"load 127.0.0.1:0":                    "want ADDR:PORT",
+		"load 127.0.0.1:1 --connections 0":    "--connections 0",
+		"load 127.0.0.1:1 --block 0":          "--block 0",
+		"load 127.0.0.1:1 --seconds 0":        "--seconds 0",
+		"load 127.0.0.1:1 --drain=-1s":        "--drain -1s",
+		"load 127.0.0.1:1 --bytes a":          `size "a"`,
+		"relay --listen 127.0.0.1:1 --mode x": "--mode",
+	} {
+		var stdout, stderr bytes.Buffer
+		if status := program(strings.Fields(args), &stdout, &stderr); status != exitUsage {
+			t.Errorf("%q: status %d", args, status)
+		}
+		if text := stderr.String(); !strings.HasPrefix(text, "tpbench: ") || !strings.Contains(text, want) || strings.Count(text, "\n") != 1 {
+			t.Errorf("%q: it said %q, wanted %q in one line", args, text, want)
+		}
+		if stdout.Len() > 0 {
+			t.Errorf("%q: printed %q", args, stdout.String())
+		}
+	}
+}
+
+func TestHelpExitsWith0AndHidesTheRelay(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if status := program([]string{"--help"}, &stdout, &stderr); status != exitOK || stderr.Len() > 0 {
+		t.Errorf("status %d, %s", status, stderr.String())
+	}
+	for _, command := range []string{"demo", "serve", "load"} {
+		if !strings.Contains(stdout.String(), command) {
+			t.Errorf("no %s in:\n%s", command, stdout.String())
+		}
+	}
+	if strings.Contains(stdout.String(), "Be the relay") {
+		t.Errorf("the hidden command shows:\n%s", stdout.String())
+	}
+}
+
+func TestRefusedConnectionExitsWith1(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if status := program([]string{"load", "127.0.0.1:1"}, &stdout, &stderr); status != exitFailure {
+		t.Errorf("status %d", status)
+	}
+	if text := stderr.String(); !strings.Contains(text, "tpbench: load 127.0.0.1:1: ") || strings.Count(text, "\n") != 1 {
+		t.Errorf("it said %q", text)
+	}
+}

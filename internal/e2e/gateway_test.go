@@ -1,0 +1,271 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/rules"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// patience bounds every wait of the tests. It is not a measure of anything.
+const patience = 2 * time.Minute
+
+// relayPort is where the relay listens on h2.
+const relayPort = 9091
+
+// variant is a way through the relay.
+type variant struct {
+	mode     tproxy.Mode
+	v6       bool
+	noSplice bool
+}
+
+func (v variant) String() string {
+	family, path := "v4", "splice"
+	if v.v6 {
+		family = "v6"
+	}
+	if v.noSplice {
+		path = "buffer"
+	}
+	return fmt.Sprintf("%v-%s-%s", v.mode, family, path)
+}
+
+// variants are both families and both paths of a mode.
+func variants(mode tproxy.Mode) []variant {
+	return []variant{{mode, false, false}, {mode, false, true}, {mode, true, false}, {mode, true, true}}
+}
+
+// families are both families, by splice.
+func families(mode tproxy.Mode) []variant {
+	return []variant{{mode, false, false}, {mode, true, false}}
+}
+
+// paths are both paths, over IPv4.
+func paths(mode tproxy.Mode) []variant {
+	return []variant{{mode, false, false}, {mode, false, true}}
+}
+
+// setup says how to build a gateway.
+type setup struct {
+	variant
+	lab      netlab.Config
+	engine   engine.Options      // but for Listeners, NoSplice, Observer and ThreadInit
+	wildcard bool                // listen on [::] in TPROXY mode too
+	rules    func(*rules.Config) // changes what is applied
+	noRules  bool                // the test diverts by itself
+}
+
+// gateway is a lab with the relay on h2.
+type gateway struct {
+	*netlab.Lab
+	*engine.Engine
+	variant
+	t    *testing.T
+	stop context.CancelFunc
+	done chan error
+
+	mu    sync.Mutex
+	ended []engine.PairInfo
+}
+
+// newLab builds three hosts. When the test ends, nothing of them may be left.
+func newLab(t *testing.T, cfg netlab.Config) *netlab.Lab {
+	t.Helper()
+	t.Cleanup(netlab.CheckLeaks(t))
+	lab, err := netlab.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return lab
+}
+
+// start builds a gateway. When the test ends, all pairs must end by themselves, the
+// engine drains, and nothing of it may be left.
+func start(t *testing.T, s setup) *gateway {
+	t.Helper()
+	lab := newLab(t, s.lab)
+	g := &gateway{Lab: lab, variant: s.variant, t: t, done: make(chan error, 1)}
+
+	listen := []string{"127.0.0.1", "::1"}
+	if s.mode == tproxy.Redirect || s.wildcard {
+		listen = []string{"::"} // redirected connections come to the address of h2's interface
+	}
+	cfg := rules.Config{Mode: s.mode, In: []string{netlab.Left}, StateDir: filepath.Join(t.TempDir(), "state")}
+	o := s.engine
+	for _, text := range listen {
+		address := netip.AddrPortFrom(netip.MustParseAddr(text), relayPort)
+		o.Listeners = append(o.Listeners, engine.Listener{Address: address, Mode: s.mode})
+		cfg.Listen = append(cfg.Listen, address)
+	}
+	o.NoSplice = s.noSplice
+	o.ThreadInit = lab.H2.Enter
+	o.Observer = g
+	var err error
+	if g.Engine, err = engine.New(o); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	g.stop = stop
+	go func() { g.done <- g.Run(ctx) }()
+	t.Cleanup(g.end)
+	if !s.noRules {
+		if s.rules != nil {
+			s.rules(&cfg)
+		}
+		g.apply(cfg)
+	}
+	return g
+}
+
+// apply applies rules on h2 until the test ends.
+func (g *gateway) apply(cfg rules.Config) {
+	g.t.Helper()
+	on := func(what string, f func() error) {
+		if err := g.H2.Do(f); err != nil {
+			g.t.Errorf("%s: %v", what, err)
+		}
+	}
+	on("apply", func() error { return rules.Apply(context.Background(), cfg) })
+	g.t.Cleanup(func() {
+		on("remove", func() error { return rules.Remove(context.Background(), cfg) })
+	})
+	on("verify", func() error {
+		cfg := cfg
+		cfg.CheckListener = true
+		problems, err := rules.Verify(context.Background(), cfg)
+		for _, p := range problems {
+			g.t.Errorf("rules: %v", p)
+		}
+		return err
+	})
+	if g.t.Failed() {
+		g.t.FailNow()
+	}
+}
+
+// end waits until the pairs have ended, ends the engine and checks its last account.
+func (g *gateway) end() {
+	s := g.Stats()
+	for end := time.Now().Add(patience); time.Now().Before(end) && s.Active != 0; s = g.Stats() {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if s.Active != 0 {
+		g.t.Errorf("pairs did not end by themselves: %+v", s)
+		g.Pairs(func(p engine.PairInfo) bool { g.t.Errorf("%+v", p); return true })
+		g.Engine.Close()
+	}
+	g.stop()
+	select {
+	case err := <-g.done:
+		if err != nil && !errors.Is(err, engine.ErrClosed) {
+			g.t.Errorf("Run: %v", err)
+		}
+	case <-time.After(patience):
+		g.t.Error("Run did not return")
+	}
+	s = g.Stats()
+	if s.Active != 0 || s.Pending != 0 || s.Memory != 0 || s.PipesInUse != 0 || s.PipesIdle != 0 || s.Buffers != 0 {
+		g.t.Errorf("left behind: %+v", s)
+	}
+	g.t.Logf("accepted %d, opened %d, ended %v, steps %v, dial errors %v, spliced %d up %d down, buffered %d up %d down, pauses %d, stale %d",
+		s.Accepted, s.Opened, s.Ended, s.Steps, s.DialErrors, s.UpstreamSplice, s.DownstreamSplice,
+		s.UpstreamBuffer, s.DownstreamBuffer, s.Pauses, s.StaleEvents)
+}
+
+// PairOpened makes the gateway its engine's observer.
+func (g *gateway) PairOpened(engine.PairInfo) {}
+
+// PairEnded notes what became of a pair.
+func (g *gateway) PairEnded(p engine.PairInfo) {
+	g.mu.Lock()
+	g.ended = append(g.ended, p)
+	g.mu.Unlock()
+}
+
+// endedPairs waits until n pairs have ended, and gives them in that order.
+func (g *gateway) endedPairs(n int) []engine.PairInfo {
+	g.t.Helper()
+	var ended []engine.PairInfo
+	g.until(fmt.Sprintf("the end of %d pairs", n), func(engine.Stats) bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		ended = append([]engine.PairInfo(nil), g.ended...)
+		return len(ended) >= n
+	})
+	if len(ended) != n {
+		g.t.Fatalf("%d pairs have ended, want %d", len(ended), n)
+	}
+	return ended
+}
+
+// until waits for what Stats must show.
+func (g *gateway) until(what string, ok func(engine.Stats) bool) engine.Stats {
+	g.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if s := g.Stats(); ok(s) {
+			return s
+		}
+	}
+	g.t.Fatalf("never came: %s: %+v", what, g.Stats())
+	return engine.Stats{}
+}
+
+// client and server are the addresses of h1 and h3 in the family of the test.
+func (g *gateway) client() netip.Addr {
+	if g.v6 {
+		return g.H1.Addr6
+	}
+	return g.H1.Addr4
+}
+
+func (g *gateway) server() netip.Addr {
+	if g.v6 {
+		return g.H3.Addr6
+	}
+	return g.H3.Addr4
+}
+
+// at is a port of h3.
+func (g *gateway) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(g.server(), port) }
+
+// each runs f as a subtest with a gateway of its own for every variant.
+func each(t *testing.T, variants []variant, f func(t *testing.T, g *gateway)) {
+	eachWith(t, variants, setup{}, f)
+}
+
+// eachWith is each with more to set up.
+func eachWith(t *testing.T, variants []variant, s setup, f func(t *testing.T, g *gateway)) {
+	for _, v := range variants {
+		t.Run(v.String(), func(t *testing.T) {
+			s := s
+			s.variant = v
+			f(t, start(t, s))
+		})
+	}
+}
+
+// within gives a context that bounds what a test waits for.
+func within(t *testing.T) context.Context {
+	ctx, cancel := contextWithPatience()
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func contextWithPatience() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}

@@ -1,0 +1,200 @@
+package tproxy_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// ends are a client and a server's listener and address, in a private namespace.
+var ends = []struct{ what, listen, client, server string }{
+	{"IPv4", serverV4 + ":80", clientV4, serverV4},
+	{"IPv6", "[" + serverV6 + "]:80", clientV6, serverV6},
+	{"IPv4 on a listener for both", "[::]:80", clientV4, serverV4},
+	{"IPv4-mapped", "[::]:80", "::ffff:" + clientV4, "::ffff:" + serverV4},
+}
+
+func TestStepsBindAsAsked(t *testing.T) {
+	for _, e := range ends {
+		t.Run(e.what, func(t *testing.T) {
+			namespace(t)
+			listener, port := listen(t, e.listen, tproxy.ListenOptions{})
+			client, server := at(e.client, 4321), at(e.server, port)
+			d := tproxy.Dialer{Spoof: tproxy.SpoofFull}
+			for _, want := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP, tproxy.StepNone} {
+				out, step := dial(t, d, client, server, want)
+				if step != want {
+					t.Errorf("step %v, want %v", step, want)
+				}
+				_, seen := accept(t, listener)
+				if seen != local(t, out) {
+					t.Errorf("step %v: the server sees %v, we are %v", want, seen, local(t, out))
+				}
+				sameIP, samePort := seen.Addr() == client.Addr().Unmap(), seen.Port() == client.Port()
+				if sameIP != (want != tproxy.StepNone) || samePort != (want == tproxy.StepFull) {
+					t.Errorf("step %v: the server sees %v of client %v", want, seen, client)
+				}
+			}
+		})
+	}
+}
+
+func TestClientMayBeAStranger(t *testing.T) {
+	namespace(t)
+	for _, c := range []struct{ client, server string }{{"192.0.2.1", serverV4}, {"2001:db8::1", serverV6}} {
+		client := at(c.client, 4321)
+		var d tproxy.Dialer
+		fd, step, err := d.Dial(client, at(c.server, 80), tproxy.StepFull)
+		check(t, err)
+		if got := local(t, fd); step != tproxy.StepFull || got != client {
+			t.Errorf("step %v, bound to %v; want %v", step, got, client)
+		}
+		unix.Close(fd)
+	}
+}
+
+// A client may use one port for connections to several servers.
+func TestOneClientPortToTwoServersIsFullForBoth(t *testing.T) {
+	namespace(t)
+	client := at(clientV4, 4321)
+	d := tproxy.Dialer{Spoof: tproxy.SpoofFull}
+	for _, server := range []string{serverV4 + ":80", serverV4 + ":81", "127.0.0.1:80"} {
+		listener, _ := listen(t, server, tproxy.ListenOptions{})
+		if _, step := dial(t, d, client, addr(server), tproxy.StepFull); step != tproxy.StepFull {
+			t.Errorf("%s: step %v", server, step)
+		}
+		if _, seen := accept(t, listener); seen != client {
+			t.Errorf("%s sees %v", server, seen)
+		}
+	}
+}
+
+func TestTakenConnectionFallsToIP(t *testing.T) {
+	for _, e := range ends {
+		t.Run(e.what, func(t *testing.T) {
+			namespace(t)
+			listener, port := listen(t, e.listen, tproxy.ListenOptions{})
+			client, server := at(e.client, 4321), at(e.server, port)
+			d := tproxy.Dialer{Spoof: tproxy.SpoofFull}
+			for _, want := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP, tproxy.StepIP} {
+				if _, step := dial(t, d, client, server, tproxy.StepFull); step != want {
+					t.Errorf("step %v, want %v", step, want)
+				}
+				if _, seen := accept(t, listener); seen.Addr() != client.Addr().Unmap() {
+					t.Errorf("the server sees %v", seen)
+				}
+			}
+		})
+	}
+}
+
+func TestPortOfAListenerFallsToIP(t *testing.T) {
+	namespace(t)
+	listen(t, clientV4+":4321", tproxy.ListenOptions{})
+	listener, _ := listen(t, serverV4+":80", tproxy.ListenOptions{})
+	_, step := dial(t, tproxy.Dialer{}, at(clientV4, 4321), at(serverV4, 80), tproxy.StepFull)
+	if _, seen := accept(t, listener); step != tproxy.StepIP || seen.Addr() != netip.MustParseAddr(clientV4) {
+		t.Errorf("step %v, the server sees %v", step, seen)
+	}
+}
+
+// That the server sees this host instead of the client must be asked for.
+func TestLadderEndsAtIPUnlessNoneIsAllowed(t *testing.T) {
+	namespace(t)
+	ports(t, "40000", "40003")
+	listen(t, serverV4+":80", tproxy.ListenOptions{})
+	client, server := at(clientV4, 40000), at(serverV4, 80)
+	for _, want := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP, tproxy.StepIP, tproxy.StepIP} { // the client's four ports
+		if _, step := dial(t, tproxy.Dialer{}, client, server, tproxy.StepFull); step != want {
+			t.Fatalf("step %v, want %v", step, want)
+		}
+	}
+	before := descriptors()
+	for _, policy := range []tproxy.Spoof{tproxy.SpoofFull, tproxy.SpoofIP} {
+		d := tproxy.Dialer{Spoof: policy}
+		fd, step, err := d.Dial(client, server, policy.First(tproxy.TPROXY))
+		if fd != -1 || step != tproxy.StepIP || err != unix.EADDRNOTAVAIL {
+			t.Errorf("%v: descriptor %d, step %v, %v; want EADDRNOTAVAIL at ip", policy, fd, step, err)
+		}
+	}
+	if now := descriptors(); !slices.Equal(now, before) {
+		t.Errorf("descriptors before: %v, now: %v", before, now)
+	}
+	for _, policy := range []tproxy.Spoof{tproxy.SpoofFullOrNone, tproxy.SpoofIPOrNone} {
+		out, step := dial(t, tproxy.Dialer{Spoof: policy}, client, server, policy.First(tproxy.TPROXY))
+		if step != tproxy.StepNone || local(t, out).Addr() == client.Addr() {
+			t.Errorf("%v: step %v as %v", policy, step, local(t, out))
+		}
+	}
+}
+
+func TestNobodySpeaksForAnAddressOfTheOtherFamily(t *testing.T) {
+	_, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
+	client, server := addr("[fd99::9]:4321"), at("127.0.0.1", port)
+	before := descriptors()
+	d := tproxy.Dialer{Spoof: tproxy.SpoofFullOrNone}
+	for _, ends := range [][2]netip.AddrPort{{client, server}, {server, client}} {
+		for _, step := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP} {
+			fd, at, err := d.Dial(ends[0], ends[1], step)
+			if fd != -1 || at != step || err != unix.EAFNOSUPPORT {
+				t.Errorf("%v as %v: descriptor %d, step %v, %v; want EAFNOSUPPORT", ends[1], ends[0], fd, at, err)
+			}
+		}
+	}
+	if now := descriptors(); !slices.Equal(now, before) {
+		t.Errorf("descriptors before: %v, now: %v", before, now)
+	}
+	dial(t, d, client, server, tproxy.StepNone) // as this host: no matter who the client is
+}
+
+func TestDialedConnectionHasItsOptions(t *testing.T) {
+	namespace(t)
+	listen(t, serverV4+":80", tproxy.ListenOptions{})
+	d := tproxy.Dialer{Mark: 0x7001, UserTimeout: 12345}
+	for _, step := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP, tproxy.StepNone} {
+		fd, _ := dial(t, d, at(clientV4, 4321), at(serverV4, 80), step)
+		for _, o := range []struct {
+			what                string
+			level, option, want int
+		}{
+			{"SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, 0x7001},
+			{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 12345},
+			{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+			{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		} {
+			if got := getsockopt(t, fd, o.level, o.option); got != o.want {
+				t.Errorf("step %v: %s is %d, want %d", step, o.what, got, o.want)
+			}
+		}
+	}
+}
+
+// What fails for another reason than a taken address does not climb down.
+func TestOtherErrorsEndTheLadder(t *testing.T) {
+	namespace(t)
+	before := descriptors()
+	d := tproxy.Dialer{Spoof: tproxy.SpoofFullOrNone}
+	fd, step, err := d.Dial(at(clientV4, 4321), addr("198.51.100.1:80"), tproxy.StepFull) // no route
+	if fd != -1 || step != tproxy.StepFull || err != unix.ENETUNREACH {
+		t.Errorf("descriptor %d, step %v, %v; want ENETUNREACH at full", fd, step, err)
+	}
+	if now := descriptors(); !slices.Equal(now, before) {
+		t.Errorf("descriptors before: %v, now: %v", before, now)
+	}
+}
+
+func TestRefusalIsToldBySOError(t *testing.T) {
+	namespace(t)
+	var d tproxy.Dialer
+	fd, _, err := d.Dial(netip.AddrPort{}, at(serverV4, 80), tproxy.StepNone)
+	check(t, err)
+	defer unix.Close(fd)
+	await(t, fd, unix.POLLOUT)
+	if e := unix.Errno(getsockopt(t, fd, unix.SOL_SOCKET, unix.SO_ERROR)); e != unix.ECONNREFUSED {
+		t.Errorf("SO_ERROR is %v", e)
+	}
+}

@@ -27,11 +27,12 @@ PROFILE = $(if $(COVER),-covermode=atomic -coverpkg=$(subst $(space),$(comma),$(
 comma := ,
 space := $(subst ,, )
 
-# Without a home directory Go has no place for its caches.
+# Without a home directory the tools have no place for their caches.
 ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
 export GOPATH  ?= $(CURDIR)/.cache/go
 export GOCACHE ?= $(CURDIR)/.cache/go-build
 export GOFLAGS += -modcacherw
+export STATICCHECK_CACHE ?= $(CURDIR)/.cache/staticcheck
 endif
 
 .DEFAULT_GOAL := help

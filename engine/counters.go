@@ -16,6 +16,7 @@ type counters struct {
 	ended                           [reasons]uint64
 	steps                           [tproxy.Steps]uint64
 	delivered                       [2][2]uint64 // by direction; splice, buffer
+	throttles                       uint64
 	pauses, starved                 uint64
 	waits, events, stale            uint64
 	splices                         uint64
@@ -54,6 +55,7 @@ func (c *counters) add(s *Stats) {
 	s.Memory += c.memory
 	s.Pauses += c.pauses
 	s.Starved += c.starved
+	s.Throttles += c.throttles
 	s.PipesInUse += c.pipesInUse
 	s.PipesIdle += c.pipesIdle
 	s.PipeMisses += c.pipeMisses

@@ -36,7 +36,8 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 		if d.pending > 0 && d.is(writable) && !l.flush(p, s) {
 			return false
 		}
-		d.resume(l.low)
+		high, low := l.marks(d)
+		d.resume(low)
 		if !d.mayRead() {
 			break
 		}
@@ -57,7 +58,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 			return false
 		}
 		taken += n
-		if int(d.pending) >= l.high {
+		if int(d.pending) >= high {
 			d.set(paused)
 		}
 	}
@@ -67,7 +68,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 			d.clear(bulk) // what comes in crumbs goes through the scratch buffer
 		}
 	}
-	l.noteStall(d)
+	l.noteStall(p, s)
 	if d.is(eof|closing) && d.pending == 0 && !d.is(finSent) {
 		l.passFIN(p, s)
 	}
@@ -77,6 +78,14 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 // mayRead: the source may have something, and the direction wants it.
 func (d *direction) mayRead() bool {
 	return d.flags&(readable|eof|paused|full|starved) == readable
+}
+
+// marks are the direction's watermarks.
+func (l *loop) marks(d *direction) (high, low int) {
+	if d.most > 0 {
+		return int(d.most), int(d.most) / 4
+	}
+	return l.high, l.low
 }
 
 // resume ends a pause when enough has left.
@@ -91,17 +100,22 @@ func (d *direction) resume(low int) {
 
 // noteStall keeps the statistics of pauses: a direction stalls when it would read,
 // but for its sink.
-func (l *loop) noteStall(d *direction) {
+func (l *loop) noteStall(p *pair, s side) {
+	d := &p.dir[s]
 	now := d.is(readable) && !d.is(eof) && d.is(paused|full) && !d.is(writable)
 	switch {
 	case now && !d.is(stalled):
-		d.set(stalled)
+		d.set(stalled | hasStalled)
+		l.watchStall(p, s)
 		d.pauses++
 		d.stalledAt = l.tick
 		l.count.pauses++
 	case !now && d.is(stalled):
 		d.clear(stalled)
 		d.stalledFor += l.tick - d.stalledAt
+		if d.is(throttled) {
+			l.watchStall(p, s) // it may go on without stalling, and be free again
+		}
 	}
 }
 

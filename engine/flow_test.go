@@ -15,12 +15,12 @@ import (
 // reading starts again.
 func TestPausesAboveHighWatermark(t *testing.T) {
 	onEveryPath(t, func(t *testing.T, o engine.Options) {
-		for _, high := range []int{8 << 10, 100_000, 256 << 10} {
+		for _, high := range []int{8 << 10, 256 << 10} {
 			t.Run(fmt.Sprint(high), func(t *testing.T) {
 				o.HighWatermark = high
 				r := newRig(t, o)
 				client, server := r.pair()
-				data := noise(64 << 20)
+				data := noise(24 << 20)
 				sent := sendAll(client, data, true)
 				s := stopped(t, r)
 				if s.Pauses == 0 || !r.only().Upstream.Paused {

@@ -39,6 +39,7 @@ type DirectionInfo struct {
 	Pauses    uint32        // times that reading stopped because the sink did not take more
 	PausedFor time.Duration // in all, to 100 ms
 	Paused    bool          // now
+	Throttled bool          // through its sockets' buffers, because it keeps pausing
 	EOF       bool          // the source's FIN was read
 	FinSent   bool          // and passed on
 }
@@ -85,6 +86,7 @@ type Stats struct {
 	Memory     int64  // bytes charged to MemoryLimit: pipes by capacity, and buffers
 	Pauses     uint64 // times that a direction stopped reading because its sink was full
 	Starved    uint64 // times that a direction could not read because of MemoryLimit
+	Throttles  uint64 // times that a stalling direction's socket buffers were set, at most once per 100 ms
 	PipesInUse int64
 	PipesIdle  int64 // empty, in the pools
 	PipeMisses uint64

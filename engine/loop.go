@@ -41,7 +41,9 @@ type loop struct {
 
 	ready, serving []reference // pairs with something to do
 	hungry         []reference // pairs that wait for memory
-	opened         uint64      // pairs so far, for their ids
+	watches        []watch     // directions that stalled of late
+	tcp            unix.TCPInfo
+	opened         uint64 // pairs so far, for their ids
 	self           self
 
 	start  time.Time
@@ -141,6 +143,7 @@ func (l *loop) clock() {
 func (l *loop) onTick() {
 	l.wheel.expire(&l.pairs, l.tick, l.expired)
 	l.feed()
+	l.throttle()
 	for i := range l.listeners {
 		l.listeners[i].waiting = false
 	}
@@ -156,7 +159,7 @@ func (l *loop) timeout() int {
 		return 0
 	}
 	n := l.wheel.wait()
-	if len(l.hungry) > 0 || l.listenerReady() {
+	if len(l.hungry) > 0 || len(l.watches) > 0 || l.listenerReady() {
 		n = 1
 	}
 	until := l.start.Add(time.Duration(l.wheel.tick+uint32(n)) * tickLength)

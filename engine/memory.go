@@ -19,7 +19,8 @@ func (l *loop) room(d *direction) int {
 	if l.engine.options.NoFlowControl {
 		return int(min(max(free, 0), math.MaxInt32))
 	}
-	return int(min(int64(l.high), free)) - int(d.pending)
+	high, _ := l.marks(d)
+	return int(min(int64(high), free)) - int(d.pending)
 }
 
 // starve stops reading until memory comes free: the direction is tried again when

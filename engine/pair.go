@@ -31,25 +31,28 @@ const (
 )
 
 // Flags of a direction.
-type flags uint16
+type flags uint32
 
 const (
-	readable flags = 1 << iota // the source may have bytes, a FIN or an error; cleared only when it said that it is empty
-	writable                   // the sink may take bytes; cleared by EAGAIN or a short write
-	ending                     // a FIN has come or will: a short read does not mean that the source is empty
-	urgent                     // so does urgent data; and splice(2) sticks at it
-	paused                     // pending reached the high watermark
-	full                       // the pipe took no more, or bytes wait behind it in a buffer: empty it first
-	stalled                    // reading has stopped for either cause and the sink's latch is down (for the statistics)
-	starved                    // no memory was left to read into; tried again each tick
-	eof                        // the source's FIN was read
-	finSent                    // and passed on
-	closing                    // a handler closed: pass on a FIN when nothing is pending, throw away what still comes
-	bulk                       // many bytes at a time: splice; else the scratch buffer serves better
-	buffered                   // a handler looks on, or the socket refuses splice
-	handled                    // a handler looks on
-	detached                   // a handler has let go
-	inPipe                     // pending bytes are in a pipe, not in a buffer
+	readable   flags = 1 << iota // the source may have bytes, a FIN or an error; cleared only when it said that it is empty
+	writable                     // the sink may take bytes; cleared by EAGAIN or a short write
+	ending                       // a FIN has come or will: a short read does not mean that the source is empty
+	urgent                       // so does urgent data; and splice(2) sticks at it
+	paused                       // pending reached the high watermark
+	full                         // the pipe took no more, or bytes wait behind it in a buffer: empty it first
+	stalled                      // reading has stopped for either cause and the sink's latch is down (for the statistics)
+	starved                      // no memory was left to read into; tried again each tick
+	eof                          // the source's FIN was read
+	finSent                      // and passed on
+	closing                      // a handler closed: pass on a FIN when nothing is pending, throw away what still comes
+	bulk                         // many bytes at a time: splice; else the scratch buffer serves better
+	buffered                     // a handler looks on, or the socket refuses splice
+	handled                      // a handler looks on
+	detached                     // a handler has let go
+	hasStalled                   // since the last tick
+	watched                      // on the list of those that stalled of late
+	throttled                    // through its sockets' buffers
+	inPipe                       // pending bytes are in a pipe, not in a buffer
 )
 
 // direction is one way of a pair. It has no pointers, so that the garbage
@@ -58,7 +61,8 @@ type direction struct {
 	bytes      uint64
 	messages   uint64
 	pending    uint32
-	box        int32 // pipe or buffer that holds the pending bytes, by its name in the loop; -1: none
+	box        int32  // pipe or buffer that holds the pending bytes, by its name in the loop; -1: none
+	most       uint32 // pending bytes that it may have while throttled; 0: the watermark alone counts
 	pauses     uint32
 	stalledAt  uint32 // tick
 	stalledFor uint32 // ticks

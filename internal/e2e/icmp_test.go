@@ -103,8 +103,9 @@ func TestSmallerMTUBehindTheRelay(t *testing.T) {
 		if err := <-sent; err != nil {
 			t.Fatal(err)
 		}
-		sent = send(server, stream(16, amount), true)
-		expect(t, "client", client, 16, amount)
+		// Few bytes back: an interface drops what is too big for it to have been sent by it.
+		sent = send(server, stream(16, 100), true)
+		expect(t, "client", client, 16, 100)
 		if err := <-sent; err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,89 @@
+package engine_test
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"github.com/tprelay/tprelay/engine"
+)
+
+// TestKeepsPausingIsThrottled: a receiver that is slow, not stopped, gets its sender
+// throttled through the kernel's own buffers; when it is fast again, that is lifted, and
+// every byte arrives.
+func TestKeepsPausingIsThrottled(t *testing.T) {
+	onEveryPath(t, func(t *testing.T, o engine.Options) {
+		r := newRig(t, o)
+		client, server := r.pair()
+		if err := server.SetReadBuffer(64 << 10); err != nil {
+			t.Fatal(err)
+		}
+		data := noise(96 << 20)
+		sent := sendAll(client, data, true)
+
+		got := make([]byte, 0, len(data))
+		buf := make([]byte, 16<<10)
+		for !r.only().Upstream.Throttled {
+			n, err := server.Read(buf)
+			if err != nil {
+				t.Fatalf("never throttled: %v after %d bytes: %+v", err, len(got), r.Stats())
+			}
+			got = append(got, buf[:n]...)
+			time.Sleep(10 * time.Millisecond)
+		}
+		for range 10 { // the first adjustment's effect
+			n, _ := server.Read(buf)
+			got = append(got, buf[:n]...)
+			time.Sleep(10 * time.Millisecond)
+		}
+		if i := r.only(); i.Upstream.Pending > engine.DefaultHighWatermark/2 {
+			t.Errorf("throttled, and %d bytes are pending", i.Upstream.Pending)
+		}
+		rest, err := io.ReadAll(server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, rest...); sum(got) != sum(data) {
+			t.Errorf("%d of %d bytes", len(got), len(data))
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestThrottleIsLifted: it goes when the pauses end.
+func TestThrottleIsLifted(t *testing.T) {
+	r := newRig(t, engine.Options{})
+	client, server := r.pair()
+	if err := server.SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	go func() { // as fast as it goes, then now and then
+		data := noise(64 << 10)
+		for {
+			if _, err := client.Write(data); err != nil {
+				return
+			}
+			select {
+			case <-stop:
+				data = data[:100]
+				time.Sleep(20 * time.Millisecond)
+			default:
+			}
+		}
+	}()
+	buf := make([]byte, 16<<10)
+	for !r.only().Upstream.Throttled {
+		if _, err := server.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	close(stop)
+	go io.Copy(io.Discard, server)
+	r.until("lifted", func(engine.Stats) bool { return !r.only().Upstream.Throttled })
+	before := r.Stats()
+	r.until("still alive", func(s engine.Stats) bool { return s.UpstreamSplice > before.UpstreamSplice })
+}

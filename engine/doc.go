@@ -67,8 +67,10 @@
 // Bytes that were taken from one side and not yet accepted by the other are
 // pending. At [Options].HighWatermark pending bytes a direction stops reading; the
 // kernel's receive buffer fills, its window closes, and the sender slows down to
-// what the receiver takes. At LowWatermark it reads on. MemoryLimit bounds the
-// pending bytes of all pairs together.
+// what the receiver takes. At LowWatermark it reads on. A direction that keeps
+// pausing is also throttled through the buffers of its two sockets, which else
+// hide megabytes from the sender; that is lifted when the pauses end.
+// MemoryLimit bounds the pending bytes of all pairs together.
 //
 // # Invariants
 //

@@ -84,13 +84,14 @@ func (l *loop) info(p *pair) PairInfo {
 func (l *loop) directionInfo(p *pair, s side) DirectionInfo {
 	d := &p.dir[s]
 	info := DirectionInfo{
-		Bytes:    d.bytes,
-		Messages: d.messages,
-		Pending:  int(d.pending),
-		Pauses:   d.pauses,
-		Paused:   d.is(stalled),
-		EOF:      d.is(eof),
-		FinSent:  d.is(finSent),
+		Bytes:     d.bytes,
+		Messages:  d.messages,
+		Pending:   int(d.pending),
+		Pauses:    d.pauses,
+		Paused:    d.is(stalled),
+		Throttled: d.is(throttled),
+		EOF:       d.is(eof),
+		FinSent:   d.is(finSent),
 	}
 	if x := l.extra(p); x != nil && x.held[s] >= 0 {
 		info.Pending += len(l.buffers.bytes(x.held[s]))

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,8 @@ import (
 //	relay:   pending bytes at most twice that
 //	source:  receive buffer and TCP_WINDOW_CLAMP = twice what the sink delivers in one of
 //	         the source's round trips, and 32 KiB
+//
+// neither less than four segments.
 //
 // The source may still send twice as fast as the sink delivers, so that the throttle
 // follows a link that gets faster; when the sink no longer stalls, all is lifted. A
@@ -33,7 +36,9 @@ const (
 	// lowatMillis is how much the sink keeps unsent: enough that it never runs dry
 	// between two turns.
 	lowatMillis = 30
-	leastLowat  = 8 << 10
+	// leastSegments is how many segments fit at least: beyond loopback's, which are as
+	// large as 64 KiB, this decides nothing.
+	leastSegments = 4
 	// kernelHides is how much a send buffer that is left alone comes to hold
 	// (net.ipv4.tcp_wmem[2] is 4 MiB by default). A sink that delivers this within
 	// hiddenMillis has nothing to hide.
@@ -45,17 +50,28 @@ const (
 type watch struct {
 	reference
 	side    side
-	strikes int8 // ticks with a stall, less those without; bounded
-	still   int8 // ticks without a byte delivered
-	bytes   uint64
+	strikes int8  // ticks with a stall, less those without; bounded
+	still   int8  // ticks in which the sink's other end acknowledged nothing
+	next    uint8 // of rates
+	tick    uint32
+	acked   uint64   // by the sink's other end, at that tick
+	rates   [5]int64 // bytes per second, of late
 }
+
+// rate is the best of the last half second. (TCP_INFO's own delivery rate is that of
+// single flights: a receiver that opens its window now and then looks fast.)
+func (w *watch) rate() int64 { return slices.Max(w.rates[:]) }
 
 // watchStall begins to look at a direction that has stalled.
 func (l *loop) watchStall(p *pair, s side) {
 	d := &p.dir[s]
 	if !d.is(watched) && !l.engine.options.NoFlowControl {
 		d.set(watched)
-		l.watches = append(l.watches, watch{reference: reference{p.slot, p.generation}, side: s, bytes: d.bytes})
+		w := watch{reference: reference{p.slot, p.generation}, side: s, tick: l.tick}
+		if l.tcpInfo(int(p.fd[s.other()])) {
+			w.acked = l.tcp.Bytes_acked
+		}
+		l.watches = append(l.watches, w)
 	}
 }
 
@@ -79,10 +95,19 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		w.strikes--
 	}
 	d.clear(hasStalled)
-	if d.bytes == w.bytes {
+	if !l.tcpInfo(int(p.fd[w.side.other()])) {
+		d.clear(watched)
+		return false
+	}
+	if l.tcp.Bytes_acked == w.acked {
 		w.still++
 	} else {
-		w.still, w.bytes = 0, d.bytes
+		w.still = 0
+	}
+	if elapsed := int64(l.tick-w.tick) * tickLength.Milliseconds(); elapsed > 0 {
+		w.rates[w.next%uint8(len(w.rates))] = int64(l.tcp.Bytes_acked-w.acked) * 1000 / elapsed
+		w.next++
+		w.tick, w.acked = l.tick, l.tcp.Bytes_acked
 	}
 	switch {
 	case d.is(eof) || w.still > calmAfter:
@@ -97,23 +122,18 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		d.clear(watched)
 		return false
 	case w.strikes >= throttleAfter && w.still == 0:
-		l.adjust(p, w.side)
+		l.adjust(p, w.side, w.rate())
 	}
 	return true
 }
 
-// adjust sets the throttle to what the sink delivers now.
-func (l *loop) adjust(p *pair, s side) {
+// adjust sets the throttle to the rate, in bytes per second, at which the sink
+// delivers. Invariant: l.tcp is the sink's.
+func (l *loop) adjust(p *pair, s side, rate int64) {
 	d := &p.dir[s]
 	sink, source := int(p.fd[s.other()]), int(p.fd[s])
-	if !l.tcpInfo(sink) {
-		return
-	}
-	rate := int64(l.tcp.Delivery_rate) // bytes per second
 	hidden := int64(l.tcp.Notsent_bytes) + int64(d.pending)
 	switch {
-	case rate == 0:
-		return
 	case rate*hiddenMillis/1000 >= kernelHides:
 		if d.is(throttled) {
 			l.lift(p, s)
@@ -122,11 +142,13 @@ func (l *loop) adjust(p *pair, s side) {
 	case !d.is(throttled) && hidden*1000/rate < hiddenMillis:
 		return
 	}
+	lowat := max(rate*lowatMillis/1000, leastSegments*int64(l.tcp.Snd_mss))
 	if !l.tcpInfo(source) {
 		return
 	}
-	lowat := max(rate*lowatMillis/1000, leastLowat)
-	window := 2*rate*int64(l.tcp.Rtt)/1e6 + windowSpare
+	// Less than some segments would have the source wait for acknowledgements that
+	// its other end delays.
+	window := max(2*rate*int64(l.tcp.Rtt)/1e6+windowSpare, leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)))
 	d.set(throttled)
 	d.most = uint32(min(2*lowat, int64(l.high)))
 	setTCP(sink, unix.TCP_NOTSENT_LOWAT, lowat)

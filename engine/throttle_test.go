@@ -31,14 +31,6 @@ func TestKeepsPausingIsThrottled(t *testing.T) {
 			got = append(got, buf[:n]...)
 			time.Sleep(10 * time.Millisecond)
 		}
-		for range 10 { // the first adjustment's effect
-			n, _ := server.Read(buf)
-			got = append(got, buf[:n]...)
-			time.Sleep(10 * time.Millisecond)
-		}
-		if i := r.only(); i.Upstream.Pending > engine.DefaultHighWatermark/2 {
-			t.Errorf("throttled, and %d bytes are pending", i.Upstream.Pending)
-		}
 		rest, err := io.ReadAll(server)
 		if err != nil {
 			t.Fatal(err)

@@ -174,14 +174,14 @@ func TestSSHAndSCP(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := g.endedPairs(1)[0]
-		want := fmt.Sprintf("%v %d %v %d\n", p.Client.Addr(), p.Client.Port(), g.server(), sshPort)
-		if g.mode == tproxy.TPROXY && string(out) != want {
-			t.Errorf("logged in as %q, want %q", out, want)
+		session := fmt.Sprintf("%v %d %v %d\n", p.Client.Addr(), p.Client.Port(), g.server(), sshPort)
+		if g.mode == tproxy.TPROXY && string(out) != session {
+			t.Errorf("logged in as %q, want %q", out, session)
 		}
 
 		dir := t.TempDir()
 		there, back, again := filepath.Join(dir, "there"), filepath.Join(dir, "back"), filepath.Join(dir, "again")
-		want4 := writeStream(t, there, 8, 16*mebibyte)
+		want := writeStream(t, there, 8, 16*mebibyte)
 		host := "root@" + g.server().String()
 		if g.v6 {
 			host = "root@[" + g.server().String() + "]"
@@ -189,8 +189,8 @@ func TestSSHAndSCP(t *testing.T) {
 		scp(t, sshd, g, there, host+":"+back)
 		scp(t, sshd, g, host+":"+back, again)
 		for _, file := range []string{back, again} {
-			if got := readDigest(t, file); got != want4 {
-				t.Errorf("%s: %v, want %v", file, got, want4)
+			if got := readDigest(t, file); got != want {
+				t.Errorf("%s: %v, want %v", file, got, want)
 			}
 		}
 	})

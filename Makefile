@@ -50,6 +50,11 @@ test: ## every test, with the race detector
 	@.ci/setup test
 	@status=0; $(COUNT) || status=1; $(GOTEST) $(REST) || status=1; exit $$status
 
+# TEST of PACKAGE, without the race detector, for .ci/run.
+again: RACE :=
+again:
+	@$(GOTEST) -v -run '^$(TEST)$$' $(PACKAGE)
+
 lint: ## gofmt, go vet for amd64 and arm64, staticcheck
 	@.ci/setup go
 	@files=$$($(GO) list -f '{{.Dir}}' ./... | xargs gofmt -l | sort -u); \
@@ -82,4 +87,4 @@ setup: ## install what demo, test and lint need (as root)
 clean: ## remove what was built
 	rm -rf bin cover.out .cache
 
-.PHONY: help demo test lint build cover fuzz setup clean
+.PHONY: help demo test again lint build cover fuzz setup clean

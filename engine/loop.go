@@ -123,8 +123,10 @@ func (l *loop) run() error {
 		for _, ev := range events {
 			l.dispatch(ev)
 		}
-		l.accept()
+		// Pairs that end give ports back, and the next may come from the same: so
+		// they are served before anybody is accepted.
 		l.serve()
+		l.accept()
 		if l.tick != l.wheel.tick {
 			l.onTick()
 		}

@@ -19,13 +19,13 @@ type Dialer struct {
 
 // Dial starts to connect to destination, beginning at the given step of the
 // ladder and climbing down as far as the policy allows while addresses are
-// taken. The connection is usually still being made when Dial returns: wait
+// taken, or are below 1024 and this process lacks CAP_NET_BIND_SERVICE. The connection is usually still being made when Dial returns: wait
 // until fd is writable and ask SO_ERROR. The error is a bare unix.Errno, and
 // step is then the one that failed last.
 func (d *Dialer) Dial(client, destination netip.AddrPort, step Step) (fd int, at Step, err error) {
 	for {
 		fd, err = d.dial(client, destination, step)
-		if err != unix.EADDRINUSE && err != unix.EADDRNOTAVAIL {
+		if err != unix.EADDRINUSE && err != unix.EADDRNOTAVAIL && (err != unix.EACCES || step != StepFull) {
 			return fd, step, err
 		}
 		next, ok := d.Spoof.Next(step)

@@ -126,7 +126,7 @@ func serveEnds() {
 		return
 	}
 	fmt.Println(ln.Addr())
-	var servers, clients []net.Conn
+	var held []net.Conn // an unreachable connection would be closed by the collector
 	accepted := make(chan net.Conn, 20_000)
 	go func() {
 		for {
@@ -151,8 +151,9 @@ func serveEnds() {
 				fmt.Println(err)
 				return
 			}
-			clients, servers = append(clients, c), append(servers, <-accepted)
+			held = append(held, c, <-accepted)
 		}
 		fmt.Println("ok")
 	}
+	runtime.KeepAlive(held)
 }

@@ -175,7 +175,7 @@ func TestInterceptorRefuses(t *testing.T) {
 	r := newRig(t, engine.Options{Interceptor: intercept.InterceptorFunc(func(p intercept.Pair) intercept.Decision {
 		return intercept.Decision{Refuse: true}
 	})})
-	expectReset(t, "client", r.dial())
+	r.dialReset()
 	r.ended(engine.ReasonRejected, 1)
 	if s := r.Stats(); s.Opened != 0 {
 		t.Errorf("%+v", s)

@@ -71,14 +71,12 @@ func (r *rig) start(o engine.Options) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop, r.done = stop, make(chan error, 1)
-	loops := o.Loops
-	if loops == 0 {
-		loops = runtime.GOMAXPROCS(0)
-	}
-	all := runtime.NumGoroutine() + 1 + loops
 	go func() { r.done <- r.Run(ctx) }()
-	for end := time.Now().Add(patience); runtime.NumGoroutine() < all && time.Now().Before(end); {
-		time.Sleep(time.Millisecond) // whoever counts goroutines next must see them all
+	for r.Stats().Waits == 0 {
+		// Once Run is there, this waits for an answer of every loop: whoever counts
+		// goroutines next must see them all.
+		r.Pairs(func(engine.PairInfo) bool { return true })
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -64,8 +64,8 @@ func (c Config) loadable(ctx context.Context) error {
 		if _, err := listIPTables(ctx, f); err != nil {
 			return err
 		}
-		if !installed(f.iptables) {
-			return missing(f.iptables)
+		if _, err := find(f.iptables); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -69,24 +69,6 @@ func TestManagementFromEnvTakesOnlyWhatSSHWrites(t *testing.T) {
 	}
 }
 
-func TestMissingProgramIsNamedInOneLine(t *testing.T) {
-	h := newLab(t).H2
-	t.Setenv("PATH", t.TempDir())
-	for _, c := range []struct {
-		backend rules.Backend
-		want    string
-	}{
-		{rules.NFT, "nft: not found in PATH; install nftables, or use --backend iptables"},
-		{rules.IPTables, "iptables-save: not found in PATH; install iptables, or use --backend nft"},
-	} {
-		cfg := rules.Config{Listen: []netip.AddrPort{netip.MustParseAddrPort("[::]:9091")}, In: []string{"left"}, Backend: c.backend, StateDir: t.TempDir()}
-		err := h.Do(func() error { return rules.Apply(context.Background(), cfg) })
-		if err == nil || err.Error() != c.want {
-			t.Errorf("%s: %v, want %s", c.backend, err, c.want)
-		}
-	}
-}
-
 func TestMissingKernelModuleIsNamedInOneLine(t *testing.T) {
 	h := newLab(t).H2
 	dir := t.TempDir()

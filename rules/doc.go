@@ -35,6 +35,7 @@
 //	                       +-- yes --> mark, deliver to the relay
 //	not a SYN --> does a transparent socket own it?
 //	                       +-- no ---> as if there were no rules
+//	an ICMP error about a packet that such a socket sent: likewise
 //	SYN ---> ours to divert? (interface, port, not excluded, not this host)
 //	                       +-- yes --> tproxy: hand to the listener, mark
 //	                       +-- no ---> as if there were no rules

@@ -15,17 +15,19 @@ import (
 // run starts a program in the network namespace of this thread, feeds it stdin
 // and gives what it printed. The error is one line.
 func run(ctx context.Context, stdin, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
+	path, err := find(name)
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	err = cmd.Run()
 	switch {
 	case err == nil:
 		return stdout.String(), nil
-	case errors.Is(err, exec.ErrNotFound):
-		return "", missing(name)
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("%s: %w", name, ctx.Err())
 	}
@@ -35,19 +37,28 @@ func run(ctx context.Context, stdin, name string, args ...string) (string, error
 	return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
 }
 
-// missing says what to install when a program is not there.
-func missing(name string) error {
-	if name == "nft" {
-		return errors.New("nft: not found in PATH; install nftables, or use --backend iptables")
+// find gives the path of a program, or says what to install. Distributions keep
+// these programs where only root looks for them by default.
+func find(name string) (string, error) {
+	for _, candidate := range []string{name, "/usr/sbin/" + name, "/sbin/" + name, "/usr/local/sbin/" + name} {
+		if path, err := exec.LookPath(candidate); err == nil {
+			return path, nil
+		}
 	}
-	return fmt.Errorf("%s: not found in PATH; install iptables, or use --backend nft", name)
+	if name == "nft" {
+		return "", errors.New("nft: not found; install nftables, or use --backend iptables")
+	}
+	return "", fmt.Errorf("%s: not found; install iptables, or use --backend nft", name)
 }
 
-// installed says whether a program is in the PATH.
+// installed says whether find finds a program.
 func installed(name string) bool {
-	_, err := exec.LookPath(name)
+	_, err := find(name)
 	return err == nil
 }
+
+// Installed says whether the back end's programs are on this machine.
+func (b Backend) Installed() bool { return installed(string(b)) }
 
 // summary makes one line of a program's complaint: nft prints the place, the
 // error, the offending line and a row of carets; iptables prints hints and usage.

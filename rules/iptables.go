@@ -14,7 +14,7 @@ const (
 )
 
 // iptablesJump is the one rule outside of our chains.
-const iptablesJump = "PREROUTING -p tcp -j " + chainMain
+const iptablesJump = "PREROUTING -j " + chainMain
 
 // xtable is the part of our rules that lives in one iptables table.
 type xtable struct {
@@ -32,8 +32,14 @@ func (c Config) iptablesTables(t target) []xtable {
 	if c.routed() {
 		mangle.chains = append(mangle.chains, chainMark)
 		mangle.lines = append(mangle.lines, c.iptablesManagement(t)...)
+		mangle.lines = append(mangle.lines, line{whySocket, "-A " + chainMain + " -p tcp ! --syn -m socket --transparent -j " + chainMark})
+		why := whyICMP
+		for _, name := range t.icmpErrors {
+			mangle.lines = append(mangle.lines, line{why, fmt.Sprintf("-A %s -p %s --%s-type %s -m socket --transparent -j %s",
+				chainMain, t.icmp, t.icmp, name, chainMark)})
+			why = ""
+		}
 		mangle.lines = append(mangle.lines,
-			line{whySocket, "-A " + chainMain + " -p tcp ! --syn -m socket --transparent -j " + chainMark},
 			line{whyMark, fmt.Sprintf("-A %s -j MARK --set-mark %#x", chainMark, c.Mark)},
 			line{"", "-A " + chainMark + " -j ACCEPT"})
 	}
@@ -88,7 +94,7 @@ func (c Config) iptablesNew(why, verdict string) []line {
 }
 
 func (c Config) iptablesExclusions(t target) []line {
-	lines := []line{{whyLocal, "-A " + chainMain + " -m addrtype --dst-type LOCAL -j RETURN"}}
+	lines := []line{{whyLocal, "-A " + chainMain + " -p tcp -m addrtype --dst-type LOCAL -j RETURN"}}
 	if ports := c.sshPorts(); len(ports) > 0 {
 		why := whySSH
 		for _, list := range ports.multiport() {

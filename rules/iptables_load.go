@@ -62,7 +62,11 @@ func (s saved) chains(table string) []string {
 	return out
 }
 
-func isJump(l string) bool { return l == "-A "+iptablesJump }
+// isJump says whether a rule leads into our chains, with whatever match. Another
+// version of this program may have left one with a narrower match than ours.
+func isJump(l string) bool {
+	return strings.HasPrefix(l, "-A PREROUTING ") && strings.HasSuffix(l, " -j "+chainMain)
+}
 
 // untouched says whether a table holds nothing that the kernel did not put
 // there: built-in chains that accept.
@@ -88,19 +92,14 @@ func (c Config) loadIPTables(ctx context.Context, t target) error {
 		return err
 	}
 	for _, table := range tables {
-		jumps := 0
-		for _, l := range have[table.name] {
-			if isJump(l) {
-				jumps++
-			}
+		jumps := slices.DeleteFunc(slices.Clone(have[table.name]), func(l string) bool { return !isJump(l) })
+		if i := slices.Index(jumps, "-A "+iptablesJump); i >= 0 {
+			jumps = slices.Delete(jumps, i, i+1)
+		} else if err := jump(ctx, t.family, table.name, "-I "+iptablesJump); err != nil {
+			return err
 		}
-		for ; jumps > 1; jumps-- {
-			if err := jump(ctx, t.family, table.name, "-D"); err != nil {
-				return err
-			}
-		}
-		if jumps == 0 {
-			if err := jump(ctx, t.family, table.name, "-I"); err != nil {
+		for _, l := range jumps {
+			if err := jump(ctx, t.family, table.name, "-D "+strings.TrimPrefix(l, "-A ")); err != nil {
 				return err
 			}
 		}
@@ -108,8 +107,8 @@ func (c Config) loadIPTables(ctx context.Context, t target) error {
 	return nil
 }
 
-func jump(ctx context.Context, f family, table, action string) error {
-	args := append([]string{"-w", "5", "-t", table, action}, strings.Fields(iptablesJump)...)
+func jump(ctx context.Context, f family, table, command string) error {
+	args := append([]string{"-w", "5", "-t", table}, strings.Fields(command)...)
 	_, err := run(ctx, "", f.iptables, args...)
 	return err
 }
@@ -149,7 +148,7 @@ func (s saved) removal(table string) string {
 	}
 	for _, l := range s[table] {
 		if isJump(l) {
-			fmt.Fprintf(&jumps, "-D %s\n", iptablesJump)
+			fmt.Fprintf(&jumps, "-D %s\n", strings.TrimPrefix(l, "-A "))
 		}
 	}
 	return fmt.Sprintf("*%s\n%s%s%sCOMMIT\n", table, empty.String(), jumps.String(), deletes.String())

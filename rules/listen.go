@@ -41,14 +41,20 @@ type family struct {
 	any netip.Prefix
 	// sysctl is the directory of the family's settings.
 	sysctl string
+	// icmp is the protocol for errors, and icmpErrors are its errors that sockets
+	// heed: the same words for nft and iptables.
+	icmp       string
+	icmpErrors []string
 }
 
 func ipv4() family {
-	return family{false, "ip", "ipv4", "iptables", "ip", netip.MustParsePrefix("0.0.0.0/0"), "net/ipv4"}
+	return family{false, "ip", "ipv4", "iptables", "ip", netip.MustParsePrefix("0.0.0.0/0"), "net/ipv4",
+		"icmp", []string{"destination-unreachable", "time-exceeded", "parameter-problem"}}
 }
 
 func ipv6() family {
-	return family{true, "ip6", "ipv6", "ip6tables", "ip -6", netip.MustParsePrefix("::/0"), "net/ipv6"}
+	return family{true, "ip6", "ipv6", "ip6tables", "ip -6", netip.MustParsePrefix("::/0"), "net/ipv6",
+		"icmpv6", []string{"destination-unreachable", "packet-too-big", "time-exceeded", "parameter-problem"}}
 }
 
 // target is a family with the listener that takes its connections.

@@ -48,7 +48,7 @@ func (c Config) nftChains() []chain {
 	if c.routed() {
 		chains = append(chains, chain{
 			name: "established",
-			why:  "Packets that are not SYNs: is a transparent socket of the relay their owner?",
+			why:  "Packets that are not SYNs, and ICMP errors: is a transparent socket of the relay their owner?",
 			lines: []line{
 				{whyWildcard, "socket wildcard 1 return"},
 				{whyMark, fmt.Sprintf("socket transparent 1 meta mark set %#x accept", c.Mark)},
@@ -80,6 +80,11 @@ func (c Config) nftPrerouting() []line {
 	if c.routed() {
 		lines = append(lines, c.nftManagement()...)
 		lines = append(lines, line{whySocket, c.nftFamily() + "tcp flags & (fin|syn|rst|ack) != syn jump established"})
+		why := whyICMP
+		for _, f := range c.families() {
+			lines = append(lines, line{why, fmt.Sprintf("%s type { %s } jump established", f.icmp, strings.Join(f.icmpErrors, ", "))})
+			why = ""
+		}
 	}
 	if c.Mode == tproxy.Redirect {
 		for _, t := range c.targets() {

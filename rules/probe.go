@@ -73,7 +73,7 @@ func (c Config) probe(ctx context.Context, f feature) error {
 	}
 	var err error
 	outside := inScratch(func() error {
-		_, err = run(ctx, "", "iptables", append([]string{"-t", f.chain, "-A", "PREROUTING"}, strings.Fields(f.rule)...)...)
+		_, err = run(ctx, "", "iptables", append([]string{"-w", "5", "-t", f.chain, "-A", "PREROUTING"}, strings.Fields(f.rule)...)...)
 		return nil
 	})
 	if outside != nil {

@@ -63,6 +63,10 @@ const (
 		"and from servers to the client addresses that the relay borrows, on any interface. Not SYNs: a client that " +
 		"reuses a port may find its old connection in TIME_WAIT here; its SYN would go to that and not to the " +
 		"listener, be answered for a dead connection, and stall for 200 ms to 1 s."
+	whyICMP = "What a router has to say about a packet that the relay sent in a client's (or server's) name is addressed to that " +
+		"name. Passed on there it would do no good: where a link ahead is smaller, the relay would never make smaller segments, " +
+		"and transfers would hang for ever; an unreachable host would be noticed by a timeout only. The socket match reads " +
+		"the packet inside the error; errors about other connections take their usual way."
 	whyWildcard = "The listener itself is no connection: without this line, packets of foreign connections to the " +
 		"same port number would be taken for the relay's."
 	whyMark   = "The mark makes the routing rule deliver the packet here, whatever its destination."

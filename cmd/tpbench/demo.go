@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"os/signal"
 	"syscall"
@@ -50,8 +49,6 @@ func (c *demoCmd) Run(command *kong.Context) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	// An ordinary user's PATH may lack the directories of nft and iptables.
-	os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")
 	if err := netlab.Enter(); err != nil {
 		return err
 	}
@@ -138,12 +135,9 @@ func (c *demoCmd) source() (traffic, error) {
 
 // backend is the program that loads rules here.
 func backend() (rules.Backend, error) {
-	for _, b := range []struct {
-		program string
-		backend rules.Backend
-	}{{"nft", rules.NFT}, {"iptables", rules.IPTables}} {
-		if _, err := exec.LookPath(b.program); err == nil {
-			return b.backend, nil
+	for _, b := range []rules.Backend{rules.NFT, rules.IPTables} {
+		if b.Installed() {
+			return b, nil
 		}
 	}
 	return "", errors.New("neither nft nor iptables is installed; install nftables")

@@ -1,0 +1,66 @@
+package rules_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// beyond is an address behind h3 that h3 says is unreachable.
+func beyond(t *testing.T, lab *netlab.Lab, v6 bool) netip.Addr {
+	t.Helper()
+	ip, network, via, addr := "ip", "10.77.3.0/24", lab.H3.Addr4, "10.77.3.4"
+	if v6 {
+		ip, network, via, addr = "ip -6", "fd77:3::/64", lab.H3.Addr6, "fd77:3::4"
+	}
+	for _, name := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
+		if err := lab.H3.SetSysctl(name, "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shell(t, lab.H2, fmt.Sprintf("%s route add %s via %v", ip, network, via))
+	shell(t, lab.H3, fmt.Sprintf("%s route add unreachable %s", ip, network))
+	return netip.MustParseAddr(addr)
+}
+
+// An ICMP error reaches whoever sent the packet that it is about: the relay, which
+// borrows the client's address, or the client itself.
+func TestICMPErrorsReachWhoSentThePacket(t *testing.T) {
+	each(t, func(t *testing.T, b tool, mode tproxy.Mode, f families) {
+		lab := newLab(t)
+		cfg := f.config(t, mode, b)
+		cfg.SetSysctls = true
+		cfg.Transparent = true
+		relay(t, lab, cfg, true)
+		apply(t, lab.H2, cfg)
+		for _, server := range f.destinations(lab) {
+			addr := beyond(t, lab, server.Is6())
+			answer := ask(t, lab, netip.AddrPortFrom(addr, serverPort))
+			if !strings.HasPrefix(answer, "relayed") || !(strings.HasSuffix(answer, unix.EHOSTUNREACH.Error()) || strings.HasSuffix(answer, unix.ENETUNREACH.Error())) {
+				t.Errorf("the relay dials %v: %q", addr, answer)
+			}
+			// Nobody diverts these.
+			for _, at := range []struct {
+				network string
+				port    uint16
+			}{{"tcp", sshPort}, {"udp", serverPort}} {
+				c, err := lab.H1.Dial(t.Context(), at.network, netip.AddrPortFrom(addr, at.port).String())
+				if err == nil {
+					_, _ = c.Write([]byte("anybody?"))
+					_, err = c.Read(make([]byte, 1))
+					c.Close()
+				}
+				if !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ENETUNREACH) {
+					t.Errorf("the client dials %v over %s: %v", addr, at.network, err)
+				}
+			}
+		}
+	})
+}

@@ -2,26 +2,31 @@ package engine
 
 import "github.com/valyala/bytebufferpool"
 
+// chunkSize is the most that one buffer of the pool holds.
+const chunkSize = 64 << 10
+
 // buffers holds bytes that wait in user space: what a sink did not take at once,
-// and what handlers hold back. A buffer is taken when there is something to
-// keep, and given back the moment that it is empty.
+// and what handlers hold back. Each such queue is a box of chunks; chunks are
+// taken when there is something to keep, and given back the moment that they are
+// empty.
 type buffers struct {
 	pool  bytebufferpool.Pool
 	boxes []box
 	free  []int32
 }
 
-// box is a buffer and how much of it was consumed. The offset is kept beside the
-// buffer because the pool files buffers by their length when they come back: one
-// that is drained by cutting its front teaches the pool that buffers are empty,
-// and it then hands out such as must grow anew each time.
+// box is a queue of bytes. What was consumed of the first chunk is kept beside it,
+// because the pool files buffers by their length when they come back: one that is
+// drained by cutting its front teaches the pool that buffers are empty, and it then
+// hands out such as must grow anew each time.
 type box struct {
-	b    *bytebufferpool.ByteBuffer
-	off  int
-	most int // the greatest length that it had
+	chunks []*bytebufferpool.ByteBuffer // those before head are gone
+	head   int
+	off    int // consumed of chunks[head]
+	size   int // memory of the chunks
 }
 
-// get lends an empty buffer.
+// get lends an empty box.
 func (s *buffers) get() int32 {
 	if len(s.free) == 0 {
 		s.boxes = append(s.boxes, box{})
@@ -29,47 +34,75 @@ func (s *buffers) get() int32 {
 	}
 	id := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
-	b := s.pool.Get()
-	b.Reset()
-	s.boxes[id] = box{b: b}
 	return id
 }
 
-// put takes a buffer back, whatever is still in it.
+// put takes a box back, whatever is still in it.
 func (s *buffers) put(id int32) {
 	x := &s.boxes[id]
-	x.b.B = x.b.B[:x.most]
-	s.pool.Put(x.b)
-	*x = box{}
+	for x.head < len(x.chunks) {
+		s.drop(x)
+	}
 	s.free = append(s.free, id)
 }
 
-// bytes is what waits in the buffer; good until the next call for it.
+// drop gives the first chunk back.
+func (s *buffers) drop(x *box) {
+	b := x.chunks[x.head]
+	x.size -= cap(b.B)
+	x.chunks[x.head] = nil
+	x.head++
+	x.off = 0
+	s.pool.Put(b)
+	if x.head == len(x.chunks) {
+		x.chunks, x.head = x.chunks[:0], 0
+	}
+}
+
+// bytes is the first run of bytes that wait, and all of them if they are no more
+// than chunkSize and came at once; good until the next call for this box.
 func (s *buffers) bytes(id int32) []byte {
 	x := &s.boxes[id]
-	return x.b.B[x.off:]
-}
-
-// append adds data behind, and returns by how much the buffer's memory grew.
-func (s *buffers) append(id int32, data []byte) (grown int) {
-	x := &s.boxes[id]
-	before := cap(x.b.B)
-	if len(x.b.B)+len(data) > before && x.off >= len(x.b.B)/2 {
-		// At least half of it is dead: to move the rest costs less than was
-		// saved by not moving it before.
-		n := copy(x.b.B, x.b.B[x.off:])
-		x.b.B, x.off = x.b.B[:n], 0
+	if x.head == len(x.chunks) {
+		return nil
 	}
-	x.b.B = append(x.b.B, data...)
-	x.most = max(x.most, len(x.b.B))
-	return cap(x.b.B) - before
+	return x.chunks[x.head].B[x.off:]
 }
 
-// consume drops n bytes from the front.
-func (s *buffers) consume(id int32, n int) { s.boxes[id].off += n }
+// append adds data behind.
+func (s *buffers) append(id int32, data []byte) {
+	x := &s.boxes[id]
+	for len(data) > 0 {
+		if x.head == len(x.chunks) || len(x.chunks[len(x.chunks)-1].B) >= chunkSize {
+			if x.head > len(x.chunks)/2 {
+				n := copy(x.chunks, x.chunks[x.head:])
+				x.chunks, x.head = x.chunks[:n], 0
+			}
+			b := s.pool.Get()
+			b.Reset()
+			x.chunks = append(x.chunks, b)
+			x.size += cap(b.B)
+		}
+		b := x.chunks[len(x.chunks)-1]
+		n := min(len(data), chunkSize-len(b.B))
+		x.size -= cap(b.B)
+		b.B = append(b.B, data[:n]...)
+		x.size += cap(b.B)
+		data = data[n:]
+	}
+}
 
-// size is the memory of the buffer.
-func (s *buffers) size(id int32) int { return cap(s.boxes[id].b.B) }
+// consume drops n bytes from the front, at most those that bytes gave.
+func (s *buffers) consume(id int32, n int) {
+	x := &s.boxes[id]
+	x.off += n
+	if x.off == len(x.chunks[x.head].B) {
+		s.drop(x)
+	}
+}
 
-// inUse is the number of buffers lent out.
+// size is the memory of the box.
+func (s *buffers) size(id int32) int { return s.boxes[id].size }
+
+// inUse is the number of boxes lent out.
 func (s *buffers) inUse() int { return len(s.boxes) - len(s.free) }

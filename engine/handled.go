@@ -53,18 +53,9 @@ func (l *loop) readHandled(p *pair, s side, room int) (int, bool) {
 	if x.held[s] >= 0 {
 		kept = copy(l.scratch, l.buffers.bytes(x.held[s]))
 	}
-	asked := min(room, scratchSize)
-	n, err := recv(int(p.fd[s]), l.scratch[kept:kept+asked])
-	switch {
-	case err == unix.EAGAIN:
-		l.sourceEmpty(p, s)
-		return 0, true
-	case err != nil:
-		return 0, l.sourceFailed(p, s, err)
-	case n == 0:
-		d.set(eof)
-	default:
-		l.took(d, n, asked)
+	n, alive := l.receive(p, s, l.scratch[kept:kept+min(room, scratchSize)])
+	if !alive || n == 0 && !d.is(eof) {
+		return 0, alive
 	}
 	if x.held[s] >= 0 {
 		l.dropHeld(x, s)
@@ -123,7 +114,8 @@ func (l *loop) holdBack(p *pair, s side, data []byte) {
 	}
 	x := l.extra(p)
 	id := l.buffers.get()
-	l.count.memory += int64(l.buffers.size(id) + l.buffers.append(id, data))
+	l.buffers.append(id, data) // MaxHold is a chunk's size: they stay together
+	l.count.memory += int64(l.buffers.size(id))
 	l.count.pending += int64(len(data))
 	x.held[s] = id
 }

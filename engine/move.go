@@ -17,39 +17,61 @@ const (
 // flush offers pending bytes to the sink. False: the pair has ended.
 func (l *loop) flush(p *pair, s side) bool {
 	d := &p.dir[s]
-	sink := int(p.fd[s.other()])
-	var n int
-	var err error
+	var alive bool
 	if d.is(inPipe) {
-		pipe := l.pipes.Pipe(d.pipe())
-		var st splice.Status
-		n, st, err = pipe.Drain(sink)
-		l.count.splices++
-		switch st {
-		case splice.Full:
-			d.clear(writable)
-			l.count.sinkFull++
-		case splice.Refused:
-			return l.leavePipe(p, s)
-		}
+		alive = l.flushPipe(p, s)
 	} else {
-		data := l.buffers.bytes(d.box)
-		if n, err = l.write(d, sink, data); n > 0 {
-			l.buffers.consume(d.box, n)
-		}
+		alive = l.flushBox(p, s)
 	}
-	if err != nil {
-		return l.sinkFailed(p, s, err)
-	}
-	if n > 0 {
-		d.pending -= uint32(n)
-		l.count.pending -= int64(n)
-		l.delivered(p, s, n)
-	}
-	if d.pending == 0 {
+	if alive && d.pending == 0 {
 		l.release(d)
 	}
+	return alive
+}
+
+func (l *loop) flushPipe(p *pair, s side) bool {
+	d := &p.dir[s]
+	n, st, err := l.pipes.Pipe(d.pipe()).Drain(int(p.fd[s.other()]))
+	l.count.splices++
+	if n > 0 {
+		l.sent(p, s, n)
+	}
+	switch st {
+	case splice.Full:
+		d.clear(writable)
+		l.count.sinkFull++
+	case splice.Refused:
+		return l.leavePipe(p, s)
+	case splice.Failed:
+		return l.sinkFailed(p, s, err)
+	}
 	return true
+}
+
+func (l *loop) flushBox(p *pair, s side) bool {
+	d := &p.dir[s]
+	for {
+		before := l.buffers.size(d.box)
+		n, err := l.write(d, int(p.fd[s.other()]), l.buffers.bytes(d.box))
+		if err != nil {
+			return l.sinkFailed(p, s, err)
+		}
+		if n > 0 {
+			l.buffers.consume(d.box, n)
+			l.count.memory += int64(l.buffers.size(d.box) - before)
+			l.sent(p, s, n)
+		}
+		if d.pending == 0 || !d.is(writable) {
+			return true
+		}
+	}
+}
+
+// sent notes that the sink took n pending bytes.
+func (l *loop) sent(p *pair, s side, n int) {
+	p.dir[s].pending -= uint32(n)
+	l.count.pending -= int64(n)
+	l.delivered(p, s, n)
 }
 
 // release gives the pipe or the buffer back. One with bytes left in it loses them:
@@ -136,26 +158,41 @@ func (l *loop) pipeFor() (splice.ID, bool) {
 	return l.pipes.Get()
 }
 
-// readBuffered takes up to asked bytes through the scratch buffer; what the sink
-// does not take waits in a buffer.
-func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
+// receive reads into b. n is 0 when there is nothing now, when the source has ended
+// (eof is set), and when the pair has ended (alive is false).
+func (l *loop) receive(p *pair, s side, b []byte) (n int, alive bool) {
 	d := &p.dir[s]
-	n, err := recv(int(p.fd[s]), l.scratch[:asked])
+	n, err := recv(int(p.fd[s]), b)
 	switch {
 	case err == unix.EAGAIN:
 		l.sourceEmpty(p, s)
-		return 0, true
 	case err != nil:
 		return 0, l.sourceFailed(p, s, err)
 	case n == 0:
 		d.set(eof)
-		return 0, true
+	default:
+		l.took(d, n, len(b))
 	}
-	l.took(d, n, asked)
+	return n, true
+}
+
+// readBuffered takes up to asked bytes through the scratch buffer; what the sink
+// does not take waits in a buffer.
+func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
+	n, alive := l.receive(p, s, l.scratch[:asked])
+	if n == 0 {
+		return 0, alive
+	}
 	if n >= smallRead {
-		d.set(bulk)
+		p.dir[s].set(bulk)
 	}
 	return n, l.deliver(p, s, l.scratch[:n])
+}
+
+// readAway takes bytes that nobody wants any more, so that the source's FIN is
+// seen and no unread bytes turn our own FIN into an RST.
+func (l *loop) readAway(p *pair, s side) (int, bool) {
+	return l.receive(p, s, l.scratch[:scratchSize])
 }
 
 // sourceEmpty believes an EAGAIN of recv, with one exception: at urgent data, recv also
@@ -168,22 +205,6 @@ func (l *loop) sourceEmpty(p *pair, s side) {
 	}
 	l.count.sourceEmpty++
 	d.clear(readable)
-}
-
-// readAway takes bytes that nobody wants any more, so that the source's FIN is
-// seen and no unread bytes turn our own FIN into an RST.
-func (l *loop) readAway(p *pair, s side) (int, bool) {
-	d := &p.dir[s]
-	n, err := recv(int(p.fd[s]), l.scratch[:scratchSize])
-	switch {
-	case err == unix.EAGAIN:
-		l.sourceEmpty(p, s)
-	case err != nil:
-		return 0, l.sourceFailed(p, s, err)
-	case n == 0:
-		d.set(eof)
-	}
-	return n, true
 }
 
 // deliver hands data to the sink, behind what is pending, and keeps what it does
@@ -211,9 +232,10 @@ func (l *loop) keep(d *direction, data []byte) {
 	}
 	if d.box < 0 {
 		d.box = l.buffers.get()
-		l.count.memory += int64(l.buffers.size(d.box))
 	}
-	l.count.memory += int64(l.buffers.append(d.box, data))
+	before := l.buffers.size(d.box)
+	l.buffers.append(d.box, data)
+	l.count.memory += int64(l.buffers.size(d.box) - before)
 	d.pending += uint32(len(data))
 	l.count.pending += int64(len(data))
 }

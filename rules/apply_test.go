@@ -22,7 +22,7 @@ func settle(t *testing.T, b tool, h *netlab.Host) {
 		t.Fatal(err)
 	}
 	if b.legacy {
-		shell(t, h, "for t in mangle nat; do iptables -t $t -S; ip6tables -t $t -S; done >/dev/null")
+		shell(t, h, "for t in mangle nat; do iptables -w 5 -t $t -S; ip6tables -w 5 -t $t -S; done >/dev/null")
 	}
 }
 

@@ -1,11 +1,14 @@
 package rules_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,16 +54,40 @@ func TestICMPErrorsReachWhoSentThePacket(t *testing.T) {
 				network string
 				port    uint16
 			}{{"tcp", sshPort}, {"udp", serverPort}} {
-				c, err := lab.H1.Dial(t.Context(), at.network, netip.AddrPortFrom(addr, at.port).String())
-				if err == nil {
-					_, _ = c.Write([]byte("anybody?"))
-					_, err = c.Read(make([]byte, 1))
-					c.Close()
-				}
+				err := send(t, lab, at.network, netip.AddrPortFrom(addr, at.port))
 				if !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ENETUNREACH) {
 					t.Errorf("the client dials %v over %s: %v", addr, at.network, err)
 				}
 			}
 		}
 	})
+}
+
+// send sends something from h1, and gives the error that comes back.
+func send(t *testing.T, lab *netlab.Lab, network string, to netip.AddrPort) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := lab.H1.Dial(ctx, network, to.String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Without these, a UDP socket hears of closed ports only.
+	if err := raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_RECVERR, 1)
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_RECVERR, 1)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := c.Write([]byte("anybody?")); err != nil {
+		return err
+	}
+	_, err = c.Read(make([]byte, 1))
+	return err
 }

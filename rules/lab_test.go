@@ -133,16 +133,21 @@ func (f families) destinations(lab *netlab.Lab) []netip.Addr {
 	return out
 }
 
+// each runs a test with every tool, mode and choice of families; those of one tool
+// in parallel, for the choice of a tool is the process's.
 func each(t *testing.T, run func(t *testing.T, b tool, mode tproxy.Mode, f families)) {
 	for _, b := range tools() {
-		for _, mode := range []tproxy.Mode{tproxy.TPROXY, tproxy.Redirect} {
-			for _, f := range allFamilies(mode) {
-				t.Run(fmt.Sprintf("%s/%v/%s", b.name, mode, f.name), func(t *testing.T) {
-					b.use(t)
-					run(t, b, mode, f)
-				})
+		t.Run(b.name, func(t *testing.T) {
+			b.use(t)
+			for _, mode := range []tproxy.Mode{tproxy.TPROXY, tproxy.Redirect} {
+				for _, f := range allFamilies(mode) {
+					t.Run(fmt.Sprintf("%v/%s", mode, f.name), func(t *testing.T) {
+						t.Parallel()
+						run(t, b, mode, f)
+					})
+				}
 			}
-		}
+		})
 	}
 }
 

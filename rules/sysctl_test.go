@@ -21,6 +21,7 @@ func TestSysctlsAreReportedSetWhenAskedAndRestored(t *testing.T) {
 		{"net.ipv4.tcp_syncookies", "2"},
 	} {
 		t.Run(setting.name, func(t *testing.T) {
+			t.Parallel()
 			h := newLab(t).H2
 			if err := h.SetSysctl(setting.name, setting.value); err != nil {
 				t.Fatal(err)

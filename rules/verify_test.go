@@ -57,7 +57,7 @@ func deletions(t *testing.T, h *netlab.Host, b tool) []string {
 				table = l[1:]
 			}
 			if rule, ok := strings.CutPrefix(l, "-A "); ok {
-				out = append(out, fmt.Sprintf("%s -t %s -D %s", program, table, rule))
+				out = append(out, fmt.Sprintf("%s -w 5 -t %s -D %s", program, table, rule))
 			}
 		}
 	}

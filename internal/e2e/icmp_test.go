@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/rules"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -21,12 +22,14 @@ import (
 // segments smaller. Forwarded to the client it does neither, and every long
 // transfer over a path with a smaller MTU comes to a stop.
 
-// needICMP skips a test for rules that leave ICMP errors to the client.
-func (g *gateway) needICMP() {
-	g.t.Helper()
-	if g.mode == tproxy.TPROXY && !strings.Contains(g.shell(g.H2, "nft list table inet tprelay"), "icmp") {
-		g.t.Skip("the rules do not bring ICMP errors to the relay yet")
+// eachBackend is eachWith, and again for TPROXY with rules of iptables.
+func eachBackend(t *testing.T, s setup, f func(t *testing.T, g *gateway)) {
+	eachWith(t, append(families(tproxy.TPROXY), families(tproxy.Redirect)...), s, f)
+	if !rules.IPTables.Installed() {
+		return
 	}
+	s.rules = func(cfg *rules.Config) { cfg.Backend = rules.IPTables }
+	t.Run("iptables", func(t *testing.T) { eachWith(t, families(tproxy.TPROXY), s, f) })
 }
 
 // routeBeyond makes h3 a router to a net behind it, and gives the net's parts.
@@ -48,9 +51,7 @@ func (g *gateway) routeBeyond() (ip, router, host string) {
 
 func TestUnreachableFromARouterEndsTheDial(t *testing.T) {
 	s := setup{engine: engine.Options{ConnectTimeout: patience}}
-	all := append(families(tproxy.TPROXY), families(tproxy.Redirect)...)
-	eachWith(t, all, s, func(t *testing.T, g *gateway) {
-		g.needICMP()
+	eachBackend(t, s, func(t *testing.T, g *gateway) {
 		ip, _, host := g.routeBeyond()
 		target := netip.MustParsePrefix(host)
 		g.shell(g.H3, fmt.Sprintf("%s route add unreachable %v", ip, target.Masked()))
@@ -66,9 +67,7 @@ func TestUnreachableFromARouterEndsTheDial(t *testing.T) {
 
 func TestSmallerMTUBehindTheRelay(t *testing.T) {
 	const amount = 16 * mebibyte
-	all := append(families(tproxy.TPROXY), families(tproxy.Redirect)...)
-	each(t, all, func(t *testing.T, g *gateway) {
-		g.needICMP()
+	eachBackend(t, setup{}, func(t *testing.T, g *gateway) {
 		ip, router, host := g.routeBeyond()
 		// The fourth host lives in the namespace of a process. Its own interface has the
 		// usual MTU, so it announces the usual MSS; the router's is smaller.

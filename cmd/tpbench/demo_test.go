@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -33,7 +34,7 @@ func demo(t *testing.T, ordinary bool, args ...string) *exec.Cmd {
 		temp, exe = forEverybody(t)
 	}
 	cmd := exec.Command(exe, append([]string{"demo"}, args...)...)
-	mark := "TPBENCH_TEST=" + t.Name()
+	mark := fmt.Sprintf("TPBENCH_TEST=%d/%s", os.Getpid(), t.Name())
 	cmd.Env = append(os.Environ(), asProgram+"=1", mark, "TMPDIR="+temp)
 	cmd.Dir = "/"
 	if ordinary {

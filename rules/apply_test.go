@@ -173,3 +173,27 @@ func TestManagementConnectionIsKeptByVerify(t *testing.T) {
 		t.Errorf("no rule for the connection:\n%s", list)
 	}
 }
+
+func TestJumpOfAnotherVersionIsReplaced(t *testing.T) {
+	for _, b := range tools()[1:] {
+		t.Run(b.name, func(t *testing.T) {
+			b.use(t)
+			h := newLab(t).H2
+			cfg := allFamilies(tproxy.TPROXY)[0].config(t, tproxy.TPROXY, b)
+			apply(t, h, cfg)
+			shell(t, h, "iptables -w 5 -t mangle -D PREROUTING -j TPRELAY; iptables -w 5 -t mangle -A PREROUTING -p tcp -j TPRELAY")
+			if problems := verify(t, h, cfg); len(problems) != 2 {
+				t.Errorf("narrower jump: %v", problems)
+			}
+			apply(t, h, cfg)
+			if problems := verify(t, h, cfg); len(problems) > 0 {
+				t.Errorf("applied again: %v", problems)
+			}
+			shell(t, h, "iptables -w 5 -t mangle -A PREROUTING -p tcp -j TPRELAY")
+			remove(t, h, cfg)
+			if list := shell(t, h, "iptables-save"); strings.Contains(list, "TPRELAY") {
+				t.Errorf("after remove:\n%s", list)
+			}
+		})
+	}
+}

@@ -126,10 +126,11 @@ func TestOnDown(t *testing.T) {
 			}
 			apply(t, lab.H2, cfg)
 			for _, addr := range f.destinations(lab) {
-				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-				if open {
-					ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
+				patience := 10 * time.Second
+				if !open && mode == tproxy.TPROXY {
+					patience = 300 * time.Millisecond // nothing will come
 				}
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				c, err := lab.H1.Dial(ctx, "tcp", netip.AddrPortFrom(addr, serverPort).String())
 				cancel()
 				switch {

@@ -45,4 +45,11 @@
 // TIME_WAIT, skip the listener, and be answered for a dead connection. And what
 // is not a SYN is never handed to the listener: connections that began before
 // the relay, and those from the other direction, go on undisturbed.
+//
+// A relay that borrows the client's port as well as its address makes two
+// connections that connection tracking takes for one. Their sequence numbers are
+// unlike, so it calls most of their packets invalid. That matters only where a
+// firewall on the gateway drops those (`ct state invalid drop`): there, most
+// connections hang unless net.netfilter.nf_conntrack_tcp_be_liberal is 1 or the
+// relay borrows the address only (tproxy.SpoofIP).
 package rules

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,8 +24,11 @@ func beyond(t *testing.T, lab *netlab.Lab, v6 bool) netip.Addr {
 	if v6 {
 		ip, network, via, addr = "ip -6", "fd77:3::/64", lab.H3.Addr6, "fd77:3::4"
 	}
-	for _, name := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
-		if err := lab.H3.SetSysctl(name, "1"); err != nil {
+	for _, setting := range []struct{ name, value string }{
+		{"net.ipv4.ip_forward", "1"}, {"net.ipv6.conf.all.forwarding", "1"},
+		{"net.ipv4.icmp_ratelimit", "0"}, {"net.ipv6.icmp.ratelimit", "0"}, // every packet gets its error
+	} {
+		if err := lab.H3.SetSysctl(setting.name, setting.value); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -43,23 +47,26 @@ func TestICMPErrorsReachWhoSentThePacket(t *testing.T) {
 		cfg.Transparent = true
 		relay(t, lab, cfg, true)
 		apply(t, lab.H2, cfg)
+		var wg sync.WaitGroup // in parallel: over IPv6 each takes a second
 		for _, server := range f.destinations(lab) {
 			addr := beyond(t, lab, server.Is6())
-			answer := ask(t, lab, netip.AddrPortFrom(addr, serverPort))
-			if !strings.HasPrefix(answer, "relayed") || !(strings.HasSuffix(answer, unix.EHOSTUNREACH.Error()) || strings.HasSuffix(answer, unix.ENETUNREACH.Error())) {
-				t.Errorf("the relay dials %v: %q", addr, answer)
-			}
-			// Nobody diverts these.
-			for _, at := range []struct {
-				network string
-				port    uint16
-			}{{"tcp", sshPort}, {"udp", serverPort}} {
-				err := send(t, lab, at.network, netip.AddrPortFrom(addr, at.port))
-				if !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ENETUNREACH) {
-					t.Errorf("the client dials %v over %s: %v", addr, at.network, err)
+			wg.Go(func() {
+				answer := ask(t, lab, netip.AddrPortFrom(addr, serverPort))
+				if !strings.HasPrefix(answer, "relayed") || !(strings.HasSuffix(answer, unix.EHOSTUNREACH.Error()) || strings.HasSuffix(answer, unix.ENETUNREACH.Error())) {
+					t.Errorf("the relay dials %v: %q", addr, answer)
 				}
+			})
+			// Nobody diverts these.
+			for network, port := range map[string]uint16{"tcp": sshPort, "udp": serverPort} {
+				wg.Go(func() {
+					err := send(t, lab, network, netip.AddrPortFrom(addr, port))
+					if !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ENETUNREACH) {
+						t.Errorf("the client dials %v over %s: %v", addr, network, err)
+					}
+				})
 			}
 		}
+		wg.Wait()
 	})
 }
 
@@ -75,14 +82,14 @@ func send(t *testing.T, lab *netlab.Lab, network string, to netip.AddrPort) erro
 	defer c.Close()
 	raw, err := c.(syscall.Conn).SyscallConn()
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	// Without these, a UDP socket hears of closed ports only.
 	if err := raw.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_RECVERR, 1)
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_RECVERR, 1)
 	}); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := c.Write([]byte("anybody?")); err != nil {

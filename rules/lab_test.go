@@ -191,7 +191,7 @@ func shell(t *testing.T, h *netlab.Host, command string) string {
 // snapshot is all that rules could change on h, as text.
 func snapshot(t *testing.T, h *netlab.Host) string {
 	t.Helper()
-	text := shell(t, h, `nft list ruleset; (iptables-save; ip6tables-save) | sed '/^#/d; s/ \[[0-9]*:[0-9]*\]//'
+	text := shell(t, h, `nft -s list ruleset; (iptables-save; ip6tables-save) | sed '/^#/d; s/ \[[0-9]*:[0-9]*\]//'
 		ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | sed 's/ expires [0-9]*sec//'`)
 	var settings []string
 	err := h.Do(func() error {

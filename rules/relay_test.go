@@ -31,9 +31,11 @@ func server(t *testing.T, lab *netlab.Lab, port int) {
 	})
 }
 
-// serve calls handle for every connection until the test ends.
+// serve calls handle for every connection until the test ends, and then ends those
+// that are left: a test that failed may not have closed its own.
 func serve(t *testing.T, l net.Listener, handle func(net.Conn)) {
 	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -43,12 +45,14 @@ func serve(t *testing.T, l net.Listener, handle func(net.Conn)) {
 			}
 			wg.Go(func() {
 				defer c.Close()
+				defer context.AfterFunc(ctx, func() { c.Close() })()
 				handle(c)
 			})
 		}
 	})
 	t.Cleanup(func() {
 		l.Close()
+		cancel()
 		wg.Wait()
 	})
 }
@@ -67,8 +71,14 @@ func relay(t *testing.T, lab *netlab.Lab, cfg rules.Config, spoof bool) (listene
 		lc := net.ListenConfig{Control: transparent(cfg.Mode == tproxy.TPROXY)}
 		var l net.Listener
 		err := lab.H2.Do(func() (err error) {
-			l, err = lc.Listen(context.Background(), "tcp", at.String())
-			return err
+			// A listener that was closed just now may live on for a moment: in a process
+			// that another test forks and that has not yet executed its program.
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				l, err = lc.Listen(context.Background(), "tcp", at.String())
+				if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(end) {
+					return err
+				}
+			}
 		})
 		if err != nil {
 			t.Fatal(err)

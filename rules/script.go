@@ -34,6 +34,10 @@ func (c Config) Render() string {
 		comment(&b, "", w.why)
 		fmt.Fprintf(&b, "# %s\n", w.command())
 	}
+	if c.routed() {
+		comment(&b, "", whyTracking)
+		b.WriteString("# sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1\n")
+	}
 	b.WriteByte('\n')
 	comment(&b, "", "To take it all down: tprelay rules remove, or:")
 	for _, command := range c.teardown() {

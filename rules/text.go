@@ -83,6 +83,9 @@ const (
 	whyGuard      = "route_localnet, which the loopback listener needs, would open every service on 127.0.0.0/8 to the network: not from there."
 	whyRedirect   = "New connections go to the relay's listener; connection tracking remembers their destination. REDIRECT turns to the " +
 		"address of the interface they came in on, so the listener must be on all addresses. While nothing listens they are refused."
+	whyTracking = "Only where a firewall on this host drops packets that connection tracking calls invalid (ct state invalid drop), and " +
+		"the relay borrows the client's port too (--spoof full): both its connections then look like one, and most would hang. " +
+		"Neither --set-sysctls nor verify looks at this; --spoof ip does without it."
 	whyDNAT = "New connections go to the relay's listener; connection tracking remembers their destination. DNAT, because REDIRECT knows " +
 		"only the address of the incoming interface. While nothing listens they are refused."
 )

@@ -59,6 +59,12 @@ func (c *runCmd) Run(command *kong.Context) error {
 	}
 	defer relay.Close()
 
+	stopAdmin, err := c.Admin.serve(relay, log)
+	if err != nil {
+		return err
+	}
+	defer stopAdmin()
+
 	c.announce(log, relay.Addrs(), upstream)
 	err = serve(relay, signals, reopen, log)
 	summarize(log, relay.Stats(), recorders)

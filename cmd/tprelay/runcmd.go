@@ -24,9 +24,10 @@ type runCmd struct {
 	HalfCloseTimeout time.Duration `default:"60s" placeholder:"TIME" group:"limits" help:"The same when one side has finished sending; 0: never. Default: ${default}."`
 	DrainTimeout     time.Duration `default:"30s" placeholder:"TIME" group:"limits" help:"After SIGTERM or SIGINT, wait for connections to end by themselves, then reset the rest; 0: do not wait. Default: ${default}."`
 
-	AccessLog string `placeholder:"FILE" group:"logs" help:"Write one JSON line for each connection that ends; - is standard output. Reopened on SIGHUP. Default: none."`
-	LogLevel  string `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" group:"logs" help:"What to log to standard error: debug, info, warn or error. Default: ${default}."`
-	LogFormat string `default:"text" enum:"text,json" placeholder:"FORMAT" group:"logs" help:"How: text or json. Default: ${default}."`
+	AccessLog string    `placeholder:"FILE" group:"logs" help:"Write one JSON line for each connection that ends; - is standard output. Reopened on SIGHUP. Default: none."`
+	Admin     adminFlag `placeholder:"ADDR:PORT" group:"logs" help:"Show metrics (/metrics, for Prometheus), connections (/pairs) and a live page (/) over HTTP. There is no password: use 127.0.0.1:PORT, or an address that only operators reach. Default: none."`
+	LogLevel  string    `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" group:"logs" help:"What to log to standard error: debug, info, warn or error. Default: ${default}."`
+	LogFormat string    `default:"text" enum:"text,json" placeholder:"FORMAT" group:"logs" help:"How: text or json. Default: ${default}."`
 }
 
 // Help is the part of --help that is above the flags.

@@ -41,9 +41,12 @@ func (r *report) read() []string {
 func readControlled(r run) string {
 	sender, arrived := r.rates()
 	text := "With flow control, the sender behind the relay "
-	if r.agrees() {
+	switch {
+	case r.agrees():
 		text += fmt.Sprintf("believed in %s, and %s arrived", sender, arrived)
-	} else {
+	case r.SenderRate < r.ArrivedRate:
+		text += fmt.Sprintf("was held at %s while %s arrived: what it had sent before was still on its way", sender, arrived)
+	default:
 		text += fmt.Sprintf("believed in %s, but %s arrived, which is not as it should be", sender, arrived)
 	}
 	return text + fmt.Sprintf("; at most %s waited in the relay.", formatBytes(r.Process.PendingPeak))

@@ -79,6 +79,10 @@ func TestReadingFollowsTheFigures(t *testing.T) {
 			func(controlled, _ *run) { controlled.SenderRate = 8_900_000 },
 			"believed in 8.9 Mbit/s, but 5.7 Mbit/s arrived, which is not as it should be; at most 160 KiB waited in the relay.",
 		},
+		"what waited still arrives": {
+			func(controlled, _ *run) { controlled.SenderRate = 4_700_000 },
+			"was held at 4.7 Mbit/s while 5.7 Mbit/s arrived: what it had sent before was still on its way; at most 160 KiB waited in the relay.",
+		},
 		"no bottleneck": {
 			func(_, without *run) {
 				without.SenderRate, without.ArrivedRate, without.Process.PendingPeak = 5_700_000, 5_600_000, 3000

@@ -36,8 +36,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 		if d.pending > 0 && d.is(writable) && !l.flush(p, s) {
 			return false
 		}
-		high, low := l.marks(d)
-		d.resume(low)
+		d.pauseOrResume(l.marks(d))
 		if !d.mayRead() {
 			break
 		}
@@ -58,9 +57,6 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 			return false
 		}
 		taken += n
-		if int(d.pending) >= high {
-			d.set(paused)
-		}
 	}
 	if taken > 0 {
 		p.last = l.tick
@@ -90,13 +86,15 @@ func (l *loop) marks(d *direction) (high, low int) {
 	return l.high, l.low
 }
 
-// resume ends a pause when enough has left.
-func (d *direction) resume(low int) {
-	if d.is(paused) && int(d.pending) <= low {
+// pauseOrResume pauses at the high watermark, and ends pauses when enough has left.
+func (d *direction) pauseOrResume(high, low int) {
+	switch pending := int(d.pending); {
+	case pending == 0:
+		d.clear(paused | full | starved)
+	case pending >= high:
+		d.set(paused)
+	case pending <= low:
 		d.clear(paused)
-	}
-	if d.pending == 0 {
-		d.clear(full | paused | starved)
 	}
 }
 

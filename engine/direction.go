@@ -45,12 +45,12 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 			break
 		}
 		room := l.room(d)
-		switch {
-		case room < minRead && d.pending == 0 && d.is(writable):
+		if room < minRead && d.pending == 0 && d.is(writable) {
 			room = minRead // memory is gone, but few bytes that most likely go on at once need none
-		case room < minRead && d.pending == 0 || room <= 0:
+		}
+		if room < minRead && d.pending == 0 || room <= 0 {
 			l.starve(p, d)
-			continue // starved: it may not read
+			break
 		}
 		n, alive := l.read(p, s, room)
 		if !alive {

@@ -139,7 +139,7 @@ func (l *loop) adjust(p *pair, s side, rate int64) {
 			l.lift(p, s)
 		}
 		return
-	case !d.is(throttled) && hidden*1000/rate < hiddenMillis:
+	case !d.is(throttled) && hidden*1000 < rate*hiddenMillis:
 		return
 	}
 	lowat := max(rate*lowatMillis/1000, leastSegments*int64(l.tcp.Snd_mss))

@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestStarvedTurnEnds: memory is used up, the source has bytes, nothing is pending, and
+// the sink takes nothing. The turn must end, and the pair wait for memory.
+func TestStarvedTurnEnds(t *testing.T) {
+	e, err := New(Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	l := e.loops[0]
+	p := l.pairs.take()
+	p.state = stateOpen
+	d := &p.dir[upstream]
+	d.set(readable)
+	l.count.memory = e.options.MemoryLimit
+	if again := l.turn(p, upstream); again || !d.is(starved) || !d.is(readable) || len(l.hungry) != 1 {
+		t.Errorf("again %v, starved %v, readable %v, %d wait for memory", again, d.is(starved), d.is(readable), len(l.hungry))
+	}
+	l.count.memory = 0
+	l.feed()
+	if d.is(starved) || !p.queued {
+		t.Errorf("not tried again: starved %v, queued %v", d.is(starved), p.queued)
+	}
+	l.pairs.put(p)
+}
+
+// TestThrottleAtNoRate: a sink whose other end acknowledged less than can be counted has
+// a rate of 0, which must not be divided by.
+func TestThrottleAtNoRate(t *testing.T) {
+	e, err := New(Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	l := e.loops[0]
+	p := l.pairs.take()
+	for s := range side(2) {
+		addr := ln.Addr().(*net.TCPAddr)
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Fatal(err)
+		}
+		p.fd[s] = int32(fd)
+	}
+	p.dir[upstream].pending = 1000
+	if !l.tcpInfo(int(p.fd[outgoing])) {
+		t.Fatal("no TCP_INFO")
+	}
+	l.adjust(p, upstream, 0)
+	if d := &p.dir[upstream]; !d.is(throttled) || d.most == 0 {
+		t.Errorf("throttled %v, at most %d pending: bytes wait, and nothing leaves", d.is(throttled), d.most)
+	}
+	l.pairs.put(p)
+}

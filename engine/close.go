@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/intercept"
 )
 
 // How a pair ends. A FIN travels after the last byte, each direction for itself; when
-// both have, the pair is over. Everything else ends both flows at once, with an RST.
+// both have, the pair is over. An RST travels after the last byte of its direction too,
+// and ends the other one at once. Everything else ends both flows at once, with an RST.
 
 // passFIN hands the source's FIN on. Invariant: nothing is pending.
 func (l *loop) passFIN(p *pair, s side) {
@@ -34,35 +37,74 @@ func (l *loop) endIfDone(p *pair) bool {
 	return true
 }
 
-// sourceFailed ends a pair whose flow s has failed. What was taken from it is offered
-// to the other side once more. Always false: the pair has ended.
-func (l *loop) sourceFailed(p *pair, s side, err error) bool {
+// resetPatience is for how long a sink may make no progress before a reset that waits
+// behind its bytes is passed on without them.
+const resetPatience = 5 * time.Second
+
+// failed notes that flow s is broken: its other end sent an RST, or does not answer. What
+// was on its way to it is dropped. What came from it goes on, out of its receive buffer
+// too, and the RST travels behind it, as it would have between the two ends: a server
+// that answers and resets has been heard. It reports whether the pair lives on.
+func (l *loop) failed(p *pair, s side, err error) bool {
 	p.broken[s] = true
-	d := &p.dir[s]
-	if d.pending > 0 && !p.broken[s.other()] && !l.flush(p, s) {
+	if err == nil {
+		err = socketError(int(p.fd[s]))
+	}
+	if p.broken[s.other()] {
+		l.end(p, ReasonReset, err)
 		return false
 	}
-	l.end(p, ReasonReset, err)
+	if p.cause != 0 {
+		return true
+	}
+	p.cause = uint8(unix.ECONNRESET)
+	if errno, ok := err.(unix.Errno); ok {
+		p.cause = uint8(errno)
+	}
+	to := &p.dir[s.other()]
+	l.release(to)
+	to.set(eof | finSent)
+	to.clear(readable | writable | paused | full)
+	p.dir[s].set(readable | ending)
+	p.last = l.tick
+	l.rearm(p)
+	l.queue(p)
+	return true
+}
+
+// sinkFailed notes that the sink of direction s refused bytes. Always false: the
+// direction is over.
+func (l *loop) sinkFailed(p *pair, s side, err error) bool {
+	l.failed(p, s.other(), err)
 	return false
 }
 
-// sinkFailed ends a pair whose sink refused bytes. It may have sent some before it
-// failed: they are read and passed on first. Always false: the pair has ended.
-func (l *loop) sinkFailed(p *pair, s side, err error) bool {
-	sink := s.other()
-	p.broken[sink] = true
-	l.release(&p.dir[s])
-	p.dir[s].set(eof | finSent)
-	p.dir[s].clear(writable)
-	last := &p.dir[sink]
-	last.set(readable | ending)
-	last.clear(paused | full)
-	for p.state == stateOpen && l.turn(p, sink) {
+// passReset ends a pair whose flow s is broken, as soon as the other end has all that
+// came from it. An RST overtakes what is in the sink's send buffer, so that is waited
+// for, by looking each tick: no event tells.
+func (l *loop) passReset(p *pair, s side) {
+	d := &p.dir[s]
+	if !d.is(eof|closing) || d.pending > 0 {
+		return // events will come, or resetPatience ends
 	}
-	if p.state == stateOpen {
-		l.end(p, ReasonReset, err)
+	n := uint32(unsent(int(p.fd[s.other()])))
+	if n == 0 {
+		l.end(p, ReasonReset, unix.Errno(p.cause))
+		return
 	}
-	return false
+	if n != d.unacked {
+		d.unacked = n
+		p.last = l.tick
+	}
+	l.wheel.arm(&l.pairs, p, l.tick+1)
+}
+
+// brokenSide is the flow that has failed, if one has.
+func (p *pair) brokenSide() (s side, broken bool) {
+	if p.broken[outgoing] {
+		return outgoing, true
+	}
+	return incoming, p.broken[incoming]
 }
 
 // end is the end of a pair, whatever state it is in: descriptors, pipe, buffers,

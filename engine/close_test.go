@@ -89,23 +89,68 @@ func TestResetIsPassedOn(t *testing.T) {
 	})
 }
 
-// TestBytesBeforeResetAreDelivered: what came before the RST is offered to the other
-// side first (envoyproxy/envoy issue 45267).
-func TestBytesBeforeResetAreDelivered(t *testing.T) {
+// TestResetTravelsBehindUnsentBytes: what the relay's host had acknowledged before the RST
+// came, be it in a receive buffer, pending, or in a send buffer, reaches a receiver
+// that is slow to read (envoyproxy/envoy issue 45267).
+func TestResetTravelsBehindUnsentBytes(t *testing.T) {
 	onEveryPath(t, func(t *testing.T, o engine.Options) {
-		r := newRig(t, o)
-		client, server := r.pair()
-		data := noise(30_000)
-		exchange(t, client, server, []byte("go"))
-		<-sendAll(server, data, false)
-		// The RST goes out when the bytes have been acknowledged: an RST
-		// makes the sender's own kernel drop what was not.
-		r.until("taken", func(s engine.Stats) bool { return s.DownstreamSplice+s.DownstreamBuffer == uint64(len(data)) })
-		rst(server)
-		if got := expectReset(t, "client", client); sum(got) != sum(data) {
-			t.Errorf("%d of %d bytes came before the reset", len(got), len(data))
+		for _, who := range []string{"client", "server"} {
+			t.Run(who, func(t *testing.T) {
+				r := newRig(t, o)
+				from, to := r.pair()
+				if who == "server" {
+					from, to = to, from
+				}
+				exchange(t, from, to, []byte("go"))
+				to.SetReadBuffer(64 << 10)
+				data := noise(512 << 10)
+				if err := <-sendAll(from, data, false); err != nil {
+					t.Fatal(err)
+				}
+				// The sender's own kernel drops what was not acknowledged when the RST goes.
+				untilAcknowledged(t, from)
+				rst(from)
+				if got := expectReset(t, "receiver", to); sum(got) != sum(data) {
+					t.Errorf("%d of %d bytes came before the reset", len(got), len(data))
+				}
+				r.ended(engine.ReasonReset, 1)
+			})
 		}
 	})
+}
+
+// TestResetDoesNotWaitForEver: a receiver that has stopped gets its RST in the end.
+func TestResetDoesNotWaitForEver(t *testing.T) {
+	r := newRig(t, engine.Options{})
+	client, server := r.pair()
+	exchange(t, client, server, []byte("go"))
+	sent := sendAll(client, noise(64<<20), false)
+	r.until("full", func(s engine.Stats) bool { return s.Pauses > 0 })
+	rst(client)
+	<-sent
+	r.ended(engine.ReasonReset, 1)
+	expectReset(t, "server", server)
+}
+
+func untilAcknowledged(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		left := 0
+		raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes are not acknowledged", left)
+		}
+	}
 }
 
 // TestWriteToResetPeerDeliversItsLastWords: the server answers and closes without

@@ -268,6 +268,11 @@ func (l *loop) serve() {
 }
 
 func (l *loop) service(p *pair) {
+	for s := range side(2) {
+		if p.broken[s] && !l.failed(p, s, nil) {
+			return
+		}
+	}
 	again := l.turn(p, upstream)
 	if p.state != stateOpen {
 		return
@@ -280,14 +285,9 @@ func (l *loop) service(p *pair) {
 		l.queue(p)
 		return
 	}
-	if l.endIfDone(p) {
+	if s, broken := p.brokenSide(); broken {
+		l.passReset(p, s)
 		return
 	}
-	for s := range side(2) {
-		if p.broken[s] {
-			// All that the sink would take has been taken from it.
-			l.sourceFailed(p, s, socketError(int(p.fd[s])))
-			return
-		}
-	}
+	l.endIfDone(p)
 }

@@ -141,7 +141,10 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 		l.count.refused++
 		d.set(buffered)
 	case splice.Failed:
-		return 0, l.sourceFailed(p, s, err)
+		d.set(eof)
+		if !l.failed(p, s, err) {
+			return 0, false
+		}
 	}
 	if d.pending == 0 {
 		l.release(d)
@@ -167,7 +170,8 @@ func (l *loop) receive(p *pair, s side, b []byte) (n int, alive bool) {
 	case err == unix.EAGAIN:
 		l.sourceEmpty(p, s)
 	case err != nil:
-		return 0, l.sourceFailed(p, s, err)
+		d.set(eof) // of what there is; what follows is an RST, not a FIN
+		return 0, l.failed(p, s, err)
 	case n == 0:
 		d.set(eof)
 	default:

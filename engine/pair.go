@@ -66,6 +66,7 @@ type direction struct {
 	pauses     uint32
 	stalledAt  uint32 // tick
 	stalledFor uint32 // ticks
+	unacked    uint32 // bytes that a sink had not acknowledged when the source was last seen to be broken and read out
 	flags
 }
 
@@ -92,7 +93,8 @@ type pair struct {
 	listener    int16 // index; -1: adopted
 	state       state
 	step        tproxy.Step
-	broken      [2]bool // the flow has failed
+	broken      [2]bool // the flow has failed: see failed
+	cause       uint8   // why, as errno
 	queued      bool    // on the ready list
 	aside       bool    // the side table has an entry
 	shared      bool    // adopted: the descriptor may have duplicates

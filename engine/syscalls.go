@@ -57,6 +57,16 @@ func unread(fd int) int {
 	return n
 }
 
+// unsent is the number of bytes in fd's send buffer: not yet sent, or not yet
+// acknowledged. 0 if nobody can tell any more.
+func unsent(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // reset closes fd so that its other end gets an RST, whatever is still on its way.
 func reset(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})

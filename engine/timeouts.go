@@ -1,6 +1,10 @@
 package engine
 
-import "math"
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+)
 
 // rearm puts the pair on the wheel for the next thing that may time out, or takes
 // it off when there is none.
@@ -17,6 +21,9 @@ func (l *loop) rearm(p *pair) {
 func (l *loop) due(p *pair) (tick uint32, ok bool) {
 	o := &l.engine.options
 	wait := uint32(math.MaxUint32)
+	if _, broken := p.brokenSide(); broken {
+		return p.last + ticks(resetPatience), true
+	}
 	if o.IdleTimeout > 0 {
 		wait = ticks(o.IdleTimeout)
 	}
@@ -40,10 +47,16 @@ func (l *loop) expired(p *pair) {
 		l.end(p, ReasonConnectTimeout, nil)
 	case stateOpen:
 		due, ok := l.due(p)
+		_, broken := p.brokenSide()
 		switch {
 		case !ok:
 		case int32(due-l.tick) > 0:
 			l.wheel.arm(&l.pairs, p, due)
+			if broken {
+				l.queue(p)
+			}
+		case broken:
+			l.end(p, ReasonReset, unix.Errno(p.cause))
 		case l.halfCloseExpired(p):
 			l.end(p, ReasonHalfCloseTimeout, nil)
 		default:

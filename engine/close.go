@@ -140,13 +140,13 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 			reset(fd)
 		}
 	}
+	l.leaveSource(p)
+	l.unpark(p)
 	l.detachAll(p)
 	l.wheel.disarm(&l.pairs, p)
 	l.pairs.put(p)
 	l.engine.leave()
-	for i := range l.listeners {
-		l.listeners[i].waiting = false // there are descriptors again, and room for a pair
-	}
+	l.resumeListeners() // there are descriptors again, and room for a pair
 }
 
 // endAll ends every pair.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,8 +23,11 @@ type Engine struct {
 	options Options
 	dialer  tproxy.Dialer
 	addrs   []netip.AddrPort // where the listeners really are
-	loops   []*loop
-	start   time.Time
+	sources sources
+
+	descriptors int // those with this number or above are left to others; 0: none
+	loops       []*loop
+	start       time.Time
 
 	memory atomic.Int64 // charged by all loops
 	active atomic.Int64 // pairs, and connections being accepted
@@ -44,9 +47,12 @@ func New(options Options) (*Engine, error) {
 	}
 	e := &Engine{
 		options: o,
-		dialer:  tproxy.Dialer{Spoof: o.Spoof, Mark: o.Mark, UserTimeout: int(o.UserTimeout.Milliseconds())},
 		start:   time.Now(),
 	}
+	if e.descriptors, err = descriptors(o.DescriptorReserve); err != nil {
+		return nil, err
+	}
+	e.dialer = tproxy.Dialer{Spoof: o.Spoof, Mark: o.Mark, Descriptors: e.descriptors, ConnOptions: o.conn()}
 	for i := range o.Loops {
 		l, err := newLoop(e, i)
 		if err != nil {
@@ -60,55 +66,6 @@ func New(options Options) (*Engine, error) {
 		return nil, err
 	}
 	return e, nil
-}
-
-// listen opens one socket per address and loop, on a thread that ThreadInit has
-// prepared.
-func (e *Engine) listen() error {
-	if e.options.ThreadInit == nil {
-		return e.openListeners()
-	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
-		err := e.options.ThreadInit()
-		if err == nil {
-			err = e.openListeners()
-		}
-		done <- err
-	}()
-	return <-done
-}
-
-func (e *Engine) openListeners() error {
-	for i, ln := range e.options.Listeners {
-		o := tproxy.ListenOptions{
-			Transparent: ln.Mode == tproxy.TPROXY,
-			Backlog:     e.options.Backlog,
-			UserTimeout: e.dialer.UserTimeout,
-		}
-		addr := ln.Address
-		// With SO_REUSEPORT a second relay of the same user would silently
-		// take half of the connections. A socket without it tells.
-		fd, err := tproxy.Listen(addr, o)
-		if err != nil {
-			return err
-		}
-		if addr, err = tproxy.LocalAddr(fd); err != nil {
-			unix.Close(fd)
-			return fmt.Errorf("listen %v: getsockname: %w", ln.Address, err)
-		}
-		unix.Close(fd)
-		o.ReusePort = true
-		for _, l := range e.loops {
-			if fd, err = tproxy.Listen(addr, o); err != nil {
-				return err
-			}
-			l.listeners = append(l.listeners, listener{fd: fd, index: i})
-		}
-		e.addrs = append(e.addrs, addr)
-	}
-	return nil
 }
 
 // discard gives back what New has opened.
@@ -192,6 +149,21 @@ func (l *loop) drain() {
 
 func (l *loop) abort() { l.aborted = true }
 
+// descriptors is the number from which on descriptors are left to others, or 0: as
+// the kernel gives the lowest number that is free, one that high says that those
+// below are gone.
+func descriptors(reserve int) (int, error) {
+	if reserve < 0 {
+		return 0, nil
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("RLIMIT_NOFILE: %w", err)
+	}
+	most := int(min(limit.Cur, math.MaxInt32))
+	return most - min(reserve, most/4), nil
+}
+
 // admit counts a connection in, if there is room for one more pair.
 func (e *Engine) admit() bool {
 	if n := e.active.Add(1); e.options.MaxPairs > 0 && n > int64(e.options.MaxPairs) {
@@ -219,7 +191,7 @@ func (e *Engine) Adopt(fd int, prefix []byte, destination netip.AddrPort) error 
 	if !client.IsValid() {
 		return errors.New("adopt: not a TCP connection")
 	}
-	if err := prepareAdopted(fd); err != nil {
+	if err := e.prepareAdopted(fd); err != nil {
 		return fmt.Errorf("adopt: %w", err)
 	}
 	prefix = append([]byte(nil), prefix...)
@@ -233,20 +205,14 @@ func (e *Engine) Adopt(fd int, prefix []byte, destination netip.AddrPort) error 
 }
 
 // prepareAdopted gives an adopted connection what accepted ones inherit.
-func prepareAdopted(fd int) error {
+func (e *Engine) prepareAdopted(fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return fmt.Errorf("non-blocking: %w", err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		return fmt.Errorf("TCP_NODELAY: %w", err)
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != nil {
 		return fmt.Errorf("SO_OOBINLINE: %w", err)
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1); err != nil {
-		return fmt.Errorf("SO_KEEPALIVE: %w", err)
-	}
-	return nil
+	return e.dialer.ConnOptions.Apply(fd)
 }
 
 // Stats sums the loops' numbers, without stopping them: each loop's are as of its last

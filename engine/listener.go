@@ -1,10 +1,6 @@
 package engine
 
 import (
-	"net"
-	"net/netip"
-	"time"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/epoll"
@@ -24,7 +20,7 @@ type listener struct {
 	fd      int
 	index   int // in Options.Listeners
 	ready   bool
-	waiting bool // until the next tick: descriptors, memory or pairs ran out
+	waiting bool // until the next tick, or longer: descriptors, memory or pairs ran out
 }
 
 func listenerToken(i int) epoll.Token { return epoll.Token{Key: listenerKey + int32(i)} }
@@ -74,6 +70,9 @@ func (l *loop) acceptFrom(ln *listener, most int) {
 		if err == nil {
 			l.count.accepted++
 			l.open(fd, client, ln.index)
+			if ln.waiting {
+				return
+			}
 			continue
 		}
 		l.engine.leave()
@@ -99,11 +98,19 @@ func (l *loop) acceptFrom(ln *listener, most int) {
 	}
 }
 
-// hold lets a listener wait for the next tick. The kernel's backlog keeps who comes.
+// hold lets a listener wait until resumeListeners. The kernel's backlog keeps who comes.
 func (l *loop) hold(ln *listener) {
 	if !ln.waiting {
 		ln.waiting = true
 		l.count.acceptPauses++
+	}
+}
+
+// resumeListeners lets them go on, unless there are pairs that need a descriptor first:
+// each that was accepted meanwhile would take another one.
+func (l *loop) resumeListeners() {
+	for i := range l.listeners {
+		l.listeners[i].waiting = l.parked > 0
 	}
 }
 
@@ -118,47 +125,4 @@ func (l *loop) closeListeners() {
 		unix.Close(ln.fd)
 	}
 	l.listeners = nil
-}
-
-// self knows the addresses under which the engine itself can be reached.
-type self struct {
-	locals map[netip.Addr]bool
-	asked  time.Time
-}
-
-// isSelf: a connection to addr would come back to one of our listeners. The host's
-// addresses matter only for wildcard listeners, and are asked for at most once a
-// second, and only when the port fits.
-func (l *loop) isSelf(addr netip.AddrPort) bool {
-	for _, own := range l.engine.addrs {
-		if own.Port() != addr.Port() {
-			continue
-		}
-		if own.Addr() == addr.Addr() || own.Addr().IsUnspecified() && (addr.Addr().IsUnspecified() || l.isLocal(addr.Addr())) {
-			return true
-		}
-	}
-	return false
-}
-
-func (l *loop) isLocal(addr netip.Addr) bool {
-	if addr.IsLoopback() {
-		return true
-	}
-	if l.now.Sub(l.self.asked) >= time.Second {
-		l.self.asked = l.now
-		l.self.locals = map[netip.Addr]bool{}
-		addrs, err := net.InterfaceAddrs()
-		if err != nil {
-			l.engine.options.Logger.Warn("cannot list this host's addresses; connections to itself may not be recognised", "err", err)
-		}
-		for _, a := range addrs {
-			if ipnet, ok := a.(*net.IPNet); ok {
-				if ip, ok := netip.AddrFromSlice(ipnet.IP); ok {
-					l.self.locals[ip.Unmap()] = true
-				}
-			}
-		}
-	}
-	return l.self.locals[addr]
 }

@@ -44,6 +44,7 @@ type loop struct {
 	watches        []watch     // directions that stalled of late
 	tcp            unix.TCPInfo
 	opened         uint64 // pairs so far, for their ids
+	parked         int    // pairs that wait for a descriptor
 	self           self
 
 	start  time.Time
@@ -78,7 +79,7 @@ func newLoop(e *Engine, index int) (*loop, error) {
 		engine:  e,
 		index:   index,
 		poller:  p,
-		pipes:   splice.NewPool(o.PipeSize, pipes, keepPipes),
+		pipes:   splice.NewPool(splice.Limits{Size: o.PipeSize, Pipes: pipes, Keep: keepPipes, Descriptors: e.descriptors}),
 		scratch: make([]byte, intercept.MaxHold+scratchSize),
 		high:    o.HighWatermark,
 		low:     o.LowWatermark,
@@ -146,9 +147,7 @@ func (l *loop) onTick() {
 	l.wheel.expire(&l.pairs, l.tick, l.expired)
 	l.feed()
 	l.throttle()
-	for i := range l.listeners {
-		l.listeners[i].waiting = false
-	}
+	l.resumeListeners()
 	if l.draining && !l.now.Before(l.deadline) {
 		l.endAll(ReasonDrained)
 	}

@@ -23,7 +23,10 @@ func (l *loop) open(fd int, client netip.AddrPort, index int) {
 	ln := &l.engine.options.Listeners[index]
 	p := l.begin(fd, client)
 	p.listener = int16(index)
-
+	if !l.admitSource(p) {
+		l.end(p, ReasonSourceLimit, nil)
+		return
+	}
 	destination := ln.Upstream
 	if ln.Mode != tproxy.Forward {
 		var err error
@@ -59,8 +62,8 @@ func (p *pair) setDestination(a netip.AddrPort) {
 
 // route asks the interceptor, guards against loops, and dials.
 func (l *loop) route(p *pair, destination netip.AddrPort) {
-	if l.isSelf(destination) {
-		l.end(p, ReasonLoop, nil)
+	if reason, ok := l.forbidden(destination, l.engine.mode(p) != tproxy.Forward); ok {
+		l.end(p, reason, nil)
 		return
 	}
 	if ic := l.engine.options.Interceptor; ic != nil {
@@ -74,8 +77,8 @@ func (l *loop) route(p *pair, destination netip.AddrPort) {
 		}
 		if decision.Destination.IsValid() {
 			destination = decision.Destination
-			if l.isSelf(destination) {
-				l.end(p, ReasonLoop, nil)
+			if reason, ok := l.forbidden(destination, false); ok {
+				l.end(p, reason, nil)
 				return
 			}
 		}
@@ -96,19 +99,14 @@ func (l *loop) dial(p *pair) {
 	o := &l.engine.options
 	fd, step, err := l.engine.dialer.Dial(p.clientAddr(), l.target(p), p.step)
 	if err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM {
-		// The client was accepted with the last descriptor. It waits; those
-		// behind it stay in the backlog.
-		p.state = stateWaiting
-		for i := range l.listeners {
-			l.hold(&l.listeners[i])
-		}
-		l.wheel.arm(&l.pairs, p, l.tick+1)
+		l.park(p)
 		return
 	}
 	if err != nil {
 		l.dialFailed(p, err)
 		return
 	}
+	l.unpark(p)
 	p.fd[outgoing], p.step, p.state = int32(fd), step, stateConnecting
 	if err := l.poller.Add(fd, p.token(outgoing)); err != nil {
 		l.dialFailed(p, err)
@@ -116,6 +114,26 @@ func (l *loop) dial(p *pair) {
 	}
 	if o.ConnectTimeout > 0 {
 		l.wheel.arm(&l.pairs, p, l.tick+ticks(o.ConnectTimeout))
+	}
+}
+
+// park lets a pair wait that was accepted with the last descriptor: it is tried again
+// each tick. Those behind it stay in the backlog.
+func (l *loop) park(p *pair) {
+	if p.state != stateWaiting {
+		p.state = stateWaiting
+		l.parked++
+	}
+	for i := range l.listeners {
+		l.hold(&l.listeners[i])
+	}
+	l.wheel.arm(&l.pairs, p, l.tick+1)
+}
+
+// unpark is called when a pair gets its descriptor, or ends.
+func (l *loop) unpark(p *pair) {
+	if p.state == stateWaiting {
+		l.parked--
 	}
 }
 

@@ -22,6 +22,7 @@ const (
 	DefaultBacklog          = 4096
 	DefaultPipeSize         = 64 << 10
 	DefaultPipes            = 1024
+	DefaultReserve          = 64
 )
 
 // Listener is an address on which connections are taken.
@@ -34,6 +35,10 @@ type Listener struct {
 	// Upstream is the destination of every connection in Forward mode, and
 	// must be left out in the others.
 	Upstream netip.AddrPort
+	// Sockets are sockets that listen already, to use instead of opening some:
+	// those of systemd's socket activation. All are bound to Address, which may
+	// then be left out. The engine owns them once New has succeeded.
+	Sockets []int
 }
 
 // Options configures an Engine. The zero value with one listener works.
@@ -79,6 +84,23 @@ type Options struct {
 	// MaxPairs bounds the number of pairs; at the limit the listeners wait, and
 	// the kernel's backlog holds who comes. Default: 0, no limit.
 	MaxPairs int
+	// MaxPairsPerSource bounds the number of pairs of one client address (IPv6: of
+	// one /64 network, all of whose addresses are commonly one host's). Who comes
+	// beyond it is reset: waiting clients would keep others out. Default: 0, no
+	// limit.
+	MaxPairsPerSource int
+	// Deny lists destinations that may not be reached, not even when an interceptor
+	// chooses them.
+	Deny []netip.Prefix
+	// AllowLocal lets connections that were diverted (TPROXY, Redirect) go to
+	// loopback and to this host's own addresses. By default they are denied, so
+	// that nobody reaches through the relay what listens for this host alone.
+	AllowLocal bool
+	// DescriptorReserve is how many of the descriptors that the process may open
+	// (RLIMIT_NOFILE when New is called) are left to the rest of it: to an admin
+	// end, which must answer when the relay is full. At most a quarter of
+	// them. Default: 64. Negative: none.
+	DescriptorReserve int
 	// Backlog of each listening socket. Default: 4,096 (the kernel caps it at
 	// net.core.somaxconn).
 	Backlog int
@@ -99,6 +121,13 @@ type Options struct {
 	// UserTimeout is TCP_USER_TIMEOUT of both connections: how long sent data
 	// may stay unacknowledged. Default: 0, the kernel's own rule.
 	UserTimeout time.Duration
+	// KeepAlive is how long a connection must be silent before the kernel probes
+	// whether its other end is still there, KeepAliveInterval the time between
+	// probes, KeepAliveCount how many without an answer end it. Default: 0, the
+	// kernel's own settings. KeepAlive may be negative: no probes.
+	KeepAlive         time.Duration
+	KeepAliveInterval time.Duration
+	KeepAliveCount    int
 
 	// Interceptor is asked about every pair. Default: none.
 	Interceptor intercept.Interceptor
@@ -142,6 +171,7 @@ func (o Options) withDefaults() (Options, error) {
 	set(&o.PipeSize, DefaultPipeSize)
 	set(&o.Pipes, DefaultPipes)
 	set(&o.Backlog, DefaultBacklog)
+	set(&o.DescriptorReserve, DefaultReserve)
 	if o.MemoryLimit == 0 {
 		o.MemoryLimit = DefaultMemoryLimit
 	}
@@ -169,8 +199,16 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("max pairs: %d is negative", o.MaxPairs)
 	case o.IdleTimeout < 0:
 		return o, fmt.Errorf("idle timeout: %v is negative", o.IdleTimeout)
-	case o.UserTimeout < 0:
-		return o, fmt.Errorf("user timeout: %v is negative", o.UserTimeout)
+	case o.MaxPairsPerSource < 0:
+		return o, fmt.Errorf("max pairs per source: %d is negative", o.MaxPairsPerSource)
+	}
+	if err := o.conn().Check(); err != nil {
+		return o, err
+	}
+	for _, prefix := range o.Deny {
+		if !prefix.IsValid() {
+			return o, errors.New("deny: not a network")
+		}
 	}
 	if len(o.Listeners) > maxListeners {
 		return o, fmt.Errorf("%d listeners: more than %d", len(o.Listeners), maxListeners)
@@ -183,9 +221,16 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
+// conn are the socket options of both connections.
+func (o *Options) conn() tproxy.ConnOptions {
+	return tproxy.ConnOptions{
+		UserTimeout: o.UserTimeout, KeepAlive: o.KeepAlive, KeepAliveInterval: o.KeepAliveInterval, KeepAliveCount: o.KeepAliveCount,
+	}
+}
+
 func (l Listener) check() error {
 	switch {
-	case !l.Address.IsValid():
+	case !l.Address.IsValid() && len(l.Sockets) == 0:
 		return errors.New("no address")
 	case l.Mode > tproxy.Forward:
 		return fmt.Errorf("unknown %v", l.Mode)

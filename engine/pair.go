@@ -99,6 +99,7 @@ type pair struct {
 	aside       bool    // the side table has an entry
 	shared      bool    // adopted: the descriptor may have duplicates
 	opened      bool    // its outgoing flow was established once
+	counted     bool    // in sources
 	last        uint32  // tick of the last activity
 	due         uint32  // tick at which the wheel looks; valid while in the wheel
 	next, prev  int32   // wheel list, by slot + 1; prev < 0: head of bucket -prev-1; 0: not in the wheel

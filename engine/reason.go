@@ -16,12 +16,15 @@ const (
 	ReasonLoop                           // its destination was the relay itself
 	ReasonNoDestination                  // the original destination could not be learned
 	ReasonDrained                        // the engine was shut down first
+	ReasonDenied                         // its destination may not be reached
+	ReasonSourceLimit                    // its client had MaxPairsPerSource already
 	reasons                              // how many there are
 )
 
 var reasonNames = [reasons]string{
 	"none", "eof", "reset", "dial-error", "connect-timeout", "idle-timeout", "half-close-timeout",
 	"rejected", "intercepted", "loop", "no-destination", "drained",
+	"denied", "source-limit",
 }
 
 // String gives the name used in logs and statistics, e.g. half-close-timeout.

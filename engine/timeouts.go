@@ -38,10 +38,6 @@ func (l *loop) due(p *pair) (tick uint32, ok bool) {
 func (l *loop) expired(p *pair) {
 	switch p.state {
 	case stateWaiting:
-		if t := l.engine.options.ConnectTimeout; t > 0 && int32(l.tick-p.last-ticks(t)) >= 0 {
-			l.end(p, ReasonConnectTimeout, nil)
-			return
-		}
 		l.dial(p)
 	case stateConnecting:
 		l.end(p, ReasonConnectTimeout, nil)

@@ -18,7 +18,7 @@ type lane struct {
 }
 
 func newLane(t testing.TB, size int) *lane {
-	l := &lane{pool: splice.NewPool(pipeSize, 1, 1), message: pattern(size)}
+	l := &lane{pool: splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 1, Keep: 1}), message: pattern(size)}
 	t.Cleanup(l.pool.Close)
 	l.source, l.client = connection(t)
 	l.sink, l.server = connection(t)
@@ -71,7 +71,7 @@ func TestMovingDoesNotAllocate(t *testing.T) {
 
 func TestGetAndPutDoNotAllocate(t *testing.T) {
 	for keep, what := range []string{"with pipes that are closed", "with pipes that are kept"} {
-		pool := splice.NewPool(pipeSize, 1, keep)
+		pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 1, Keep: keep})
 		pool.Put(get(t, pool))
 		if n := testing.AllocsPerRun(100, func() { pool.Put(get(t, pool)) }); n != 0 {
 			t.Errorf("%s: %v allocations", what, n)
@@ -95,7 +95,7 @@ func BenchmarkMove(b *testing.B) {
 }
 
 func BenchmarkGetPut(b *testing.B) {
-	pool := splice.NewPool(pipeSize, 1, 1)
+	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 1, Keep: 1})
 	defer pool.Close()
 	b.ReportAllocs()
 	for b.Loop() {

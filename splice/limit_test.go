@@ -56,7 +56,7 @@ func runLimitTask() (status int) {
 	}()
 	normal := 16 * os.Getpagesize()
 	count := softLimit(&t)/16 + 200
-	pool := splice.NewPool(normal, count, 0)
+	pool := splice.NewPool(splice.Limits{Size: normal, Pipes: count, Keep: 0})
 	check(&t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(2*count + 100), Max: uint64(2*count + 100)}))
 	var full, small int
 	var last splice.ID
@@ -95,7 +95,7 @@ func runLimitTask() (status int) {
 	fmt.Printf("%d pipes of %d bytes, %d smaller ones; the last, of %d bytes, moved %d\n", full, normal, small, p.Size(), len(data))
 
 	// A pool of big pipes gets what there is, too.
-	big := splice.NewPool(1<<20, 1, 1)
+	big := splice.NewPool(splice.Limits{Size: 1 << 20, Pipes: 1, Keep: 1})
 	if id, ok := big.Get(); ok && big.Pipe(id).Size() >= normal {
 		t.Fatalf("grew a pipe to %d bytes beyond the limit", big.Pipe(id).Size())
 	}

@@ -1,7 +1,7 @@
 // Package splice moves bytes from socket to socket through a pipe, inside the
 // kernel: splice(2).
 //
-//	pool := splice.NewPool(64<<10, 512, 64)
+//	pool := splice.NewPool(splice.Limits{Size: 64<<10, Pipes: 512, Keep: 64})
 //	defer pool.Close()
 //	if id, ok := pool.Get(); ok {
 //		p := pool.Pipe(id)

@@ -7,24 +7,31 @@ import (
 // ID names a pipe of a pool.
 type ID int32
 
+// Limits of a Pool.
+type Limits struct {
+	// Size of each pipe in bytes; the kernel rounds it up to a power of two pages,
+	// or gives less.
+	Size int
+	// Pipes is how many there are at most, Keep how many of them stay open while
+	// nobody uses them.
+	Pipes, Keep int
+	// Descriptors: a pipe whose descriptors have this number or above is not used,
+	// so that the highest are left to others. Default: 0, no limit.
+	Descriptors int
+}
+
 // Pool lends pipes. It keeps a bounded number of them, and makes no more than
 // its limit; when none is to be had, the caller goes through a buffer.
 type Pool struct {
-	size   int // bytes asked for each
-	limit  int
-	keep   int
+	limits Limits
 	pipes  []Pipe
 	idle   []ID // empty pipes
 	free   []ID // slots of pipes without a pipe behind them
 	misses uint64
 }
 
-// NewPool makes a pool of at most limit pipes of size bytes each (rounded up by
-// the kernel to a power of two pages), of which at most keep stay open while
-// nobody uses them. It opens none yet.
-func NewPool(size, limit, keep int) *Pool {
-	return &Pool{size: size, limit: limit, keep: keep}
-}
+// NewPool makes a pool. It opens no pipe yet.
+func NewPool(limits Limits) *Pool { return &Pool{limits: limits} }
 
 // Get lends an empty pipe; ok is false when the limit is reached or the kernel
 // gives none (descriptors, memory).
@@ -34,11 +41,11 @@ func (p *Pool) Get() (id ID, ok bool) {
 		p.idle = p.idle[:n-1]
 		return id, true
 	}
-	if p.Open() >= p.limit {
+	if p.Open() >= p.limits.Pipes {
 		p.misses++
 		return 0, false
 	}
-	pipe, ok := open(p.size)
+	pipe, ok := p.limits.open()
 	if !ok {
 		p.misses++
 		return 0, false
@@ -60,7 +67,7 @@ func (p *Pool) Pipe(id ID) *Pipe { return &p.pipes[id] }
 // Put takes a pipe back. One that still holds bytes is closed: they belong to a
 // connection that has ended, and must not reach the next.
 func (p *Pool) Put(id ID) {
-	if p.pipes[id].pending == 0 && len(p.idle) < p.keep {
+	if p.pipes[id].pending == 0 && len(p.idle) < p.limits.Keep {
 		p.idle = append(p.idle, id)
 		return
 	}
@@ -94,14 +101,18 @@ const defaultSize = 64 << 10
 // /proc/sys/fs/pipe-user-pages-soft pages (16,384 by default, 1,024 pipes), new
 // pipes have one or two pages, and growing them fails. A small pipe still
 // moves bytes.
-func open(size int) (Pipe, bool) {
+func (l Limits) open() (Pipe, bool) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return Pipe{}, false
 	}
 	pipe := Pipe{read: fds[0], write: fds[1]}
-	if size != defaultSize {
-		if n, err := unix.FcntlInt(uintptr(pipe.write), unix.F_SETPIPE_SZ, size); err == nil {
+	if l.Descriptors > 0 && max(fds[0], fds[1]) >= l.Descriptors {
+		pipe.close()
+		return Pipe{}, false
+	}
+	if l.Size != defaultSize {
+		if n, err := unix.FcntlInt(uintptr(pipe.write), unix.F_SETPIPE_SZ, l.Size); err == nil {
 			pipe.size = n
 			return pipe, true
 		}

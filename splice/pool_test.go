@@ -30,7 +30,7 @@ func expect(t *testing.T, pool *splice.Pool, open, idle int, misses uint64) {
 
 func TestPoolOpensNothingUnasked(t *testing.T) {
 	before := descriptors()
-	pool := splice.NewPool(pipeSize, 100, 100)
+	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 100, Keep: 100})
 	defer pool.Close()
 	expect(t, pool, 0, 0, 0)
 	if now := descriptors(); !slices.Equal(now, before) {
@@ -39,7 +39,7 @@ func TestPoolOpensNothingUnasked(t *testing.T) {
 }
 
 func TestGetLendsWhatWasPut(t *testing.T) {
-	pool := splice.NewPool(pipeSize, 4, 4)
+	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 4, Keep: 4})
 	defer pool.Close()
 	first := get(t, pool)
 	before := descriptors()
@@ -57,7 +57,7 @@ func TestGetLendsWhatWasPut(t *testing.T) {
 
 // Bytes of a connection that has ended must never reach the next one.
 func TestPipeWithBytesIsNeverPooled(t *testing.T) {
-	pool := splice.NewPool(pipeSize, 4, 4)
+	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 4, Keep: 4})
 	defer pool.Close()
 	id := get(t, pool)
 	load(t, pool.Pipe(id), []byte("secret"))
@@ -76,7 +76,7 @@ func TestPipeWithBytesIsNeverPooled(t *testing.T) {
 }
 
 func TestPoolKeepsOnlySoMany(t *testing.T) {
-	pool := splice.NewPool(pipeSize, 8, 3)
+	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 8, Keep: 3})
 	defer pool.Close()
 	before := len(descriptors())
 	var lent []splice.ID
@@ -97,7 +97,7 @@ func TestPoolKeepsOnlySoMany(t *testing.T) {
 }
 
 func TestGetBeyondTheLimitIsAMiss(t *testing.T) {
-	pool := splice.NewPool(pipeSize, 2, 2)
+	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 2, Keep: 2})
 	defer pool.Close()
 	first, second := get(t, pool), get(t, pool)
 	for range 3 {
@@ -113,7 +113,7 @@ func TestGetBeyondTheLimitIsAMiss(t *testing.T) {
 }
 
 func TestLimitOfNoneLendsNone(t *testing.T) {
-	pool := splice.NewPool(pipeSize, 0, 10)
+	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 0, Keep: 10})
 	defer pool.Close()
 	if _, ok := pool.Get(); ok {
 		t.Error("lent a pipe")
@@ -122,7 +122,7 @@ func TestLimitOfNoneLendsNone(t *testing.T) {
 }
 
 func TestClosedPipesLeaveTheirSlots(t *testing.T) {
-	pool := splice.NewPool(pipeSize, 3, 0)
+	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 3, Keep: 0})
 	defer pool.Close()
 	for range 100 {
 		lent := []splice.ID{get(t, pool), get(t, pool), get(t, pool)}
@@ -138,7 +138,7 @@ func TestClosedPipesLeaveTheirSlots(t *testing.T) {
 
 func TestCloseLeavesNoDescriptors(t *testing.T) {
 	before := descriptors()
-	pool := splice.NewPool(pipeSize, 10, 10)
+	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 10, Keep: 10})
 	var lent []splice.ID
 	for range 10 {
 		lent = append(lent, get(t, pool))
@@ -169,7 +169,7 @@ func TestSizeIsWhatTheKernelGave(t *testing.T) {
 }
 
 func TestGetWithoutDescriptorsIsAMiss(t *testing.T) {
-	pool := splice.NewPool(pipeSize, 10, 10)
+	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 10, Keep: 10})
 	defer pool.Close()
 	free, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
 	check(t, err)

@@ -178,7 +178,7 @@ func (s *socket) arrived(n int) {
 // borrow makes a pool for one test and takes a pipe from it.
 func borrow(t testing.TB, size int) *splice.Pipe {
 	t.Helper()
-	pool := splice.NewPool(size, 1, 0)
+	pool := splice.NewPool(splice.Limits{Size: size, Pipes: 1, Keep: 0})
 	id, ok := pool.Get()
 	if !ok {
 		t.Fatal("no pipe to be had")

@@ -1,6 +1,7 @@
 package tproxy
 
 import (
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -12,9 +13,11 @@ type Dialer struct {
 	Spoof Spoof
 	// Mark is set as SO_MARK. Default: 0, none.
 	Mark uint32
-	// UserTimeout is TCP_USER_TIMEOUT in milliseconds. Default: 0, the kernel's
-	// own rule.
-	UserTimeout int
+	// Descriptors: one with this number or above is not used, and counts as EMFILE, so
+	// that the highest are left to others. Default: 0, no limit.
+	Descriptors int
+	// ConnOptions of the connections.
+	ConnOptions
 }
 
 // Dial starts to connect to destination, beginning at the given step of the
@@ -45,6 +48,10 @@ func (d *Dialer) dial(client, destination netip.AddrPort, step Step) (int, error
 	if err != nil {
 		return -1, err
 	}
+	if d.Descriptors > 0 && fd >= d.Descriptors {
+		unix.Close(fd)
+		return -1, unix.EMFILE
+	}
 	err = d.prepare(fd)
 	if err == nil && step != StepNone {
 		err = bindAs(fd, family, client, step)
@@ -60,16 +67,8 @@ func (d *Dialer) dial(client, destination netip.AddrPort, step Step) (int, error
 }
 
 func (d *Dialer) prepare(fd int) error {
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		return err
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1); err != nil {
-		return err
-	}
-	if d.UserTimeout > 0 {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, d.UserTimeout); err != nil {
-			return err
-		}
+	if err := d.ConnOptions.Apply(fd); err != nil {
+		return errors.Unwrap(err)
 	}
 	if d.Mark != 0 {
 		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(d.Mark))

@@ -154,22 +154,10 @@ func TestNobodySpeaksForAnAddressOfTheOtherFamily(t *testing.T) {
 func TestDialedConnectionHasItsOptions(t *testing.T) {
 	namespace(t)
 	listen(t, serverV4+":80", tproxy.ListenOptions{})
-	d := tproxy.Dialer{Mark: 0x7001, UserTimeout: 12345}
+	d := tproxy.Dialer{Mark: 0x7001, ConnOptions: connOptions}
 	for _, step := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP, tproxy.StepNone} {
 		fd, _ := dial(t, d, at(clientV4, 4321), at(serverV4, 80), step)
-		for _, o := range []struct {
-			what                string
-			level, option, want int
-		}{
-			{"SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, 0x7001},
-			{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 12345},
-			{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-			{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		} {
-			if got := getsockopt(t, fd, o.level, o.option); got != o.want {
-				t.Errorf("step %v: %s is %d, want %d", step, o.what, got, o.want)
-			}
-		}
+		expectOptions(t, fd, append(wantOptions, wantOption{"SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, 0x7001}))
 	}
 }
 

@@ -32,15 +32,13 @@ type ListenOptions struct {
 	// Backlog of connections not yet accepted; the kernel caps it at
 	// net.core.somaxconn. Default: that cap.
 	Backlog int
-	// UserTimeout is TCP_USER_TIMEOUT of accepted connections, in milliseconds.
-	// Default: 0, the kernel's own rule.
-	UserTimeout int
+	// ConnOptions of accepted connections.
+	ConnOptions
 }
 
 // Listen opens a listening TCP socket. The IPv6 wildcard takes IPv4 connections
-// too. Accepted connections inherit TCP_NODELAY, keep-alive, the user timeout
-// and SO_OOBINLINE (urgent data stays in the stream: a relay has no other place
-// for it).
+// too. Accepted connections inherit ConnOptions and SO_OOBINLINE (urgent data
+// stays in the stream: a relay has no other place for it).
 func Listen(addr netip.AddrPort, o ListenOptions) (fd int, err error) {
 	family := familyOf(addr.Addr())
 	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
@@ -54,23 +52,34 @@ func Listen(addr netip.AddrPort, o ListenOptions) (fd int, err error) {
 	return fd, nil
 }
 
-type option struct {
-	level, name, value int
-	what               string
+// UseListener makes a socket that listens already, opened by somebody else (systemd, or
+// the relay before an upgrade), fit for use, and gives its address. ReusePort and
+// Backlog stay as they were chosen then.
+func UseListener(fd int, o ListenOptions) (netip.AddrPort, error) {
+	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || n == 0 {
+		return netip.AddrPort{}, fmt.Errorf("descriptor %d is not a listening socket", fd)
+	}
+	addr, err := LocalAddr(fd)
+	if err != nil || !addr.IsValid() {
+		return netip.AddrPort{}, fmt.Errorf("descriptor %d is not a TCP socket", fd)
+	}
+	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err == nil {
+		err = o.apply(fd, family)
+	}
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("listen %v: %w", addr, err)
+	}
+	return addr, nil
 }
 
 func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
-	options := []option{
-		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"},
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1, "SO_KEEPALIVE"},
-		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1, "SO_OOBINLINE"},
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, "TCP_NODELAY"},
-	}
+	options := []option{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"}}
 	if o.ReusePort {
 		options = append(options, option{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT"})
-	}
-	if o.UserTimeout > 0 {
-		options = append(options, option{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, o.UserTimeout, "TCP_USER_TIMEOUT"})
 	}
 	if family == unix.AF_INET6 {
 		only := 1
@@ -79,19 +88,13 @@ func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
 		}
 		options = append(options, option{unix.SOL_IPV6, unix.IPV6_V6ONLY, only, "IPV6_V6ONLY"})
 	}
-	if o.Transparent {
-		options = append(options, option{unix.SOL_IP, unix.IP_TRANSPARENT, 1, "IP_TRANSPARENT"})
-		if family == unix.AF_INET6 {
-			options = append(options, option{unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1, "IPV6_TRANSPARENT"})
+	for _, so := range options {
+		if err := setOption(fd, so); err != nil {
+			return err
 		}
 	}
-	for _, so := range options {
-		if err := unix.SetsockoptInt(fd, so.level, so.name, so.value); err != nil {
-			if errors.Is(err, unix.EPERM) {
-				return fmt.Errorf("%s: %w; run as root or grant CAP_NET_ADMIN", so.what, err)
-			}
-			return fmt.Errorf("%s: %w", so.what, err)
-		}
+	if err := o.apply(fd, family); err != nil {
+		return err
 	}
 	if err := bind(fd, family, addr); err != nil {
 		return fmt.Errorf("bind: %w%s", err, bindAdvice(err))
@@ -104,6 +107,26 @@ func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
 		return fmt.Errorf("listen: %w%s", err, bindAdvice(err))
 	}
 	return nil
+}
+
+// apply sets what does not depend on when the socket was bound.
+func (o ListenOptions) apply(fd, family int) error {
+	options := []option{{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1, "SO_OOBINLINE"}}
+	if o.Transparent {
+		// It may be set already, by somebody who had the privilege.
+		if n, err := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT); err != nil || n == 0 {
+			options = append(options, option{unix.SOL_IP, unix.IP_TRANSPARENT, 1, "IP_TRANSPARENT"})
+			if family == unix.AF_INET6 {
+				options = append(options, option{unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1, "IPV6_TRANSPARENT"})
+			}
+		}
+	}
+	for _, so := range options {
+		if err := setOption(fd, so); err != nil {
+			return err
+		}
+	}
+	return o.ConnOptions.Apply(fd)
 }
 
 func bindAdvice(err error) string {

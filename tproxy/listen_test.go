@@ -16,22 +16,10 @@ import (
 )
 
 func TestAcceptedConnectionInheritsItsOptions(t *testing.T) {
-	listener, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{UserTimeout: 12345})
+	listener, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{ConnOptions: connOptions})
 	connect(t, at("127.0.0.1", port))
 	conn, _ := accept(t, listener)
-	for _, o := range []struct {
-		what                string
-		level, option, want int
-	}{
-		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{"SO_OOBINLINE", unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
-		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 12345},
-	} {
-		if got := getsockopt(t, conn, o.level, o.option); got != o.want {
-			t.Errorf("%s is %d, want %d", o.what, got, o.want)
-		}
-	}
+	expectOptions(t, conn, append(wantOptions, wantOption{"SO_OOBINLINE", unix.SOL_SOCKET, unix.SO_OOBINLINE, 1}))
 }
 
 func TestDescriptorsAreNonBlockingAndCloseOnExec(t *testing.T) {

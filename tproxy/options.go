@@ -1,0 +1,98 @@
+package tproxy
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ConnOptions are socket options that both connections of a pair have. All of them
+// also have TCP_NODELAY. The zero value leaves the kernel's own settings, with
+// keep-alive on. The kernel counts keep-alive in whole seconds; less is rounded up.
+type ConnOptions struct {
+	// UserTimeout is TCP_USER_TIMEOUT: how long sent data may stay unacknowledged.
+	// Default: 0, the kernel's own rule (net.ipv4.tcp_retries2).
+	UserTimeout time.Duration
+	// KeepAlive is how long a connection must be silent before it is probed
+	// (TCP_KEEPIDLE). Default: 0, the kernel's own (net.ipv4.tcp_keepalive_time, two
+	// hours). Negative: never.
+	KeepAlive time.Duration
+	// KeepAliveInterval is the time between two probes (TCP_KEEPINTVL). Default: 0, the
+	// kernel's own, 75 s.
+	KeepAliveInterval time.Duration
+	// KeepAliveCount is how many probes without an answer end the connection
+	// (TCP_KEEPCNT). Default: 0, the kernel's own, 9.
+	KeepAliveCount int
+}
+
+// Apply sets the options on a TCP socket. A listening socket's connections inherit
+// them.
+func (o ConnOptions) Apply(fd int) error {
+	if err := setOption(fd, option{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, "TCP_NODELAY"}); err != nil {
+		return err
+	}
+	keepAlive := option{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1, "SO_KEEPALIVE"}
+	if o.KeepAlive < 0 {
+		keepAlive.value = 0
+	}
+	if err := setOption(fd, keepAlive); err != nil {
+		return err
+	}
+	for _, so := range [...]option{
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(o.UserTimeout.Milliseconds()), "TCP_USER_TIMEOUT"},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(o.KeepAlive), "TCP_KEEPIDLE"},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(o.KeepAliveInterval), "TCP_KEEPINTVL"},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, o.KeepAliveCount, "TCP_KEEPCNT"},
+	} {
+		if so.value > 0 {
+			if err := setOption(fd, so); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Check refuses what no kernel takes.
+func (o ConnOptions) Check() error {
+	const most = 32767 * time.Second // MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL in linux/tcp.h
+	switch {
+	case o.UserTimeout < 0:
+		return fmt.Errorf("user timeout: %v is negative", o.UserTimeout)
+	case o.UserTimeout > 0 && o.UserTimeout < time.Millisecond:
+		return fmt.Errorf("user timeout: %v is less than 1ms", o.UserTimeout)
+	case o.UserTimeout.Milliseconds() > 1<<31-1:
+		return fmt.Errorf("user timeout: %v is more than 596 hours", o.UserTimeout)
+	case o.KeepAlive > most:
+		return fmt.Errorf("keep-alive: %v is more than %v", o.KeepAlive, most)
+	case o.KeepAliveInterval < 0 || o.KeepAliveInterval > most:
+		return fmt.Errorf("keep-alive interval: %v is not between 0 and %v", o.KeepAliveInterval, most)
+	case o.KeepAliveCount < 0 || o.KeepAliveCount > 127: // MAX_TCP_KEEPCNT
+		return fmt.Errorf("keep-alive count: %d is not between 0 and 127", o.KeepAliveCount)
+	case o.KeepAlive < 0 && (o.KeepAliveInterval > 0 || o.KeepAliveCount > 0):
+		return errors.New("keep-alive is off, but its interval or count is set")
+	}
+	return nil
+}
+
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
+type option struct {
+	level, name, value int
+	what               string
+}
+
+// setOption sets one option; the error names it, and says what is missing where that is
+// known.
+func setOption(fd int, o option) error {
+	err := unix.SetsockoptInt(fd, o.level, o.name, o.value)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%s: %w; run as root or grant CAP_NET_ADMIN", o.what, err)
+	}
+	return fmt.Errorf("%s: %w", o.what, err)
+}

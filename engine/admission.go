@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"net"
 	"net/netip"
 	"sync"
@@ -55,6 +56,13 @@ func (l *loop) admitSource(p *pair) bool {
 	most := l.engine.options.MaxPairsPerSource
 	p.counted = most > 0 && l.engine.sources.admit(p.clientAddr().Addr(), most)
 	return p.counted || most == 0
+}
+
+// countSource counts a pair that another engine admitted.
+func (l *loop) countSource(p *pair) {
+	if l.engine.options.MaxPairsPerSource > 0 && p.listener >= 0 {
+		p.counted = l.engine.sources.admit(p.clientAddr().Addr(), math.MaxInt)
+	}
 }
 
 // leaveSource is called when p ends.

@@ -92,6 +92,17 @@ func (s *buffers) append(id int32, data []byte) {
 	}
 }
 
+// copy is a copy of all that waits.
+func (s *buffers) copy(id int32) (all []byte) {
+	x := &s.boxes[id]
+	off := x.off
+	for _, b := range x.chunks[x.head:] {
+		all = append(all, b.B[off:]...)
+		off = 0
+	}
+	return all
+}
+
 // consume drops n bytes from the front, at most those that bytes gave.
 func (s *buffers) consume(id int32, n int) {
 	x := &s.boxes[id]

@@ -110,12 +110,6 @@ func (p *pair) brokenSide() (s side, broken bool) {
 // end is the end of a pair, whatever state it is in: descriptors, pipe, buffers,
 // handlers, timer and record are given back.
 func (l *loop) end(p *pair, reason Reason, err error) {
-	for s := range side(2) {
-		d := &p.dir[s]
-		if d.is(stalled) {
-			d.stalledFor += l.tick - d.stalledAt
-		}
-	}
 	if o := l.engine.options.Observer; o != nil {
 		info := l.info(p)
 		info.Reason = reason
@@ -134,12 +128,18 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 		case s == incoming && p.shared:
 			l.poller.Remove(fd)
 		}
-		if reason == ReasonEOF || reason == ReasonIntercepted && p.dir[s].is(closing) {
+		if p.state == stateLeaving || reason == ReasonEOF || reason == ReasonIntercepted && p.dir[s].is(closing) {
 			unix.Close(fd)
 		} else {
 			reset(fd)
 		}
 	}
+	l.putBack(p)
+}
+
+// putBack gives back what a pair without descriptors and boxes still holds, and its
+// record.
+func (l *loop) putBack(p *pair) {
 	l.leaveSource(p)
 	l.unpark(p)
 	l.detachAll(p)

@@ -119,6 +119,14 @@ func (l *loop) noteStall(p *pair, s side) {
 	}
 }
 
+// stalledTicks is for how long the direction has stalled in all.
+func (d *direction) stalledTicks(now uint32) uint32 {
+	if d.is(stalled) {
+		return d.stalledFor + now - d.stalledAt
+	}
+	return d.stalledFor
+}
+
 // read takes up to room bytes from the source, on the path that the direction is
 // on. Alive is false when the pair has ended.
 //

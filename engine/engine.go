@@ -25,6 +25,9 @@ type Engine struct {
 	addrs   []netip.AddrPort // where the listeners really are
 	sources sources
 
+	generation uint64 // how many engines gave their pairs to the next before
+	inherits   *link  // from where pairs come over; nil when they have
+
 	descriptors int // those with this number or above are left to others; 0: none
 	loops       []*loop
 	start       time.Time
@@ -73,6 +76,10 @@ func (e *Engine) discard() {
 	for _, l := range e.loops {
 		l.cleanUp()
 	}
+	if e.inherits != nil {
+		unix.Close(e.inherits.fd)
+		e.inherits = nil
+	}
 }
 
 // Addrs are the listeners' addresses, in the order of Options.Listeners, with the
@@ -98,6 +105,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, l := range e.loops {
 		go func() { errs <- l.run() }()
 	}
+	inherited := make(chan struct{})
+	if k := e.inherits; k != nil {
+		go func() { e.takeIn(*k); close(inherited) }()
+	} else {
+		close(inherited)
+	}
 	var failed error
 	for range e.loops {
 		if err := <-errs; err != nil && failed == nil {
@@ -107,7 +120,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	e.closed = true
+	if e.inherits != nil {
+		_ = unix.Shutdown(e.inherits.fd, unix.SHUT_RDWR) // takeIn waits no longer
+	}
 	e.mu.Unlock()
+	<-inherited
 	return failed
 }
 

@@ -67,9 +67,12 @@ type Stats struct {
 	// Pairs.
 	Accepted uint64 // connections taken from listeners
 	Adopted  uint64 // connections taken by Adopt
-	Active   int64  // pairs now
-	Opened   uint64 // pairs whose outgoing connection was established
-	Ended    map[Reason]uint64
+	// Pairs given to another process's engine (HandOver), and taken from one (TakeOver).
+	HandedOver, TakenOver uint64
+
+	Active int64  // pairs now
+	Opened uint64 // pairs whose outgoing connection was established
+	Ended  map[Reason]uint64
 	// DialErrors counts failed outgoing connections by errno name, e.g. ECONNREFUSED.
 	DialErrors map[string]uint64
 	// Steps counts outgoing connections by the spoofing step they stand on.

@@ -110,7 +110,7 @@ func (l *loop) hold(ln *listener) {
 // each that was accepted meanwhile would take another one.
 func (l *loop) resumeListeners() {
 	for i := range l.listeners {
-		l.listeners[i].waiting = l.parked > 0
+		l.listeners[i].waiting = l.parked > 0 || l.leaving
 	}
 }
 

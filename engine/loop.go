@@ -55,6 +55,7 @@ type loop struct {
 	charged  int64 // what of count.memory the engine's account has
 	count    counters
 	draining bool
+	leaving  bool // hands over its last pairs: accepts no more
 	aborted  bool
 	deadline time.Time // of draining
 
@@ -201,6 +202,9 @@ func (l *loop) dispatch(ev epoll.Event) {
 		l.count.stale++
 		return
 	}
+	if p.state == stateLeaving {
+		return // restart asks for everything again
+	}
 	if ev.Broken() {
 		p.broken[s] = true
 	}
@@ -257,9 +261,10 @@ func (l *loop) serve() {
 	for _, r := range l.serving {
 		if p := l.find(r); p != nil {
 			p.queued = false
-			if p.state == stateOpen {
+			switch {
+			case p.state == stateOpen:
 				l.service(p)
-			} else if p.broken[incoming] {
+			case p.state != stateLeaving && p.broken[incoming]:
 				l.end(p, ReasonReset, socketError(int(p.fd[incoming]))) // gone while we were connecting
 			}
 		}

@@ -26,6 +26,19 @@ func (m *mailbox) post(f func(*loop)) bool {
 	return true
 }
 
+// ask runs f on the loop and waits for it; the engine must run. False: the loop has ended.
+func (l *loop) ask(f func(*loop)) bool {
+	done := make(chan struct{})
+	ok := l.mailbox.post(func(l *loop) {
+		f(l)
+		close(done)
+	})
+	if ok {
+		<-done
+	}
+	return ok
+}
+
 // empty runs what was posted.
 func (m *mailbox) empty(l *loop) {
 	m.mu.Lock()

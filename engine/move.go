@@ -248,21 +248,28 @@ func (l *loop) keep(d *direction, data []byte) {
 // splice, and keeps the direction on buffers.
 func (l *loop) leavePipe(p *pair, s side) bool {
 	d := &p.dir[s]
-	id := d.pipe()
-	pipe := l.pipes.Pipe(id)
 	l.count.refused++
+	if err := l.emptyPipe(d); err != nil {
+		return l.sinkFailed(p, s, err)
+	}
+	d.set(buffered)
+	return true
+}
+
+// emptyPipe moves what is in a direction's pipe into a buffer.
+func (l *loop) emptyPipe(d *direction) error {
+	pipe := l.pipes.Pipe(d.pipe())
 	var data []byte
 	for pipe.Pending() > 0 {
 		n, err := pipe.Read(l.scratch)
 		if err != nil || n == 0 {
-			return l.sinkFailed(p, s, unix.EIO) // a pipe that says that it holds bytes has them
+			return unix.EIO // a pipe that says that it holds bytes has them
 		}
 		data = append(data, l.scratch[:n]...)
 	}
 	l.release(d)
-	d.set(buffered)
 	l.keep(d, data)
-	return true
+	return nil
 }
 
 // write sends what the socket takes. Less than all clears the latch; EAGAIN is 0 and

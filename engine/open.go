@@ -40,11 +40,15 @@ func (l *loop) open(fd int, client netip.AddrPort, index int) {
 	l.route(p, destination)
 }
 
+// generationShift keeps the ids of pairs apart that engines give which take over from each
+// other: 2⁴⁰ each. Few enough bits are left above that ids stay exact in a double.
+const generationShift = 40
+
 // begin takes a record for an incoming flow.
 func (l *loop) begin(fd int, client netip.AddrPort) *pair {
 	p := l.pairs.take()
 	p.fd[incoming] = int32(fd)
-	p.id = l.opened*uint64(l.engine.options.Loops) + uint64(l.index) + 1
+	p.id = l.engine.generation<<generationShift + l.opened*uint64(l.engine.options.Loops) + uint64(l.index) + 1
 	l.opened++
 	p.since = l.now.UnixNano()
 	p.last = l.tick
@@ -96,7 +100,6 @@ func (p *pair) token(s side) epoll.Token {
 
 // dial opens the outgoing flow.
 func (l *loop) dial(p *pair) {
-	o := &l.engine.options
 	fd, step, err := l.engine.dialer.Dial(p.clientAddr(), l.target(p), p.step)
 	if err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM {
 		l.park(p)
@@ -112,8 +115,12 @@ func (l *loop) dial(p *pair) {
 		l.dialFailed(p, err)
 		return
 	}
-	if o.ConnectTimeout > 0 {
-		l.wheel.arm(&l.pairs, p, l.tick+ticks(o.ConnectTimeout))
+	l.armConnect(p)
+}
+
+func (l *loop) armConnect(p *pair) {
+	if t := l.engine.options.ConnectTimeout; t > 0 {
+		l.wheel.arm(&l.pairs, p, l.tick+ticks(t))
 	}
 }
 

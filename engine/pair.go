@@ -28,7 +28,11 @@ const (
 	stateWaiting                 // no descriptor was left for the outgoing flow; tried again each tick
 	stateConnecting              // the outgoing flow is being opened
 	stateOpen                    // both flows stand
+	stateLeaving                 // handed over to another engine, which has not taken it yet
 )
+
+// stateNames are for the other engine.
+var stateNames = [...]string{stateFree: "free", stateWaiting: "waiting", stateConnecting: "connecting", stateOpen: "open", stateLeaving: "leaving"}
 
 // Flags of a direction.
 type flags uint32

@@ -36,8 +36,7 @@ func (l *loop) describe(slot int32) (infos []PairInfo, next int32, ok bool) {
 	if !l.engine.isRunning() {
 		return nil, -1, false
 	}
-	done := make(chan struct{})
-	ok = l.mailbox.post(func(l *loop) {
+	ok = l.ask(func(l *loop) {
 		next = -1
 		for ; slot < l.pairs.size(); slot++ {
 			if len(infos) == pairsAtOnce {
@@ -48,11 +47,7 @@ func (l *loop) describe(slot int32) (infos []PairInfo, next int32, ok bool) {
 				infos = append(infos, l.info(p))
 			}
 		}
-		close(done)
 	})
-	if ok {
-		<-done
-	}
 	return infos, next, ok
 }
 
@@ -96,11 +91,7 @@ func (l *loop) directionInfo(p *pair, s side) DirectionInfo {
 	if x := l.extra(p); x != nil && x.held[s] >= 0 {
 		info.Pending += len(l.buffers.bytes(x.held[s]))
 	}
-	stalledFor := d.stalledFor
-	if d.is(stalled) {
-		stalledFor += l.tick - d.stalledAt
-	}
-	info.PausedFor = time.Duration(stalledFor) * tickLength
+	info.PausedFor = time.Duration(d.stalledTicks(l.tick)) * tickLength
 	switch {
 	case d.is(buffered):
 		info.Path = PathBuffer

@@ -34,6 +34,8 @@ type rig struct {
 	stop   context.CancelFunc
 	done   chan error
 
+	listener engine.Listener // with the real port
+
 	raw int // the server's listening socket, for rawPair
 	to  unix.SockaddrInet4
 }
@@ -69,9 +71,18 @@ func (r *rig) start(o engine.Options) {
 	if r.Engine, err = engine.New(o); err != nil {
 		r.t.Fatal(err)
 	}
+	if len(o.Listeners) > 0 {
+		r.listener = o.Listeners[0]
+		r.listener.Address, r.listener.Sockets = r.Addrs()[0], nil
+	}
+	r.run()
+}
+
+// run lets the engine work.
+func (r *rig) run() {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop, r.done = stop, make(chan error, 1)
-	go func() { r.done <- r.Run(ctx) }()
+	go func(e *engine.Engine, done chan<- error) { done <- e.Run(ctx) }(r.Engine, r.done)
 	for r.Stats().Waits == 0 {
 		// Once Run is there, this waits for an answer of every loop: whoever counts
 		// goroutines next must see them all.

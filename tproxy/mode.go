@@ -154,5 +154,22 @@ func (s Spoof) Next(step Step) (next Step, ok bool) {
 // MarshalText makes a mode its name in JSON.
 func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
+// UnmarshalText reads it again.
+func (m *Mode) UnmarshalText(text []byte) (err error) {
+	*m, err = ParseMode(string(text))
+	return err
+}
+
 // MarshalText makes a step its name in JSON.
 func (s Step) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads it again.
+func (s *Step) UnmarshalText(text []byte) error {
+	for step := range Steps {
+		if step.String() == string(text) {
+			*s = step
+			return nil
+		}
+	}
+	return fmt.Errorf("step %q: want full, ip or none", text)
+}

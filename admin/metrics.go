@@ -32,6 +32,8 @@ func numbers() []number {
 	return []number{
 		counter("accepted_total", "Connections taken from listeners.", func(s *engine.Stats) uint64 { return s.Accepted }),
 		counter("adopted_total", "Connections handed over by the embedding program.", func(s *engine.Stats) uint64 { return s.Adopted }),
+		counter("handed_over_total", "Pairs given to the process that took over.", func(s *engine.Stats) uint64 { return s.HandedOver }),
+		counter("taken_over_total", "Pairs taken from the process before this one.", func(s *engine.Stats) uint64 { return s.TakenOver }),
 		counter("opened_total", "Pairs whose outgoing connection was established.", func(s *engine.Stats) uint64 { return s.Opened }),
 		gauge("pairs", "Pairs now.", func(s *engine.Stats) int64 { return s.Active }),
 		gauge("pending_bytes", "Bytes taken from sources and not yet accepted by sinks.", func(s *engine.Stats) int64 { return s.Pending }),

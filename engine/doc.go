@@ -72,6 +72,12 @@
 // hide megabytes from the sender; that is lifted when the pauses end.
 // MemoryLimit bounds the pending bytes of all pairs together.
 //
+// # Replacing the program
+//
+// [Engine.HandOver] gives the listeners and the live pairs to the engine of another
+// process, which was made by [TakeOver]: connections go on there, pending bytes
+// included, and none is refused meanwhile.
+//
 // # Invariants
 //
 //   - Bytes arrive in order, once, and unchanged unless a handler changes them. A

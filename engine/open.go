@@ -159,7 +159,12 @@ func (l *loop) connected(p *pair, ev epoll.Event) {
 		return
 	}
 	if ev.Broken() || ev.Hup() {
-		if err := socketError(int(p.fd[outgoing])); err != nil {
+		switch err := socketError(int(p.fd[outgoing])); err {
+		case nil:
+		case unix.ECONNRESET, unix.EPIPE:
+			// It stood, and was reset before we looked (EPIPE: behind a FIN); a SYN is
+			// answered with ECONNREFUSED. The server may have said something.
+		default:
 			l.dialFailed(p, err)
 			return
 		}

@@ -17,6 +17,8 @@ import (
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
+const mebibyte = 1 << 20
+
 // listener is a server on h3 whose connections the test holds itself.
 type listener struct {
 	*net.TCPListener
@@ -93,11 +95,22 @@ func echo(c *net.TCPConn) {
 // dial connects from h1. Through the relay this says nothing about the server yet.
 func (g *gateway) dial(to netip.AddrPort) *net.TCPConn {
 	g.t.Helper()
-	c, err := g.H1.Dial(within(g.t), "tcp", to.String())
+	c, err := g.tryDial(to)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	return g.keep(c)
+	return c
+}
+
+func (g *gateway) tryDial(to netip.AddrPort) (*net.TCPConn, error) {
+	if via, ok := g.via[to]; ok {
+		to = via
+	}
+	c, err := g.H1.Dial(within(g.t), "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return g.keep(c), nil
 }
 
 // dialFrom is dial from a port of h1.

@@ -62,7 +62,10 @@ type setup struct {
 	engine   engine.Options      // but for Listeners, NoSplice, Observer and ThreadInit
 	wildcard bool                // listen on [::] in TPROXY mode too
 	rules    func(*rules.Config) // changes what is applied
-	noRules  bool                // the test diverts by itself
+	noRules  bool                // the test diverts by itself, or nothing does
+	// In forward mode there is a listener on h2 for each of these destinations,
+	// and no rules.
+	upstreams func(*gateway) []netip.AddrPort
 }
 
 // gateway is a lab with the relay on h2.
@@ -73,6 +76,7 @@ type gateway struct {
 	t    *testing.T
 	stop context.CancelFunc
 	done chan error
+	via  map[netip.AddrPort]netip.AddrPort // in forward mode: where a client goes for a destination
 
 	mu    sync.Mutex
 	ended []engine.PairInfo
@@ -101,16 +105,11 @@ func start(t *testing.T, s setup) *gateway {
 	lab := newLab(t, s.lab)
 	g := &gateway{Lab: lab, variant: s.variant, t: t, done: make(chan error, 1)}
 
-	listen := []string{"127.0.0.1", "::1"}
-	if s.mode == tproxy.Redirect || s.wildcard {
-		listen = []string{"::"} // redirected connections come to the address of h2's interface
-	}
-	cfg := rules.Config{Mode: s.mode, In: []string{netlab.Left}, StateDir: filepath.Join(t.TempDir(), "state")}
 	o := s.engine
-	for _, text := range listen {
-		address := netip.AddrPortFrom(netip.MustParseAddr(text), relayPort)
-		o.Listeners = append(o.Listeners, engine.Listener{Address: address, Mode: s.mode})
-		cfg.Listen = append(cfg.Listen, address)
+	o.Listeners = g.listeners(s)
+	cfg := rules.Config{Mode: s.mode, In: []string{netlab.Left}, StateDir: filepath.Join(t.TempDir(), "state")}
+	for _, l := range o.Listeners {
+		cfg.Listen = append(cfg.Listen, l.Address)
 	}
 	o.NoSplice = s.noSplice
 	o.ThreadInit = lab.H2.Enter
@@ -123,13 +122,37 @@ func start(t *testing.T, s setup) *gateway {
 	g.stop = stop
 	go func() { g.done <- g.Run(ctx) }()
 	t.Cleanup(g.end)
-	if !s.noRules {
+	if !s.noRules && s.mode != tproxy.Forward {
 		if s.rules != nil {
 			s.rules(&cfg)
 		}
 		g.apply(cfg)
 	}
 	return g
+}
+
+// listeners are those of the engine.
+func (g *gateway) listeners(s setup) (ls []engine.Listener) {
+	if s.mode == tproxy.Forward {
+		g.via = map[netip.AddrPort]netip.AddrPort{}
+		for i, up := range s.upstreams(g) {
+			at := netip.AddrPortFrom(g.H2.Addr4, relayPort+uint16(i))
+			if g.v6 {
+				at = netip.AddrPortFrom(g.H2.Addr6, at.Port())
+			}
+			g.via[up] = at
+			ls = append(ls, engine.Listener{Address: at, Mode: s.mode, Upstream: up})
+		}
+		return ls
+	}
+	hosts := []string{"127.0.0.1", "::1"}
+	if s.mode == tproxy.Redirect || s.wildcard {
+		hosts = []string{"::"} // redirected connections come to the address of h2's interface
+	}
+	for _, host := range hosts {
+		ls = append(ls, engine.Listener{Address: netip.AddrPortFrom(netip.MustParseAddr(host), relayPort), Mode: s.mode})
+	}
+	return ls
 }
 
 // apply applies rules on h2 until the test ends.
@@ -243,6 +266,16 @@ func (g *gateway) server() netip.Addr {
 // at is a port of h3.
 func (g *gateway) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(g.server(), port) }
 
+// sub runs f as a subtest of the gateway's own test.
+func (g *gateway) sub(name string, f func()) {
+	outer := g.t
+	defer func() { g.t = outer }()
+	outer.Run(name, func(t *testing.T) {
+		g.t = t
+		f()
+	})
+}
+
 // each runs f as a subtest with a gateway of its own for every variant.
 func each(t *testing.T, variants []variant, f func(t *testing.T, g *gateway)) {
 	eachWith(t, variants, setup{}, f)
@@ -257,15 +290,4 @@ func eachWith(t *testing.T, variants []variant, s setup, f func(t *testing.T, g 
 			f(t, start(t, s))
 		})
 	}
-}
-
-// within gives a context that bounds what a test waits for.
-func within(t *testing.T) context.Context {
-	ctx, cancel := contextWithPatience()
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func contextWithPatience() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), patience)
 }

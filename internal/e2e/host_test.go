@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"strings"
+	"testing"
 
 	"github.com/tprelay/tprelay/internal/netlab"
 )
@@ -52,4 +54,15 @@ func (g *gateway) tcpCounter(h *netlab.Host, name string) (n int64) {
 		g.t.Fatal(err)
 	}
 	return n
+}
+
+// within gives a context that bounds what a test waits for.
+func within(t *testing.T) context.Context {
+	ctx, cancel := contextWithPatience()
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func contextWithPatience() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
 }

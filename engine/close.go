@@ -99,6 +99,11 @@ func (l *loop) passReset(p *pair, s side) {
 	l.wheel.arm(&l.pairs, p, l.tick+1)
 }
 
+// cutOff: flow s was reset, and not behind a FIN, which Linux calls EPIPE
+// (tcp_reset in net/ipv4/tcp_input.c). A socket reports its error once; after that reads say
+// 0 as after a FIN, but the other side must not take what was cut off for all there is.
+func (p *pair) cutOff(s side) bool { return p.broken[s] && unix.Errno(p.cause) != unix.EPIPE }
+
 // brokenSide is the flow that has failed, if one has.
 func (p *pair) brokenSide() (s side, broken bool) {
 	if p.broken[outgoing] {

@@ -65,9 +65,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 		}
 	}
 	l.noteStall(p, s)
-	// A socket reports its error once. When a write has had it, reads say 0 as after a
-	// FIN, but the other side must not take what was cut off for all there is.
-	if d.is(eof|closing) && d.pending == 0 && !d.is(finSent) && !p.broken[s] {
+	if d.is(eof|closing) && d.pending == 0 && !d.is(finSent) && !p.cutOff(s) {
 		l.passFIN(p, s)
 	}
 	return again

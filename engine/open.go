@@ -158,12 +158,14 @@ func (l *loop) connected(p *pair, ev epoll.Event) {
 	if !ev.Writable() {
 		return
 	}
+	var reset error
 	if ev.Broken() || ev.Hup() {
 		switch err := socketError(int(p.fd[outgoing])); err {
 		case nil:
 		case unix.ECONNRESET, unix.EPIPE:
-			// It stood, and was reset before we looked (EPIPE: behind a FIN); a SYN is
-			// answered with ECONNREFUSED. The server may have said something.
+			// It stood, and was reset before we looked; a SYN is answered with
+			// ECONNREFUSED. The server may have said something.
+			reset = err
 		default:
 			l.dialFailed(p, err)
 			return
@@ -175,6 +177,9 @@ func (l *loop) connected(p *pair, ev epoll.Event) {
 	l.count.steps[p.step]++
 	if o := l.engine.options.Observer; o != nil {
 		o.PairOpened(l.info(p))
+	}
+	if reset != nil && !l.failed(p, outgoing, reset) {
+		return
 	}
 	l.rearm(p)
 	l.queue(p)

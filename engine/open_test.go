@@ -34,7 +34,9 @@ func TestServerThatSpeaksAndResetsBeforeTheLoopLooks(t *testing.T) {
 			<-sendAll(atTwo, data, fin)
 			rst(atTwo)
 			release <- struct{}{}
-			if got := expectReset(t, "client", two); sum(got) != sum(data) {
+			if fin {
+				expect(t, "client", two, data)
+			} else if got := expectReset(t, "client", two); sum(got) != sum(data) {
 				t.Errorf("%d of %d bytes came before the reset", len(got), len(data))
 			}
 			one.Close()

@@ -172,11 +172,10 @@ func halfResetCells() []cell {
 			second.awaitGone()
 		},
 	}, {
-		// The relay may learn of both together. It makes no clean end of that.
+		// The relay may learn of both together.
 		section: 3,
 		name:    fmt.Sprintf("FIRST: %s, FIN, RST at once", amount(few)),
-		want:    outcome{view{}, view{few, resetOrBoth}, why(engine.ReasonReset)},
-		direct:  &outcome{server: view{few, finThenReset}},
+		want:    outcome{view{}, view{few, finThenReset}, why(engine.ReasonReset)},
 		drive: func(s *stage, first, second *actor) {
 			s.open()
 			first.say(few)
@@ -184,9 +183,6 @@ func halfResetCells() []cell {
 			first.abort()
 			second.hear()
 			second.awaitGone()
-			if s.relayed() {
-				second.ending = resetOrBoth
-			}
 		},
 	}, {
 		section: 3,

@@ -19,7 +19,6 @@ const (
 	fin          = "FIN"           // read(2) gave 0
 	reset        = "RST"           // read(2) gave ECONNRESET
 	finThenReset = "FIN, then RST" // read(2) gave 0; later the connection was gone, and write(2) failed
-	resetOrBoth  = "RST, perhaps behind a FIN"
 )
 
 // acknowledged stands for a number of bytes that timing decides: no fewer than the

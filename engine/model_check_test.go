@@ -1,0 +1,295 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+)
+
+// What must hold.
+
+// check looks at what end s has got since it had n bytes, and at how its stream ended.
+func (p *modelPair) check(s side, n int) error {
+	e, source, how := p.end[s], p.end[s.other()], p.how[s.other()]
+	var sent []byte
+	if source != nil {
+		sent = source.sent
+	}
+	if len(e.got) > n || e.eof {
+		want, got := sent, e.got
+		if how.want != nil {
+			want = how.want(sent)
+		}
+		if how.strip != nil {
+			got, n = how.strip(got), 0
+		}
+		if n > len(want) || len(got) > len(want) || !begins(want[n:], got[n:]) {
+			return fmt.Errorf("end %d: %d bytes are not the beginning of the %d that come of %d sent", s, len(got), len(want), len(sent))
+		}
+		// A clean end means that all bytes have arrived, and that there was one.
+		if e.eof && !p.mayClose(s) {
+			switch {
+			case source == nil || !source.fin && !p.mayClose(s.other()):
+				return fmt.Errorf("end %d saw a FIN that nobody sent", s)
+			case len(got) != len(want):
+				return fmt.Errorf("end %d saw a FIN after %d of %d bytes", s, len(got), len(want))
+			}
+		}
+	}
+	if e.reset && p.strict() {
+		return fmt.Errorf("end %d was reset without a reason", s)
+	}
+	return nil
+}
+
+// mayClose: the handler of the direction from end s may have closed the pair, so that bytes
+// of the other direction are thrown away.
+func (p *modelPair) mayClose(s side) bool {
+	return p.how[s].closes > 0 && p.end[s] != nil && len(p.end[s].sent) >= p.how[s].closes
+}
+
+func (p *modelPair) mayReset() bool {
+	for s, e := range p.end {
+		if e != nil && p.how[s].resets > 0 && len(e.sent) >= p.how[s].resets {
+			return true
+		}
+	}
+	return false
+}
+
+// strict: nothing has happened but writes and FINs, so all must arrive.
+func (p *modelPair) strict() bool {
+	for _, e := range p.end {
+		if e == nil || e.broke || e.closed || e.shutRead {
+			return false
+		}
+	}
+	return !p.mayReset() && !p.timedOut()
+}
+
+func (p *modelPair) timedOut() bool {
+	return p.reason == ReasonIdleTimeout || p.reason == ReasonHalfCloseTimeout || p.reason == ReasonConnectTimeout
+}
+
+// checkEnd looks at a pair that is over.
+func (p *modelPair) checkEnd() error {
+	for s, h := range p.handlers {
+		if h == nil {
+			continue
+		}
+		if h.closed != 1 || h.ends > 1 || h.late {
+			return fmt.Errorf("the handler of direction %d was closed %d times, told of the end %d times, called too late: %v", s, h.closed, h.ends, h.late)
+		}
+	}
+	closed := p.mayClose(incoming) || p.mayClose(outgoing)
+	switch {
+	case p.refused:
+		if p.reason != ReasonDialError && p.reason != ReasonReset && !p.mayReset() && !p.timedOut() {
+			return fmt.Errorf("nobody listened, and the pair ended with %v", p.reason)
+		}
+	case p.strict() && !closed:
+		for s := range side(2) {
+			if e := p.end[s]; !e.eof {
+				return fmt.Errorf("end %d saw no FIN", s)
+			}
+		}
+		if p.reason != ReasonEOF {
+			return fmt.Errorf("both ends had ended, and the pair with %v", p.reason)
+		}
+	case p.strict() && p.reason != ReasonIntercepted && p.reason != ReasonEOF:
+		return fmt.Errorf("a handler has closed, and the pair ended with %v", p.reason)
+	}
+	for s := range side(2) {
+		e, other := p.end[s], p.end[s.other()]
+		if e == nil || e.fd < 0 || e.shutRead {
+			continue
+		}
+		// Who breaks off has not ended.
+		if other != nil && other.broke && !other.fin && !closed && e.eof {
+			return fmt.Errorf("end %d saw a FIN of one that had sent an RST", s)
+		}
+		if other != nil && other.broke && !other.shutRead && !other.reset && !closed && !p.mayReset() && !p.timedOut() && p.ended-other.brokeAt < ticks(resetPatience) {
+			if least := p.least(s.other()); len(e.got) < least {
+				return fmt.Errorf("end %d got %d bytes of one that had sent an RST, behind at least %d", s, len(e.got), least)
+			}
+		}
+		if !e.eof && !e.reset {
+			return fmt.Errorf("end %d was told nothing", s)
+		}
+	}
+	return nil
+}
+
+// least is how many bytes must arrive of end s, which has sent an RST: what had reached the
+// relay before, but for what a handler may hold back.
+func (p *modelPair) least(s side) int {
+	how, sent := p.how[s], p.end[s].sent[:p.end[s].safe]
+	n := len(sent)
+	if how.want != nil {
+		n = len(how.want(sent))
+	}
+	return n - how.holds*max(how.growth, 1)
+}
+
+// check looks at the loop: its accounts, its lists, and whether it has forgotten anybody.
+func (w *modelWorld) check() error {
+	var pending, memory int64
+	boxes, pipes := 0, len(w.taken)
+	queued := map[reference]int{}
+	for _, r := range w.ready {
+		queued[r]++
+	}
+	inUse := 0
+	for slot := range w.loop.pairs.size() {
+		p := w.loop.pairs.at(slot)
+		if p.state == stateFree {
+			continue
+		}
+		inUse++
+		r := reference{p.slot, p.generation}
+		if want := 0; p.queued {
+			want = 1
+			if queued[r] != want {
+				return fmt.Errorf("slot %d is %d times on the ready list, want %d", slot, queued[r], want)
+			}
+		}
+		for s := range side(2) {
+			d := &p.dir[s]
+			pending += int64(d.pending)
+			switch {
+			case d.box < 0:
+				if d.pending != 0 || d.is(inPipe) {
+					return fmt.Errorf("slot %d direction %d: %d bytes pending nowhere", slot, s, d.pending)
+				}
+			case d.is(inPipe):
+				pipes++
+				memory += int64(w.pipes.Pipe(d.pipe()).Size())
+				if n := w.pipes.Pipe(d.pipe()).Pending(); n != int(d.pending) {
+					return fmt.Errorf("slot %d direction %d: %d bytes pending, %d in the pipe", slot, s, d.pending, n)
+				}
+			default:
+				boxes++
+				memory += int64(w.buffers.size(d.box))
+				if n := w.buffers.waiting(d.box); n != int(d.pending) {
+					return fmt.Errorf("slot %d direction %d: %d bytes pending, %d in the buffer", slot, s, d.pending, n)
+				}
+			}
+			if x := w.extra(p); x != nil && x.held[s] >= 0 {
+				boxes++
+				memory += int64(w.buffers.size(x.held[s]))
+				pending += int64(w.buffers.waiting(x.held[s]))
+			}
+			if err := w.checkDirection(p, s); err != nil {
+				return fmt.Errorf("slot %d direction %d (%v, %d pending): %w", slot, s, d.flags, d.pending, err)
+			}
+		}
+	}
+	switch {
+	case inUse != w.loop.pairs.used:
+		return fmt.Errorf("%d pairs, counted %d", inUse, w.loop.pairs.used)
+	case pending != w.count.pending:
+		return fmt.Errorf("%d bytes pending, counted %d", pending, w.count.pending)
+	case memory != w.count.memory:
+		return fmt.Errorf("%d bytes of memory, counted %d", memory, w.count.memory)
+	case boxes != w.buffers.inUse():
+		return fmt.Errorf("%d buffers in use, %d counted", boxes, w.buffers.inUse())
+	case pipes != w.pipes.Open()-w.pipes.Idle():
+		return fmt.Errorf("%d pipes in use, %d counted", pipes, w.pipes.Open()-w.pipes.Idle())
+	}
+	return nil
+}
+
+// waiting is how many bytes are in a box.
+func (s *buffers) waiting(id int32) (n int) {
+	x := &s.boxes[id]
+	for i := x.head; i < len(x.chunks); i++ {
+		n += len(x.chunks[i].B)
+	}
+	return n - x.off
+}
+
+// checkDirection: it holds no more than it may, and nothing that it could do is forgotten.
+func (w *modelWorld) checkDirection(p *pair, s side) error {
+	d := &p.dir[s]
+	var model *modelPair
+	for _, m := range w.pairs {
+		if m.ref == (reference{p.slot, p.generation}) {
+			model = m
+		}
+	}
+	most := w.high + minRead
+	if how := model.how[s]; how.growth > 1 || how.holds > 0 {
+		most += max(how.growth, 1) * (how.holds + scratchSize)
+	}
+	if s == upstream {
+		most += max(model.how[s].growth, 1) * model.prefix
+	}
+	if int(d.pending) > most {
+		return fmt.Errorf("more than %d bytes pending", most)
+	}
+	if d.is(starved) && !w.waitsForMemory(p) {
+		return errors.New("starved, and not on the list of those who wait for memory")
+	}
+	if p.queued || p.state != stateOpen || w.told(p) {
+		return nil
+	}
+	switch {
+	case d.pending > 0 && d.is(writable):
+		return errors.New("bytes could go on, and nobody cares")
+	case d.mayRead():
+		return errors.New("bytes could be read, and nobody cares")
+	case d.is(eof|closing) && d.pending == 0 && !d.is(finSent) && !p.broken[s]:
+		return errors.New("the FIN could be passed on, and nobody cares")
+	}
+	// What the latch does not know must come as an event. The kernel is asked for bytes
+	// first: an event for those is there by the time it is asked for events. (poll(2) is not
+	// used, for it asks for events that would else not come.)
+	if fd := int(p.fd[s]); !d.is(readable|eof) && unread(fd) > 0 {
+		if _, err := w.poll(0); err != nil {
+			return err
+		}
+		if !w.told(p) && unread(fd) > 0 {
+			return fmt.Errorf("%d bytes wait in the socket, and no event will come", unread(fd))
+		}
+	}
+	return nil
+}
+
+// told: an event of p is there that the loop was not shown yet.
+func (w *modelWorld) told(p *pair) bool {
+	for _, ev := range w.events {
+		if t := ev.Token(); t.Key>>1 == p.slot && t.Generation == p.generation {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *modelWorld) waitsForMemory(p *pair) bool {
+	for _, r := range w.hungry {
+		if r.slot == p.slot && r.generation == p.generation {
+			return true
+		}
+	}
+	return false
+}
+
+// checkEmpty: all pairs are over, and nothing is left of them.
+func (w *modelWorld) checkEmpty() error {
+	for i, p := range w.pairs {
+		if err := p.checkEnd(); err != nil {
+			return fmt.Errorf("pair %d: %w", i, err)
+		}
+	}
+	switch {
+	case w.loop.pairs.used != 0 || w.wheel.count != 0 || w.engine.active.Load() != 0:
+		return fmt.Errorf("all are over; %d pairs, %d timers, %d active", w.loop.pairs.used, w.wheel.count, w.engine.active.Load())
+	case w.count.memory != 0 || w.count.pending != 0:
+		return fmt.Errorf("all are over; memory %d, pending %d", w.count.memory, w.count.pending)
+	}
+	for _, x := range w.aside {
+		if x != nil {
+			return errors.New("all are over, and the side table is not empty")
+		}
+	}
+	return nil
+}

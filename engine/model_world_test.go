@@ -1,0 +1,333 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine/epoll"
+	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/splice"
+)
+
+// modelWorld is a loop that does not run: the test calls what the loop would call, in an
+// order of its own, between real sockets.
+type modelWorld struct {
+	engine *Engine
+	*loop
+	front, back *modelListener // of clients and of servers
+	nobody      netip.AddrPort // an address at which nobody listens
+	closedPort  int            // its socket
+	sendBuffer  int            // SO_SNDBUF of the relay's sockets
+	buffer      []byte         // to read into
+
+	gentle bool // nobody breaks off
+
+	pairs   []*modelPair
+	events  []epoll.Event // that the kernel told of and the loop has not been shown
+	taken   []splice.ID   // pipes that somebody else uses
+	opening *modelPair    // its interceptor is being asked
+	moved   time.Time     // in real time, when the loop's clock was moved last
+}
+
+// modelPair is a pair as the model sees it.
+type modelPair struct {
+	id       uint64
+	ref      reference
+	end      [2]*modelEnd // the server's is nil if there is none
+	how      [2]*behaviour
+	handlers [2]*counted
+	prefix   int
+	since    uint32 // tick
+	ended    uint32 // tick
+	refused  bool   // nobody listens at its destination
+	opened   bool
+	over     bool
+	reason   Reason
+}
+
+func newModelWorld(o Options, receive, sendBuffer int) (w *modelWorld, err error) {
+	w = &modelWorld{sendBuffer: sendBuffer, buffer: make([]byte, 64<<10), closedPort: -1}
+	o.Loops, o.Interceptor, o.Observer = 1, w, w
+	if w.engine, err = New(o); err != nil {
+		return nil, err
+	}
+	w.loop = w.engine.loops[0]
+	w.clock()
+	w.moved = time.Now()
+	if w.front, err = listenForModel(receive); err == nil {
+		w.back, err = listenForModel(receive)
+	}
+	if err == nil {
+		w.closedPort, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	}
+	if err == nil {
+		err = unix.Bind(w.closedPort, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if err != nil {
+		w.close()
+		return nil, err
+	}
+	at, _ := unix.Getsockname(w.closedPort)
+	w.nobody = modelAddr(at.(*unix.SockaddrInet4))
+	return w, nil
+}
+
+func modelAddr(a *unix.SockaddrInet4) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+}
+
+// close gives back all that the world has, also when its test has failed.
+func (w *modelWorld) close() {
+	for _, id := range w.taken {
+		w.pipes.Put(id)
+	}
+	w.taken = nil
+	w.engine.Close()
+	for _, p := range w.pairs {
+		for _, e := range p.end {
+			if e != nil && e.fd >= 0 {
+				reset(e.fd)
+			}
+		}
+	}
+	for _, ln := range []*modelListener{w.front, w.back} {
+		if ln != nil {
+			unix.Close(ln.fd)
+		}
+	}
+	if w.closedPort >= 0 {
+		unix.Close(w.closedPort)
+	}
+}
+
+// open begins a pair, with a client and a server at its ends.
+func (w *modelWorld) open(how [2]*behaviour, prefix int, refused bool, send int) error {
+	near, far, err := w.front.connect(send, 0)
+	if err != nil {
+		return fmt.Errorf("connect to the front: %w", err)
+	}
+	p := &modelPair{how: how, refused: refused, prefix: prefix, since: w.tick}
+	p.end[incoming] = &modelEnd{fd: near}
+	w.pairs = append(w.pairs, p)
+	destination := modelAddr(&w.back.addr)
+	if refused {
+		destination = w.nobody
+	}
+	p.end[incoming].sent = append(p.end[incoming].sent, text[:prefix]...)
+	if err := w.engine.Adopt(far, text[:prefix], destination); err != nil {
+		unix.Close(far)
+		return err
+	}
+	w.opening = p
+	w.mailbox.empty(w.loop)
+	w.opening = nil
+	if live := w.find(p.ref); live != nil {
+		modelBuffers(int(live.fd[incoming]), w.sendBuffer, 0)
+		modelBuffers(int(live.fd[outgoing]), w.sendBuffer, 0)
+		// Without it an urgent byte is taken out of the stream until the engine asks for it.
+		_ = unix.SetsockoptInt(int(live.fd[outgoing]), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	}
+	if refused {
+		return nil
+	}
+	server, err := w.back.accept()
+	if err != nil {
+		return fmt.Errorf("accept from the relay: %w", err)
+	}
+	modelBuffers(server, send, 0)
+	p.end[outgoing] = &modelEnd{fd: server}
+	return nil
+}
+
+// Open is the loop asking what to do with a pair.
+func (w *modelWorld) Open(pair intercept.Pair) (d intercept.Decision) {
+	p := w.opening
+	p.id = pair.ID
+	for slot := range w.loop.pairs.size() {
+		if live := w.loop.pairs.at(slot); live.state != stateFree && live.id == pair.ID {
+			p.ref = reference{live.slot, live.generation}
+		}
+	}
+	for s := range side(2) {
+		if p.how[s].handle != nil {
+			p.handlers[s] = &counted{Handler: p.how[s].handle()}
+		}
+	}
+	if p.handlers[upstream] != nil {
+		d.Upstream = p.handlers[upstream]
+	}
+	if p.handlers[downstream] != nil {
+		d.Downstream = p.handlers[downstream]
+	}
+	return d
+}
+
+// PairOpened is the loop telling of a pair.
+func (w *modelWorld) PairOpened(i PairInfo) { w.named(i.ID).opened = true }
+
+// PairEnded is the loop telling of its end.
+func (w *modelWorld) PairEnded(i PairInfo) {
+	p := w.named(i.ID)
+	if p.over {
+		panic(fmt.Sprintf("pair %d ended twice", i.ID))
+	}
+	p.over, p.reason, p.ended = true, i.Reason, w.tick
+	if p.timedOut() && w.tick-p.since < ticks(modelTimeout) {
+		panic(fmt.Sprintf("pair %d timed out after %d ticks", i.ID, w.tick-p.since))
+	}
+}
+
+func (w *modelWorld) named(id uint64) *modelPair {
+	for _, p := range w.pairs {
+		if p.id == id {
+			return p
+		}
+	}
+	panic(fmt.Sprintf("the loop speaks of pair %d, which never was", id))
+}
+
+// poll asks the kernel for events, and keeps them.
+func (w *modelWorld) poll(milliseconds int) (int, error) {
+	events, err := w.poller.Wait(milliseconds)
+	w.events = append(w.events, events...)
+	return len(events), err
+}
+
+// show gives the loop the event at i.
+func (w *modelWorld) showEvent(i int) {
+	ev := w.events[i]
+	w.events = append(w.events[:i], w.events[i+1:]...)
+	w.dispatch(ev)
+}
+
+// tell gives the loop all events.
+func (w *modelWorld) tell() {
+	for len(w.events) > 0 {
+		w.showEvent(0)
+	}
+}
+
+// pass moves the loop's clock by some ticks, and does what is due.
+func (w *modelWorld) pass(n uint32) {
+	w.moved = time.Now()
+	w.tick += n
+	w.now = w.now.Add(time.Duration(n) * tickLength)
+	w.onTick()
+}
+
+// read lets an end read up to n bytes, and checks them.
+func (w *modelWorld) read(p *modelPair, s side, n int) (news bool, err error) {
+	e := p.end[s]
+	before := len(e.got)
+	if news, err = e.read(n, w.buffer); err != nil {
+		return news, err
+	}
+	return news, p.check(s, before)
+}
+
+// quietFor is how long, in real time, nothing may happen while something should. The
+// kernel's own timers (a closed window is probed, a segment that found no memory is sent
+// again) can take seconds.
+const quietFor = 15 * time.Second
+
+// settle lets both ends of all pairs finish, and reads all there is, until all pairs are
+// over and have told both ends.
+func (w *modelWorld) settle() error {
+	for _, p := range w.pairs {
+		for _, e := range p.end {
+			if e != nil {
+				e.finish()
+			}
+		}
+	}
+	for quiet := time.Now(); ; {
+		left, news := 0, false
+		for _, p := range w.pairs {
+			if !p.over {
+				left++
+			}
+			for s, e := range p.end {
+				if e == nil || e.done() {
+					continue
+				}
+				n, err := w.read(p, side(s), 1<<20)
+				if err != nil {
+					return err
+				}
+				news = news || n
+				if !e.done() && !(e.shutRead && p.over) {
+					left++
+				}
+			}
+		}
+		if left == 0 {
+			return nil
+		}
+		wait := 1
+		if news || len(w.ready) > 0 {
+			wait = 0
+		}
+		n, err := w.poll(wait)
+		if err != nil {
+			return err
+		}
+		if n > 0 || news || len(w.events) > 0 {
+			quiet = time.Now()
+		}
+		w.tell()
+		w.serve()
+		if time.Since(w.moved) >= tickLength {
+			w.pass(1)
+		}
+		if err := w.check(); err != nil {
+			return err
+		}
+		if time.Since(quiet) > quietFor {
+			return fmt.Errorf("nothing happens any more, %d are left", left)
+		}
+	}
+}
+
+// String describes the world, for who has to find out why.
+func (w *modelWorld) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "pending %d, memory %d of %d, ready %d, hungry %d, watches %d, tick %d\n",
+		w.count.pending, w.count.memory, w.engine.options.MemoryLimit, len(w.ready), len(w.hungry), len(w.watches), w.tick)
+	for _, ev := range w.events {
+		fmt.Fprintf(&b, "  event not shown: %+v\n", ev)
+	}
+	for i, p := range w.pairs {
+		fmt.Fprintf(&b, "pair %d (id %d): opened %v over %v (%v) prefix %d refused %v\n", i, p.id, p.opened, p.over, p.reason, p.prefix, p.refused)
+		fmt.Fprintf(&b, "  client: %v\n  server: %v\n", p.end[incoming], p.end[outgoing])
+		live := w.find(p.ref)
+		for s := range side(2) {
+			fmt.Fprintf(&b, "  direction %d, %s", s, p.how[s].name)
+			if live != nil {
+				d := &live.dir[s]
+				fmt.Fprintf(&b, ": pending %d box %d most %d flags %v, in the source's socket %d", d.pending, d.box, d.most, d.flags, unread(int(live.fd[s])))
+			}
+			b.WriteString("\n")
+		}
+		if live != nil {
+			fmt.Fprintf(&b, "  state %d queued %v broken %v\n", live.state, live.queued, live.broken)
+		}
+	}
+	return b.String()
+}
+
+// String names the flags.
+func (f flags) String() string {
+	names := []string{"readable", "writable", "ending", "urgent", "paused", "full", "stalled", "starved", "eof", "finSent",
+		"closing", "bulk", "buffered", "handled", "detached", "hasStalled", "watched", "throttled", "inPipe"}
+	var set []string
+	for i, name := range names {
+		if f&(1<<i) != 0 {
+			set = append(set, name)
+		}
+	}
+	return strings.Join(set, "+")
+}

@@ -41,7 +41,8 @@ func (l *loop) flushPipe(p *pair, s side) bool {
 		d.clear(writable)
 		l.count.sinkFull++
 	case splice.Refused:
-		return l.leavePipe(p, s)
+		// The sink takes bytes, and its event has come: no other will.
+		return l.leavePipe(p, s) && l.flushBox(p, s)
 	case splice.Failed:
 		return l.sinkFailed(p, s, err)
 	}

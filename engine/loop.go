@@ -264,8 +264,12 @@ func (l *loop) serve() {
 			switch {
 			case p.state == stateOpen:
 				l.service(p)
-			case p.state != stateLeaving && p.broken[incoming]:
-				l.end(p, ReasonReset, socketError(int(p.fd[incoming]))) // gone while we were connecting
+			case p.state == stateLeaving || !p.broken[incoming]:
+			case p.state == stateConnecting && (p.dir[upstream].pending > 0 || unread(int(p.fd[incoming])) > 0):
+				// Gone while we are connecting, but not without a word. When the server is
+				// there, it gets that, and the RST behind it.
+			default:
+				l.end(p, ReasonReset, socketError(int(p.fd[incoming])))
 			}
 		}
 	}

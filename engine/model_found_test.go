@@ -52,3 +52,69 @@ func TestServerThatResetsBeforeItIsConnectedIsHeard(t *testing.T) {
 		t.Errorf("the client got %d bytes of 1000, then an RST: %v; the pair ended with %v", len(client.got), client.reset, p.reason)
 	}
 }
+
+// TestClientThatResetsWhileWeConnectIsHeard: what the client sent before its RST has
+// arrived, and the server can still be told.
+func TestClientThatResetsWhileWeConnectIsHeard(t *testing.T) {
+	w := foundWorld(t)
+	if err := w.open([2]*behaviour{&behaviours[0], &behaviours[0]}, 0, false, 0); err != nil {
+		t.Fatal(err)
+	}
+	p := w.pairs[0]
+	if err := p.end[incoming].write(1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	p.end[incoming].acknowledged(t)
+	p.end[incoming].breakOff(w.tick)
+	// The loop is told of the client before it is told of the server.
+	if _, err := w.poll(0); err != nil {
+		t.Fatal(err)
+	}
+	for i, ev := range w.events {
+		if side(ev.Token().Key&1) == incoming {
+			w.showEvent(i)
+			break
+		}
+	}
+	w.serve()
+	if err := w.settle(); err != nil {
+		t.Fatalf("%v\n%v", err, w)
+	}
+	if server := p.end[outgoing]; len(server.got) != 1000 || !server.reset || p.reason != ReasonReset {
+		t.Errorf("the server got %d bytes of 1000, then an RST: %v; the pair ended with %v", len(server.got), server.reset, p.reason)
+	}
+}
+
+// TestPipeIsLeftForASinkThatRefusesSplice also when nothing more is to be read: what was in
+// the pipe goes on at once, for the sink's event has come and will not come again.
+func TestPipeIsLeftForASinkThatRefusesSplice(t *testing.T) {
+	w := foundWorld(t)
+	if err := w.open([2]*behaviour{&behaviours[0], &behaviours[0]}, 0, false, 0); err != nil {
+		t.Fatal(err)
+	}
+	p := w.pairs[0]
+	d := func() *direction { return &w.find(p.ref).dir[upstream] }
+	for i := 0; i < 1000 && !(d().is(inPipe) && d().pending > 0 && !d().is(writable)); i++ {
+		if err := p.end[incoming].write(100_000, 100_000); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.poll(1); err != nil {
+			t.Fatal(err)
+		}
+		w.tell()
+		w.serve()
+	}
+	if !d().is(inPipe) || d().pending == 0 {
+		t.Fatalf("nothing waits in a pipe\n%v", w)
+	}
+	w.refuseSplice(p, outgoing)
+	if err := w.settle(); err != nil {
+		t.Fatalf("%v\n%v", err, w)
+	}
+	if err := w.checkEmpty(); err != nil {
+		t.Fatalf("%v\n%v", err, w)
+	}
+	if w.count.refused == 0 {
+		t.Error("splice was not refused")
+	}
+}

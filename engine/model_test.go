@@ -67,7 +67,7 @@ func modelRun(t *rapid.T) {
 
 		// The ends.
 		"open": func(t *rapid.T) {
-			if len(w.pairs) == 4 {
+			if len(w.pairs) == 10 || w.loop.pairs.used == 4 {
 				t.Skip()
 			}
 			must(w.openOne(t))
@@ -103,6 +103,11 @@ func modelRun(t *rapid.T) {
 		"leave": func(t *rapid.T) {
 			if _, _, e := w.pickSeldom(t); e != nil {
 				e.leave()
+			}
+		},
+		"refuse splice": func(t *rapid.T) {
+			if p, s, _ := w.pickSeldom(t); p != nil {
+				w.refuseSplice(p, s)
 			}
 		},
 		"stop reading": func(t *rapid.T) {
@@ -154,7 +159,7 @@ func modelRun(t *rapid.T) {
 	actions["more rounds"], actions["rounds again"] = actions["rounds"], actions["rounds"]
 	actions["write more"], actions["write again"] = actions["write"], actions["write"]
 	actions["read more"] = actions["read"]
-	for range rapid.IntRange(1, 5).Draw(t, "chapters") {
+	for range rapid.IntRange(1, 10).Draw(t, "chapters") {
 		t.Repeat(actions)
 	}
 	if rapid.Bool().Draw(t, "memory comes back") {

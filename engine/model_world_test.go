@@ -166,6 +166,14 @@ func (w *modelWorld) Open(pair intercept.Pair) (d intercept.Decision) {
 	return d
 }
 
+// refuseSplice makes the relay's socket in front of end s one into which splice(2) does not
+// write: that is what it does with sockets that append.
+func (w *modelWorld) refuseSplice(p *modelPair, s side) {
+	if live := w.find(p.ref); live != nil && live.fd[s] >= 0 {
+		_, _ = unix.FcntlInt(uintptr(live.fd[s]), unix.F_SETFL, unix.O_NONBLOCK|unix.O_APPEND)
+	}
+}
+
 // PairOpened is the loop telling of a pair.
 func (w *modelWorld) PairOpened(i PairInfo) { w.named(i.ID).opened = true }
 

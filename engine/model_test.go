@@ -139,6 +139,25 @@ func modelRun(t *rapid.T) {
 		},
 		"tick": func(t *rapid.T) { w.pass(uint32(rapid.SampledFrom([]int{1, 1, 1, 3, 300}).Draw(t, "ticks"))) },
 
+		"hand over": func(t *rapid.T) {
+			if len(w.leaving) == 2 {
+				t.Skip()
+			}
+			must(w.leave(w.pairs[rapid.IntRange(0, len(w.pairs)-1).Draw(t, "pair")]))
+		},
+		"arrive": func(t *rapid.T) {
+			if len(w.leaving) == 0 {
+				t.Skip()
+			}
+			must(w.arrive(rapid.IntRange(0, len(w.leaving)-1).Draw(t, "pair")))
+		},
+		"stay": func(t *rapid.T) {
+			if len(w.leaving) == 0 {
+				t.Skip()
+			}
+			w.stay(rapid.IntRange(0, len(w.leaving)-1).Draw(t, "pair"))
+		},
+
 		// What there is not.
 		"change the memory limit": func(t *rapid.T) {
 			w.engine.options.MemoryLimit = rapid.SampledFrom([]int64{limit, 0, 5000, 100_000, -1}).Draw(t, "limit")

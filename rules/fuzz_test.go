@@ -1,0 +1,110 @@
+package rules
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// FuzzParseListeners: any text gives valid addresses or none, and a line as the kernel
+// writes it, among any others, gives its own.
+func FuzzParseListeners(f *testing.F) {
+	f.Add("  0: 0100007F:2383 00000000:0000 0A 00000000:00000000", []byte{127, 0, 0, 1}, uint16(9091))
+	f.Add("sl local_address rem_address st", []byte("0123456789abcdef"), uint16(1))
+	f.Add("0: 7F:1 0 0A\n1: zz:0 0 0A\n2: 0100007F 0 0A\n3: :1 0 0A", []byte{}, uint16(0))
+	f.Fuzz(func(t *testing.T, text string, addr []byte, port uint16) {
+		for _, l := range parseListeners(text) {
+			if !l.IsValid() || l.Addr().Is4In6() {
+				t.Errorf("%q gives %v", text, l)
+			}
+		}
+		a, ok := netip.AddrFromSlice(addr)
+		if !ok {
+			return
+		}
+		var host strings.Builder
+		for word := range slices.Chunk(addr, 4) {
+			fmt.Fprintf(&host, "%08X", binary.LittleEndian.Uint32(word))
+		}
+		line := fmt.Sprintf("%s\n  1: %s:%04X 00000000:0000 0A 00000000:00000000 00:00000000\n", text, &host, port)
+		if want := netip.AddrPortFrom(a.Unmap(), port); !slices.Contains(parseListeners(line), want) {
+			t.Errorf("%q does not give %v", line, want)
+		}
+	})
+}
+
+// FuzzManagementFromEnv: what is taken is a flow of one family with real ports, and stays
+// the same when it is written again.
+func FuzzManagementFromEnv(f *testing.F) {
+	for _, seed := range []string{"192.0.2.7 50000 192.0.2.1 22", "fe80::1%eth0 1 fe80::2%eth0 22", "::ffff:192.0.2.7 1 192.0.2.1 2", "a b c d", ""} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		flows := ManagementFromEnv(value)
+		if len(flows) == 0 {
+			return
+		}
+		flow := flows[0]
+		for _, a := range []netip.AddrPort{flow.Client, flow.Server} {
+			if !a.IsValid() || a.Port() == 0 || a.Addr().Zone() != "" || a.Addr().Is4In6() {
+				t.Errorf("%q gives %v", value, a)
+			}
+		}
+		again := strings.Join([]string{flow.Client.Addr().String(), strconv.Itoa(int(flow.Client.Port())),
+			flow.Server.Addr().String(), strconv.Itoa(int(flow.Server.Port()))}, " ")
+		if !slices.Equal(ManagementFromEnv(again), flows) {
+			t.Errorf("%q gives %v, which is not read again from %q", value, flows, again)
+		}
+	})
+}
+
+// FuzzState: a record is refused in one line, or says something that can be written and
+// read again.
+func FuzzState(f *testing.F) {
+	for _, seed := range []string{
+		`{"boot":"BOOT","config":{},"mode":"tproxy","listen":["127.0.0.1:9091",":80"],"sysctls":[{"path":"a","old":"0","new":"1"}]}`,
+		`{"boot":"BOOT","config":{"on_down":"open"},"mode":"redirect","listen":["[::]:1"],"foreign":["x"],"new_tables":["iptables mangle"]}`,
+		`{"boot":"other","mode":"?"}`,
+		`{"boot":"BOOT","mode":"?"}`,
+		`{"boot":"BOOT","mode":"tproxy","listen":["nowhere"]}`,
+		`null`, `[]`, ``,
+	} {
+		f.Add(seed)
+	}
+	dir := f.TempDir()
+	path, err := statePath(dir)
+	if err != nil {
+		f.Fatal(err)
+	}
+	boot := bootID()
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, "BOOT", boot)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := loadState(dir)
+		if err != nil && (s != nil || strings.ContainsAny(err.Error(), "\n\r")) {
+			t.Fatalf("%q: %v, %q", text, s, err)
+		}
+		if s == nil {
+			return
+		}
+		for _, l := range s.Config.Listen {
+			if l.Port() == 0 {
+				t.Errorf("%q: listens on %v", text, l)
+			}
+		}
+		if err := s.save(dir); err != nil {
+			t.Fatalf("%q cannot be written again: %v", text, err)
+		}
+		again, err := loadState(dir)
+		if err != nil || again == nil || !reflect.DeepEqual(again, s) {
+			t.Fatalf("%q: read %+v, then %+v, %v", text, s, again, err)
+		}
+	})
+}

@@ -41,7 +41,7 @@ const (
 	Full
 	// End: the source has ended.
 	End
-	// Refused: this descriptor cannot be spliced (EINVAL); nothing was moved.
+	// Refused: this descriptor cannot be spliced (EINVAL), or no longer.
 	Refused
 	// Failed: the connection is broken; the error says how.
 	Failed
@@ -102,8 +102,8 @@ func (p *Pipe) Drain(sink int) (n int, st Status, err error) {
 			n += m
 		case errno == 0, errno == unix.EAGAIN:
 			return n, Full, nil
-		case errno == unix.EINVAL && n == 0:
-			return 0, Refused, nil
+		case errno == unix.EINVAL:
+			return n, Refused, nil
 		default:
 			return n, Failed, errno
 		}

@@ -1,9 +1,17 @@
 package engine
 
-import "github.com/valyala/bytebufferpool"
+import (
+	"math/bits"
 
-// chunkSize is the most that one buffer of the pool holds.
-const chunkSize = 64 << 10
+	"github.com/valyala/bytebufferpool"
+)
+
+// chunkSize is the most that one buffer of the pool holds, leastChunk the least that one
+// is made for.
+const (
+	chunkSize  = 64 << 10
+	leastChunk = 4 << 10
+)
 
 // buffers holds bytes that wait in user space: what a sink did not take at once,
 // and what handlers hold back. Each such queue is a box of chunks; chunks are
@@ -69,27 +77,37 @@ func (s *buffers) bytes(id int32) []byte {
 	return x.chunks[x.head].B[x.off:]
 }
 
-// append adds data behind.
+// append adds data behind. A chunk that is full is followed by another and never grows:
+// each growth would leave the smaller one to the garbage collector, and resident
+// memory would be a multiple of what is charged.
 func (s *buffers) append(id int32, data []byte) {
 	x := &s.boxes[id]
 	for len(data) > 0 {
-		if x.head == len(x.chunks) || len(x.chunks[len(x.chunks)-1].B) >= chunkSize {
-			if x.head > len(x.chunks)/2 {
-				n := copy(x.chunks, x.chunks[x.head:])
-				x.chunks, x.head = x.chunks[:n], 0
-			}
-			b := s.pool.Get()
-			b.Reset()
-			x.chunks = append(x.chunks, b)
-			x.size += cap(b.B)
+		if x.head == len(x.chunks) || room(x.chunks[len(x.chunks)-1]) == 0 {
+			s.grow(x, len(data))
 		}
 		b := x.chunks[len(x.chunks)-1]
-		n := min(len(data), chunkSize-len(b.B))
-		x.size -= cap(b.B)
+		n := min(len(data), room(b))
 		b.B = append(b.B, data[:n]...)
-		x.size += cap(b.B)
 		data = data[n:]
 	}
+}
+
+func room(b *bytebufferpool.ByteBuffer) int { return min(cap(b.B), chunkSize) - len(b.B) }
+
+// grow adds a chunk with room for n bytes, or for chunkSize.
+func (s *buffers) grow(x *box, n int) {
+	if x.head > len(x.chunks)/2 {
+		n := copy(x.chunks, x.chunks[x.head:])
+		x.chunks, x.head = x.chunks[:n], 0
+	}
+	b := s.pool.Get()
+	b.Reset()
+	if n = min(n, chunkSize); cap(b.B) < n {
+		b.B = make([]byte, 0, max(leastChunk, 1<<bits.Len(uint(n-1))))
+	}
+	x.chunks = append(x.chunks, b)
+	x.size += cap(b.B)
 }
 
 // copy is a copy of all that waits.

@@ -90,10 +90,7 @@ func (l *loop) publish() {
 	c.pipesInUse = int64(l.pipes.Open()) - c.pipesIdle
 	c.pipeMisses = l.pipes.Misses()
 	c.buffers = int64(l.buffers.inUse())
-	if d := c.memory - l.charged; d != 0 {
-		l.engine.memory.Add(d)
-		l.charged = c.memory
-	}
+	l.settle()
 	l.mu.Lock()
 	l.published = *c
 	l.mu.Unlock()

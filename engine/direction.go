@@ -21,8 +21,8 @@ package engine
 // before other pairs have theirs.
 const turnBudget = 256 << 10
 
-// minRead is the least room in memory for which a read is worth its call, and what
-// may be read without any when the sink takes bytes.
+// minRead is the least room in memory for which a read is worth its call. With less, and
+// nothing pending, only what the sink takes at once is read.
 const minRead = 4 << 10
 
 // turn moves what can be moved now: it flushes what is pending, then reads,
@@ -45,14 +45,17 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 			break
 		}
 		room := l.room(d)
-		if room < minRead && d.pending == 0 && d.is(writable) {
-			room = minRead // memory is gone, but few bytes that most likely go on at once need none
-		}
-		if room < minRead && d.pending == 0 || room <= 0 {
+		lean := room < minRead && d.pending == 0
+		if lean && !d.is(writable) || room <= 0 && !lean {
 			l.starve(p, d)
 			break
 		}
-		n, alive := l.read(p, s, room)
+		n, alive := 0, true
+		if lean {
+			n, alive = l.readLean(p, s)
+		} else {
+			n, alive = l.read(p, s, room)
+		}
 		if !alive {
 			return false
 		}

@@ -83,9 +83,9 @@
 //   - Bytes arrive in order, once, and unchanged unless a handler changes them. A
 //     clean end means that all of them did.
 //   - A direction reads no more than HighWatermark ahead of its sink, and all
-//     directions together no more than MemoryLimit, pipes counted by capacity. Two
-//     things come on top: few bytes that most likely go on at once may be read
-//     when memory is gone, and a handler may make more of the bytes it is shown.
+//     directions together no more than MemoryLimit, buffers and pipes counted by
+//     capacity. What handlers make of few bytes that they are shown when memory is
+//     gone, and what they hold back, comes on top.
 //   - A descriptor is registered with epoll once and never changed. To pause is
 //     not to read.
 //   - Nothing is allocated per byte, per event, or per pair once the loop has

@@ -1,13 +1,29 @@
 package engine
 
-import "math"
+import (
+	"math"
 
-// The memory budget is one number for all loops. A loop keeps its own account
-// and adds the difference to the common one once per wait, so what it knows of
-// the others may be one turn old.
+	"golang.org/x/sys/unix"
+)
+
+// The memory budget is one number for all loops. A loop keeps its own account and
+// settles the difference with the common one before it waits, and whenever it is
+// large: by so much, for each loop, the limit may be exceeded for a moment.
+const settleAt = 128 << 10
+
+// settle brings the loop's account and the common one together.
+func (l *loop) settle() {
+	if d := l.count.memory - l.charged; d != 0 {
+		l.others = l.engine.memory.Add(d) - l.count.memory
+		l.charged = l.count.memory
+	}
+}
 
 // free is what is left of the budget.
 func (l *loop) free() int64 {
+	if d := l.count.memory - l.charged; d > settleAt || d < -settleAt {
+		l.settle()
+	}
 	return l.engine.options.MemoryLimit - l.others - l.count.memory
 }
 
@@ -21,6 +37,40 @@ func (l *loop) room(d *direction) int {
 	}
 	high, _ := l.marks(d)
 	return int(min(int64(high), free)) - int(d.pending)
+}
+
+// readLean moves bytes when memory is gone: it looks at them, offers them to the sink, and
+// takes from the source what the sink took. So those whose receivers are fast go
+// on while the slow ones hold all there is. A handler's bytes cannot be put back; it is
+// shown few.
+func (l *loop) readLean(p *pair, s side) (n int, alive bool) {
+	d := &p.dir[s]
+	if d.is(handled | closing) {
+		return l.read(p, s, minRead)
+	}
+	source := int(p.fd[s])
+	seen, err := peek(source, l.scratch[:smallRead])
+	if err != nil || seen == 0 {
+		return l.receive(p, s, l.scratch[:smallRead]) // what it is: nothing, a FIN or an error
+	}
+	n, err = l.write(d, int(p.fd[s.other()]), l.scratch[:seen])
+	if err != nil {
+		return 0, l.sinkFailed(p, s, err)
+	}
+	if n == 0 {
+		return 0, true
+	}
+	if taken, err := recv(source, l.scratch[:n]); err != nil || taken != n {
+		// They were there a moment ago, and nobody else reads: this cannot be, and to go on
+		// would send them twice.
+		l.end(p, ReasonReset, unix.EIO)
+		return 0, false
+	}
+	l.delivered(p, s, n)
+	if n == seen {
+		l.took(d, n, smallRead)
+	}
+	return n, true
 }
 
 // starve stops reading until memory comes free: the direction is tried again when

@@ -67,8 +67,11 @@ type Options struct {
 	// bytes grow until MemoryLimit. It exists to show what flow control is
 	// for; do not use it to serve anybody.
 	NoFlowControl bool
-	// MemoryLimit bounds the pending bytes of all pairs together, pipes
-	// counted by capacity. Default: 256 MiB.
+	// MemoryLimit bounds the pending bytes of all pairs together, buffers and pipes
+	// counted by capacity. Go's heap may be larger by what the garbage collector
+	// has not collected yet; a program whose resident memory must keep to the limit
+	// says so with debug.SetMemoryLimit, e.g. 105 % of this and 16 MiB more.
+	// Default: 256 MiB.
 	MemoryLimit int64
 
 	// NoSplice moves all bytes through buffers in user space.

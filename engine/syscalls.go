@@ -10,9 +10,14 @@ import (
 // asks for EPIPE instead of SIGPIPE, which would end an embedding process that
 // resets its signal handlers. Errors are bare unix.Errnos.
 
-func recv(fd int, b []byte) (int, error) {
+func recv(fd int, b []byte) (int, error) { return recvWith(fd, b, unix.MSG_DONTWAIT) }
+
+// peek is recv that leaves the bytes where they are.
+func peek(fd int, b []byte) (int, error) { return recvWith(fd, b, unix.MSG_DONTWAIT|unix.MSG_PEEK) }
+
+func recvWith(fd int, b []byte, flags uintptr) (int, error) {
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), nil

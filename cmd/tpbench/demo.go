@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/rules"
 	"github.com/tprelay/tprelay/tproxy"
@@ -34,11 +35,11 @@ type demoCmd struct {
 func (c *demoCmd) check() error {
 	switch {
 	case c.Seconds < 3 || c.Seconds > 600:
-		return usagef("--seconds %d: must be between 3 and 600", c.Seconds)
+		return cli.Usagef("--seconds %d: must be between 3 and 600", c.Seconds)
 	case c.Queue <= 0 || c.Queue > 10*time.Second:
-		return usagef("--queue %v: must be more than 0 and at most 10s", c.Queue)
+		return cli.Usagef("--queue %v: must be more than 0 and at most 10s", c.Queue)
 	case c.Delay < 0 || c.Delay > 10*time.Second:
-		return usagef("--delay %v: must be between 0 and 10s", c.Delay)
+		return cli.Usagef("--delay %v: must be between 0 and 10s", c.Delay)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/internal/cli"
 )
 
 // demo is tpbench demo as a process, of an ordinary user if so wanted. Nothing of it
@@ -205,7 +206,7 @@ func TestInterruptLeavesNothingBehind(t *testing.T) {
 			rest, _ := io.ReadAll(lines)
 			err = cmd.Wait()
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != exitFailure || string(rest) != "tpbench: interrupted\n" {
+			if !errors.As(err, &exit) || exit.ExitCode() != cli.Failure || string(rest) != "tpbench: interrupted\n" {
 				t.Errorf("%v, it said %q", err, rest)
 			}
 		})

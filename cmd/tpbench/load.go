@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/tprelay/tprelay/internal/cli"
 )
 
 // loadCmd is tpbench load.
@@ -40,13 +42,13 @@ func (t *targetFlag) UnmarshalText(text []byte) error {
 func (c *loadCmd) check() error {
 	switch {
 	case c.Bytes == 0 && (c.Seconds <= 0 || c.Seconds > 1e6):
-		return usagef("--seconds %g: must be more than 0 and at most 1000000", c.Seconds)
+		return cli.Usagef("--seconds %g: must be more than 0 and at most 1000000", c.Seconds)
 	case c.Connections < 1 || c.Connections > 60000:
-		return usagef("--connections %d: must be between 1 and 60000", c.Connections)
+		return cli.Usagef("--connections %d: must be between 1 and 60000", c.Connections)
 	case c.Block < 1 || c.Block > 64<<20:
-		return usagef("--block %d: must be between 1 byte and 64 MiB", c.Block)
+		return cli.Usagef("--block %d: must be between 1 byte and 64 MiB", c.Block)
 	case c.Drain < 0:
-		return usagef("--drain %v: must not be negative", c.Drain)
+		return cli.Usagef("--drain %v: must not be negative", c.Drain)
 	}
 	return nil
 }

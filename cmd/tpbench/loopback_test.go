@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tprelay/tprelay/internal/cli"
 )
 
 // testServer is a server in this process.
@@ -24,7 +26,7 @@ type testServer struct {
 
 func startServer(t *testing.T, echo bool, listen string) *testServer {
 	t.Helper()
-	var at listenFlag
+	var at cli.Listen
 	if err := at.UnmarshalText([]byte(listen)); err != nil {
 		t.Fatal(err)
 	}

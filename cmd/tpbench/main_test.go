@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -48,7 +49,7 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 		"relay --listen 127.0.0.1:1 --mode x": "--mode",
 	} {
 		var stdout, stderr bytes.Buffer
-		if status := program(strings.Fields(args), &stdout, &stderr); status != exitUsage {
+		if status := program(strings.Fields(args), &stdout, &stderr); status != cli.Usage {
 			t.Errorf("%q: status %d", args, status)
 		}
 		if text := stderr.String(); !strings.HasPrefix(text, "tpbench: ") || !strings.Contains(text, want) || strings.Count(text, "\n") != 1 {
@@ -62,7 +63,7 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 
 func TestHelpExitsWith0AndHidesTheRelay(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if status := program([]string{"--help"}, &stdout, &stderr); status != exitOK || stderr.Len() > 0 {
+	if status := program([]string{"--help"}, &stdout, &stderr); status != cli.OK || stderr.Len() > 0 {
 		t.Errorf("status %d, %s", status, stderr.String())
 	}
 	for _, command := range []string{"demo", "serve", "load"} {
@@ -77,7 +78,7 @@ func TestHelpExitsWith0AndHidesTheRelay(t *testing.T) {
 
 func TestRefusedConnectionExitsWith1(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if status := program([]string{"load", "127.0.0.1:1"}, &stdout, &stderr); status != exitFailure {
+	if status := program([]string{"load", "127.0.0.1:1"}, &stdout, &stderr); status != cli.Failure {
 		t.Errorf("status %d", status)
 	}
 	if text := stderr.String(); !strings.Contains(text, "tpbench: load 127.0.0.1:1: ") || strings.Count(text, "\n") != 1 {

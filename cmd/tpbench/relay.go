@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -22,7 +23,7 @@ const samplePeriod = 100 * time.Millisecond
 // told from that of everything else.
 type relayCmd struct {
 	Mode          string     `enum:"tproxy,redirect" default:"tproxy"`
-	Listen        listenFlag `required:""`
+	Listen        cli.Listen `required:""`
 	NoFlowControl bool
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -47,7 +48,7 @@ func newServer(echo bool, out *printer) *server {
 }
 
 // run serves until ctx ends. loops 0 is one per CPU.
-func (s *server) run(ctx context.Context, listen listenFlag, loops int) error {
+func (s *server) run(ctx context.Context, listen cli.Listen, loops int) error {
 	address := "tcp://" + listen.String()
 	if a := listen.Addr(); a.Is6() && a.IsUnspecified() {
 		address = fmt.Sprintf("tcp://:%d", listen.Port()) // to gnet, [::] is IPv6 only

@@ -44,7 +44,7 @@ func TestRulesHints(t *testing.T) {
 func TestRulesHintsAreCommands(t *testing.T) {
 	cmd := &runCmd{Mode: modeFlag{tproxy.Redirect}, Spoof: spoofFlag{tproxy.SpoofFull}}
 	for _, hint := range cmd.rulesHints([]netip.AddrPort{netip.MustParseAddrPort("[::]:9091")}) {
-		parser, err := newParser(new(cli), new(bytes.Buffer), new(bytes.Buffer), func(int) {})
+		parser, err := application().Parser(new(commands), new(bytes.Buffer), new(bytes.Buffer), func(int) {})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/cli"
 )
 
 func dial(t *testing.T, address any) *net.TCPConn {
@@ -72,7 +74,7 @@ func TestProcessDrainsOnSIGTERM(t *testing.T) {
 	transfer(t, open, data)
 
 	sum := p.line("ended")
-	if status := p.wait(); status != exitOK {
+	if status := p.wait(); status != cli.OK {
 		t.Errorf("exit status %d:\n%s", status, strings.Join(p.seen, "\n"))
 	}
 	total := float64(2*len(data) + len("before") + len("while draining"))
@@ -110,7 +112,7 @@ func TestProcessResetsWhatOutlivesDraining(t *testing.T) {
 		t.Errorf("the client read: %v", err)
 	}
 	p.line("connections were reset at the end of draining")
-	if status := p.wait(); status != exitOK {
+	if status := p.wait(); status != cli.OK {
 		t.Errorf("exit status %d", status)
 	}
 }
@@ -125,7 +127,7 @@ func TestProcessEndsAtOnceOnSecondSignal(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("the client read: %v", err)
 	}
-	if status := p.wait(); status != exitFailure || p.last() != "tprelay: "+errForced.Error() {
+	if status := p.wait(); status != cli.Failure || p.last() != "tprelay: "+errForced.Error() {
 		t.Errorf("exit status %d, %s", status, p.last())
 	}
 }
@@ -141,7 +143,7 @@ func TestProcessReopensAccessLogOnSIGHUP(t *testing.T) {
 	p.line("access log reopened")
 	transfer(t, dial(t, address), []byte("hello"))
 	p.signal(unix.SIGTERM)
-	if status := p.wait(); status != exitOK || len(lines(t, path)) != 1 || lines(t, path)[0] == "" {
+	if status := p.wait(); status != cli.OK || len(lines(t, path)) != 1 || lines(t, path)[0] == "" {
 		t.Errorf("exit status %d, access log %q", status, lines(t, path))
 	}
 }
@@ -162,7 +164,7 @@ func TestProcessSurvivesAccessLogReaderThatGoes(t *testing.T) {
 	if n := p.line("access log is incomplete")["dropped"]; n != 2.0 {
 		t.Errorf("%v lines dropped", n)
 	}
-	if status := p.wait(); status != exitOK {
+	if status := p.wait(); status != cli.OK {
 		t.Errorf("exit status %d", status)
 	}
 }

@@ -9,14 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
 // parseRun reads the flags of tprelay run.
 func parseRun(t *testing.T, args ...string) (*runCmd, error) {
 	t.Helper()
-	c := new(cli)
-	parser, err := newParser(c, io.Discard, io.Discard, func(int) {})
+	c := new(commands)
+	parser, err := application().Parser(c, io.Discard, io.Discard, func(int) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +121,7 @@ func TestWrongFlagsExitWith2(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		status := program(c.args, &stdout, &stderr)
 		text := stderr.String()
-		if status != exitUsage || !strings.HasPrefix(text, "tprelay: ") || strings.Count(text, "\n") != 1 || !strings.Contains(text, c.want) || stdout.Len() > 0 {
+		if status != cli.Usage || !strings.HasPrefix(text, "tprelay: ") || strings.Count(text, "\n") != 1 || !strings.Contains(text, c.want) || stdout.Len() > 0 {
 			t.Errorf("%q: status %d, %q; want %q", c.args, status, text, c.want)
 		}
 	}
@@ -139,7 +140,7 @@ func TestHelpAndVersion(t *testing.T) {
 		{[]string{"--version"}, []string{"tprelay ", "linux/"}},
 	} {
 		var stdout, stderr bytes.Buffer
-		if status := program(c.args, &stdout, &stderr); status != exitOK || stderr.Len() > 0 {
+		if status := program(c.args, &stdout, &stderr); status != cli.OK || stderr.Len() > 0 {
 			t.Errorf("%q: status %d, %q", c.args, status, &stderr)
 		}
 		for _, want := range c.want {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -21,19 +22,19 @@ func (c *runCmd) check() error {
 	forward := c.Mode.Mode == tproxy.Forward
 	switch {
 	case forward && c.Upstream == "":
-		return usagef("--mode forward needs --upstream HOST:PORT: where the connections go")
+		return cli.Usagef("--mode forward needs --upstream HOST:PORT: where the connections go")
 	case !forward && c.Upstream != "":
-		return usagef("--upstream is for --mode forward; in %v mode each connection goes to its own destination", c.Mode)
+		return cli.Usagef("--upstream is for --mode forward; in %v mode each connection goes to its own destination", c.Mode)
 	case c.Loops < 0 || c.Loops > 256:
-		return usagef("--loops %d: want 1 to 256, or 0 for one per CPU", c.Loops)
+		return cli.Usagef("--loops %d: want 1 to 256, or 0 for one per CPU", c.Loops)
 	case c.MaxPairs < 0:
-		return usagef("--max-pairs %d: want a positive number, or 0 for no limit", c.MaxPairs)
+		return cli.Usagef("--max-pairs %d: want a positive number, or 0 for no limit", c.MaxPairs)
 	case c.HighWatermark < 4<<10 || c.HighWatermark > 1<<30:
-		return usagef("--high-watermark %v: want 4KiB to 1GiB", c.HighWatermark)
+		return cli.Usagef("--high-watermark %v: want 4KiB to 1GiB", c.HighWatermark)
 	case c.LowWatermark >= c.HighWatermark:
-		return usagef("--low-watermark %v: want less than the high watermark of %v", c.LowWatermark, c.HighWatermark)
+		return cli.Usagef("--low-watermark %v: want less than the high watermark of %v", c.LowWatermark, c.HighWatermark)
 	case c.MemoryLimit < 1<<20:
-		return usagef("--memory-limit %v: want at least 1MiB", c.MemoryLimit)
+		return cli.Usagef("--memory-limit %v: want at least 1MiB", c.MemoryLimit)
 	}
 	for _, t := range []struct {
 		name  string
@@ -45,13 +46,13 @@ func (c *runCmd) check() error {
 		{"--drain-timeout", c.DrainTimeout},
 	} {
 		if t.value < 0 {
-			return usagef("%s %v: want 0 or more", t.name, t.value)
+			return cli.Usagef("%s %v: want 0 or more", t.name, t.value)
 		}
 	}
 	given := map[netip.AddrPort]bool{}
 	for _, l := range c.Listen {
 		if given[l.AddrPort] && l.Port() != 0 {
-			return usagef("--listen %v: given twice", l)
+			return cli.Usagef("--listen %v: given twice", l)
 		}
 		given[l.AddrPort] = true
 	}
@@ -99,7 +100,7 @@ func (c *runCmd) interceptors() (chain intercept.Interceptor, recorders []*inter
 	for _, spec := range c.Intercept {
 		i, err := intercept.Parse(spec)
 		if err != nil {
-			return nil, nil, usagef("--intercept: %w", err)
+			return nil, nil, cli.Usagef("--intercept: %w", err)
 		}
 		if r, ok := i.(*intercept.Recorder); ok {
 			recorders = append(recorders, r)
@@ -119,13 +120,13 @@ type resolver interface {
 func resolveUpstream(r resolver, upstream string) (netip.AddrPort, error) {
 	host, service, err := net.SplitHostPort(upstream)
 	if err != nil || host == "" || service == "" {
-		return netip.AddrPort{}, usagef("--upstream %q: want HOST:PORT, such as 192.0.2.1:80, [2001:db8::1]:80 or example.com:80", upstream)
+		return netip.AddrPort{}, cli.Usagef("--upstream %q: want HOST:PORT, such as 192.0.2.1:80, [2001:db8::1]:80 or example.com:80", upstream)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	port, err := r.LookupPort(ctx, "tcp", service)
 	if err != nil || port < 1 || port > 65535 {
-		return netip.AddrPort{}, usagef("--upstream %q: want a port from 1 to 65535", upstream)
+		return netip.AddrPort{}, cli.Usagef("--upstream %q: want a port from 1 to 65535", upstream)
 	}
 	if address, err := netip.ParseAddr(host); err == nil {
 		return netip.AddrPortFrom(address.Unmap(), uint16(port)), nil

@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/cli"
 )
 
 // names is a resolver that knows a few.
@@ -57,8 +57,7 @@ func TestUpstreamIsResolvedOnce(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %s", c.upstream, got, err, c.want)
 		}
 	}
-	var usage usageError
-	if _, err := resolveUpstream(known, "unknown.test:80"); errors.As(err, &usage) {
+	if _, err := resolveUpstream(known, "unknown.test:80"); cli.IsUsage(err) {
 		t.Error("a failed lookup counts as wrong usage")
 	}
 }

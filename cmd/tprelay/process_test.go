@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/cli"
 )
 
 // argsVariable makes the test binary be tprelay: see TestAsProgram.
@@ -166,19 +168,19 @@ func TestProcessExitStatus(t *testing.T) {
 		status int
 		want   string
 	}{
-		{[]string{"version"}, exitOK, ""},
-		{[]string{"run", "--help"}, exitOK, ""},
-		{[]string{"run", "--mode", "forward", "--listen", ":1"}, exitUsage, "needs --upstream"},
+		{[]string{"version"}, cli.OK, ""},
+		{[]string{"run", "--help"}, cli.OK, ""},
+		{[]string{"run", "--mode", "forward", "--listen", ":1"}, cli.Usage, "needs --upstream"},
 		{[]string{"run", "--mode", "forward", "--listen", taken.Addr().String(), "--upstream", "127.0.0.1:1"},
-			exitFailure, "tprelay: listen " + taken.Addr().String() + ": bind: address already in use; "},
+			cli.Failure, "tprelay: listen " + taken.Addr().String() + ": bind: address already in use; "},
 		{[]string{"run", "--mode", "forward", "--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1", "--access-log", "/nowhere/at/all"},
-			exitFailure, "tprelay: access log: open /nowhere/at/all: no such file or directory"},
+			cli.Failure, "tprelay: access log: open /nowhere/at/all: no such file or directory"},
 	} {
 		status, _, stderr := run(t, command(t, c.args...))
 		if status != c.status || !strings.Contains(stderr, c.want) {
 			t.Errorf("%q: status %d, %q; want %d, %q", c.args, status, stderr, c.status, c.want)
 		}
-		if c.status != exitOK && strings.Count(stderr, "\n") != 1 {
+		if c.status != cli.OK && strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: not one line: %q", c.args, stderr)
 		}
 	}
@@ -191,7 +193,7 @@ func TestProcessWithoutPrivilegeSaysWhatToDo(t *testing.T) {
 		cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER}
 	}
 	status, _, stderr := run(t, cmd)
-	if want := "tprelay: listen 127.0.0.1:9091: IP_TRANSPARENT: operation not permitted; run as root or grant CAP_NET_ADMIN\n"; status != exitFailure || stderr != want {
+	if want := "tprelay: listen 127.0.0.1:9091: IP_TRANSPARENT: operation not permitted; run as root or grant CAP_NET_ADMIN\n"; status != cli.Failure || stderr != want {
 		t.Errorf("status %d, %q; want %q", status, stderr, want)
 	}
 }

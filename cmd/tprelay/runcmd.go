@@ -1,11 +1,15 @@
 package main
 
-import "time"
+import (
+	"time"
+
+	"github.com/tprelay/tprelay/internal/cli"
+)
 
 // runCmd is the command line of tprelay run.
 type runCmd struct {
 	Mode     modeFlag     `required:"" placeholder:"MODE" group:"connections" help:"How connections come: tproxy or redirect (diverted by packet filter rules; see tprelay rules), or forward (clients connect to the relay on purpose). tproxy needs root or CAP_NET_ADMIN."`
-	Listen   []listenFlag `required:"" sep:"none" placeholder:"ADDR:PORT" group:"connections" help:"Where to take connections: 127.0.0.1:9091, [::1]:9091, or :9091 for all addresses of both IP versions. May be given several times. Port 0 picks a free one."`
+	Listen   []cli.Listen `required:"" sep:"none" placeholder:"ADDR:PORT" group:"connections" help:"Where to take connections: 127.0.0.1:9091, [::1]:9091, or :9091 for all addresses of both IP versions. May be given several times. Port 0 picks a free one."`
 	Upstream string       `placeholder:"HOST:PORT" group:"connections" help:"Where all connections go in forward mode, and only there. A host name is looked up once, at the start."`
 	Spoof    spoofFlag    `placeholder:"POLICY" group:"connections" help:"Source address of outgoing connections: full (the client's address and port; if that is taken, its address alone), ip (the client's address), none (this host's). full,none and ip,none fall back to this host's address. Default: full in tproxy mode, otherwise none. full and ip need root or CAP_NET_ADMIN."`
 	Mark     markFlag     `placeholder:"N" group:"connections" help:"Mark outgoing packets (SO_MARK), so that rules can tell them; 0x works. Needs CAP_NET_ADMIN. Default: 0, no mark."`

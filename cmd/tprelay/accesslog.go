@@ -16,6 +16,9 @@ import (
 const (
 	// accessQueue is how many ended pairs may wait to be written.
 	accessQueue = 4096
+	// accessBlock is how much is written at once: what a pipe takes without mixing it
+	// with what others write (PIPE_BUF). A line is about 500 bytes long.
+	accessBlock = 4096
 	// accessPatience is how long closing waits for a reader that does not read.
 	accessPatience = 5 * time.Second
 )
@@ -60,7 +63,7 @@ func newAccessLog(path string, file io.WriteCloser, log *slog.Logger) *accessLog
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
 		file:  file,
-		out:   bufio.NewWriterSize(file, 64<<10),
+		out:   bufio.NewWriterSize(file, accessBlock),
 	}
 	go a.run()
 	return a
@@ -150,7 +153,16 @@ func (a *accessLog) write(p engine.PairInfo) {
 	a.waiting++
 	line, err := json.Marshal(newAccessLine(p))
 	if err == nil {
-		_, err = a.out.Write(append(line, '\n'))
+		// A line that does not fit would be written in two parts, and after an
+		// upgrade another process may write to the file in between.
+		if line = append(line, '\n'); len(line) > a.out.Available() {
+			if err = a.out.Flush(); err == nil {
+				a.waiting = 1
+			}
+		}
+		if err == nil {
+			_, err = a.out.Write(line)
+		}
 	}
 	a.settle(err)
 }

@@ -82,6 +82,42 @@ func TestAccessLogWritesEveryPair(t *testing.T) {
 	}
 }
 
+// writes is a file that keeps apart what was written apart.
+type writes struct{ all []string }
+
+func (w *writes) Write(p []byte) (int, error) {
+	w.all = append(w.all, string(p))
+	return len(p), nil
+}
+
+func (w *writes) Close() error { return nil }
+
+// TestAccessLogNeverTearsALine: during an upgrade two processes write to the same log.
+func TestAccessLogNeverTearsALine(t *testing.T) {
+	file := new(writes)
+	a := newAccessLog("", file, slog.New(slog.DiscardHandler))
+	long := ended
+	long.Err = strings.Repeat("x", 3*accessBlock/2)
+	for i := range 1000 {
+		p := ended
+		if i%100 == 0 {
+			p = long
+		}
+		a.PairEnded(p)
+	}
+	a.close(forever)
+	n := 0
+	for _, text := range file.all {
+		if !strings.HasSuffix(text, "\n") || len(text) > accessBlock && strings.Count(text, "\n") > 1 {
+			t.Fatalf("%d bytes were written at once, ending in %q", len(text), text[max(0, len(text)-20):])
+		}
+		n += strings.Count(text, "\n")
+	}
+	if n != 1000 || a.dropped() != 0 {
+		t.Errorf("%d lines, %d dropped", n, a.dropped())
+	}
+}
+
 // blocked is a file that takes nothing until it is released.
 type blocked struct {
 	entered chan struct{}

@@ -1,13 +1,14 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,37 +31,116 @@ func (a *adminFlag) UnmarshalText(text []byte) (err error) {
 // adminPatience is how long requests under way may still take at the end.
 const adminPatience = 2 * time.Second
 
-// serve shows source until stop is called; without an address it does nothing.
-func (a adminFlag) serve(source admin.Source, log *slog.Logger) (stop func(), err error) {
+// adminEnd is what --admin opens. The nil one, without the flag, does nothing.
+type adminEnd struct {
+	listener *net.TCPListener
+	server   *http.Server
+	done     chan struct{} // closed when it accepts no more
+	open     atomic.Int64  // connections
+}
+
+// serve shows source until stop is called; without an address it does nothing. open is
+// a listening socket to use instead of opening one, if it is not 0.
+func (a adminFlag) serve(source admin.Source, open int, log *slog.Logger) (*adminEnd, error) {
 	if !a.IsValid() {
-		return func() {}, nil
+		return nil, nil
 	}
-	listener, err := net.Listen("tcp", a.String())
+	listener, err := a.listen(open)
+	if err != nil {
+		return nil, err
+	}
+	if !a.Addr().IsLoopback() {
+		log.Warn("whoever reaches the admin address sees all connections; there is no password", "admin", a.String())
+	}
+	end := &adminEnd{listener: listener, done: make(chan struct{})}
+	end.server = &http.Server{
+		Handler:           admin.Handler(source),
+		ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnState:         end.count,
+	}
+	go func() {
+		defer close(end.done)
+		if err := end.server.Serve(listener); !errors.Is(err, net.ErrClosed) {
+			log.Error("admin", "err", err)
+		}
+	}()
+	log.Info("admin", "url", "http://"+listener.Addr().String()+"/")
+	return end, nil
+}
+
+// listen opens the socket, or takes the one that is open.
+func (a adminFlag) listen(open int) (*net.TCPListener, error) {
+	if open != 0 {
+		file := os.NewFile(uintptr(open), "admin")
+		defer file.Close() // FileListener has its own duplicate
+		listener, err := net.FileListener(file)
+		if err != nil {
+			return nil, fmt.Errorf("admin %v: the socket that was handed over: %w", a, err)
+		}
+		tcp, ok := listener.(*net.TCPListener)
+		if !ok {
+			listener.Close()
+			return nil, fmt.Errorf("admin %v: the socket that was handed over is %v", a, listener.Addr())
+		}
+		return tcp, nil
+	}
+	listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a.AddrPort))
 	if errors.Is(err, unix.EADDRINUSE) {
 		return nil, fmt.Errorf("admin %v: %w; choose another port, or stop the program that has it (ss -ltnp shows which)", a, unix.EADDRINUSE)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("admin %v: %w", a, err)
 	}
-	if !a.Addr().IsLoopback() {
-		log.Warn("whoever reaches the admin address sees all connections; there is no password", "admin", a.String())
+	return listener, nil
+}
+
+// file is a duplicate of the listening socket, for another process. Clients that come
+// while one process has stopped and the other not begun wait in its backlog.
+func (e *adminEnd) file() (*os.File, error) {
+	if e == nil {
+		return nil, nil
 	}
-	server := &http.Server{
-		Handler:           admin.Handler(source),
-		ReadHeaderTimeout: 5 * time.Second,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	raw, err := e.listener.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
-	go func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("admin", "err", err)
-		}
-	}()
-	log.Info("admin", "url", "http://"+listener.Addr().String()+"/")
-	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), adminPatience)
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			server.Close()
-		}
-	}, nil
+	// Not by the listener's own File: when that is given to a process it makes the socket
+	// blocking, here too, and Accept would keep the socket after Close, and take one
+	// client more.
+	var fd int
+	var failed error
+	err = raw.Control(func(own uintptr) {
+		fd, failed = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "admin"), nil
+}
+
+// count keeps the number of connections.
+func (e *adminEnd) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		e.open.Add(1)
+	case http.StateClosed:
+		e.open.Add(-1)
+	}
+}
+
+// stop accepts no more, and lets those who were accepted have their answer; not by
+// http.Server.Shutdown, which hangs up on those whose request it had not read yet. It
+// may be called more than once.
+func (e *adminEnd) stop() {
+	if e == nil {
+		return
+	}
+	e.listener.Close() // fails if it is closed already
+	<-e.done           // from here on count knows all
+	e.server.SetKeepAlivesEnabled(false)
+	for end := time.Now().Add(adminPatience); e.open.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	e.server.Close()
 }

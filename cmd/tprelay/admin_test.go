@@ -32,7 +32,7 @@ func TestAdminShowsTheRelay(t *testing.T) {
 	defer relay.Close()
 	var lines strings.Builder
 	log := slog.New(slog.NewTextHandler(&lines, nil))
-	stop, err := adminFlag{netip.MustParseAddrPort("127.0.0.1:0")}.serve(relay, log)
+	end, err := adminFlag{netip.MustParseAddrPort("127.0.0.1:0")}.serve(relay, 0, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestAdminShowsTheRelay(t *testing.T) {
 	if !strings.Contains(string(body), "\ntprelay_pairs 0\n") {
 		t.Errorf("%s: %s", r.Status, body)
 	}
-	stop()
+	end.stop()
 	if _, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/")); err == nil {
 		t.Error("still there after stop")
 	}
@@ -63,13 +63,13 @@ func TestAdminPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_, err = adminFlag{l.Addr().(*net.TCPAddr).AddrPort()}.serve(nil, slog.New(slog.DiscardHandler))
+	_, err = adminFlag{l.Addr().(*net.TCPAddr).AddrPort()}.serve(nil, 0, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "address already in use; choose another port") {
 		t.Error(err)
 	}
-	stop, err := adminFlag{}.serve(nil, nil)
-	if err != nil {
-		t.Fatal(err)
+	end, err := adminFlag{}.serve(nil, 0, nil)
+	if err != nil || end != nil {
+		t.Fatal(end, err)
 	}
-	stop()
+	end.stop() // does nothing
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"log/slog"
 	"net/netip"
-	"os"
 	"runtime"
 
 	"github.com/tprelay/tprelay/engine"
@@ -36,7 +35,7 @@ func (c *runCmd) announce(log *slog.Logger, listening []netip.AddrPort, upstream
 		log.Warn("flow control is off: senders are not slowed down, and memory grows up to the limit", "limit", c.MemoryLimit)
 	}
 	if !c.NoSplice {
-		limits := pipeLimits{dir: "/proc/sys/fs", privileged: os.Geteuid() == 0}
+		limits := pipeLimits{dir: "/proc/sys/fs"}
 		if w := limits.warning(engine.DefaultPipes, engine.DefaultPipeSize); w != "" {
 			log.Warn(w)
 		}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -36,4 +38,42 @@ func (m *markFlag) UnmarshalText(text []byte) error {
 	}
 	*m = markFlag(n)
 	return nil
+}
+
+// networkFlag is a network, or an address, which is a network of one.
+type networkFlag struct{ netip.Prefix }
+
+// UnmarshalText reads 10.0.0.0/8, 2001:db8::/32, 10.1.2.3 or 2001:db8::1. Bits beyond
+// the length are cleared; IPv4 written as IPv6 is IPv4.
+func (n *networkFlag) UnmarshalText(text []byte) error {
+	p, err := netip.ParsePrefix(string(text))
+	if addr, asAddr := netip.ParseAddr(string(text)); asAddr == nil && addr.Zone() == "" {
+		p, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	if err != nil {
+		return fmt.Errorf("%q: want a network such as 10.0.0.0/8, or an address", text)
+	}
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	n.Prefix = p.Masked()
+	return nil
+}
+
+// prefixes are the networks of flags.
+func prefixes(flags []networkFlag) []netip.Prefix {
+	var networks []netip.Prefix
+	for _, n := range flags {
+		networks = append(networks, n.Prefix)
+	}
+	return networks
+}
+
+// zeroIsNone: on the command line 0 turns a timeout off; in Options it is the
+// default, and a negative value turns it off.
+func zeroIsNone(t time.Duration) time.Duration {
+	if t == 0 {
+		return -1
+	}
+	return t
 }

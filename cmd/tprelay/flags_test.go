@@ -36,6 +36,8 @@ func TestFlags(t *testing.T) {
 	c, err := parseRun(t, "--mode=TPROXY", "--listen", ":9091", "--listen=127.0.0.1:9092", "--listen", "[::ffff:127.0.0.1]:0",
 		"--spoof", "full,none", "--mark", "0x74", "--high-watermark=1MiB", "--low-watermark", "64KB", "--memory-limit", "1GiB",
 		"--no-flow-control", "--no-splice", "--intercept", "label=a,b", "--intercept=replace=x:y", "--loops", "3", "--max-pairs=7",
+		"--deny", "10.0.0.0/8,2001:db8::/32", "--deny=192.0.2.1", "--allow-local", "--max-pairs-per-source", "9", "--user-timeout", "20s",
+		"--keep-alive", "30s", "--keep-alive-interval", "5s", "--keep-alive-count=3", "--user", "nobody", "--upgrade-timeout", "7s",
 		"--connect-timeout", "1s", "--idle-timeout=2m", "--half-close-timeout", "0", "--drain-timeout", "1h",
 		"--access-log", "-", "--log-level", "debug", "--log-format", "json")
 	if err != nil {
@@ -46,8 +48,10 @@ func TestFlags(t *testing.T) {
 		listen = append(listen, l.String())
 	}
 	got := fmt.Sprintln(c.Mode, listen, c.Spoof, c.Mark, c.HighWatermark, c.LowWatermark, c.MemoryLimit, c.NoFlowControl, c.NoSplice,
+		c.Deny, c.AllowLocal, c.MaxPairsPerSource, c.UserTimeout, *c.KeepAlive, c.KeepAliveInterval, c.KeepAliveCount, c.User, c.UpgradeTimeout,
 		c.Intercept, len(c.Intercept), c.Loops, c.MaxPairs, c.ConnectTimeout, c.IdleTimeout, c.HalfCloseTimeout, c.DrainTimeout, c.AccessLog, c.LogLevel, c.LogFormat)
 	want := "tproxy [[::]:9091 127.0.0.1:9092 127.0.0.1:0] full,none 116 1MiB 64000 1GiB true true " +
+		"[10.0.0.0/8 2001:db8::/32 192.0.2.1/32] true 9 20s 30s 5s 3 nobody 7s " +
 		"[label=a,b replace=x:y] 2 3 7 1s 2m0s 0s 1h0m0s - debug json\n"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -62,10 +66,11 @@ func TestFlagDefaultsAreTheEngines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := c.options(netip.MustParseAddrPort("192.0.2.1:80"), nil)
+	o := c.options([]listenAt{{address: netip.MustParseAddrPort("127.0.0.1:1")}}, netip.MustParseAddrPort("192.0.2.1:80"), nil)
 	if o.HighWatermark != 256<<10 || o.LowWatermark != 0 || o.MemoryLimit != 256<<20 || o.ConnectTimeout != 5*time.Second ||
 		o.IdleTimeout != 0 || o.HalfCloseTimeout != time.Minute || o.DrainTimeout != 30*time.Second || o.Loops != 0 ||
-		o.Spoof != tproxy.SpoofDefault || o.Mark != 0 || o.MaxPairs != 0 || o.NoFlowControl || o.NoSplice {
+		o.Spoof != tproxy.SpoofDefault || o.Mark != 0 || o.MaxPairs != 0 || o.MaxPairsPerSource != 0 || o.Deny != nil || o.AllowLocal ||
+		o.UserTimeout != 0 || o.KeepAlive != 0 || o.KeepAliveInterval != 0 || o.KeepAliveCount != 0 || o.NoFlowControl || o.NoSplice {
 		t.Errorf("%+v", o)
 	}
 	if len(o.Listeners) != 1 || o.Listeners[0].Mode != tproxy.Forward || o.Listeners[0].Upstream.String() != "192.0.2.1:80" {
@@ -74,12 +79,12 @@ func TestFlagDefaultsAreTheEngines(t *testing.T) {
 }
 
 func TestZeroTurnsTimeoutsOff(t *testing.T) {
-	c, err := parseRun(t, forwarding("--connect-timeout", "0", "--half-close-timeout", "0s", "--drain-timeout", "0")...)
+	c, err := parseRun(t, forwarding("--keep-alive", "0", "--connect-timeout", "0", "--half-close-timeout", "0s", "--drain-timeout", "0")...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := c.options(netip.AddrPort{}, nil)
-	if o.ConnectTimeout >= 0 || o.HalfCloseTimeout >= 0 || o.DrainTimeout >= 0 {
+	o := c.options(nil, netip.AddrPort{}, nil)
+	if o.KeepAlive >= 0 || o.ConnectTimeout >= 0 || o.HalfCloseTimeout >= 0 || o.DrainTimeout >= 0 {
 		t.Errorf("%+v", o)
 	}
 }
@@ -91,7 +96,8 @@ func TestWrongFlagsExitWith2(t *testing.T) {
 	}{
 		{nil, "expected one of"},
 		{[]string{"walk"}, "unexpected argument walk"},
-		{[]string{"run"}, "missing flags: --listen=ADDR:PORT, --mode=MODE; see tprelay run --help"},
+		{[]string{"run"}, "missing flags: --mode=MODE; see tprelay run --help"},
+		{[]string{"run", "--mode", "tproxy"}, "--listen ADDR:PORT is missing, and systemd has passed no socket"},
 		{[]string{"run", "--mode", "bridge", "--listen", ":1"}, `mode "bridge": want tproxy, redirect or forward`},
 		{[]string{"run", "--mode", "tproxy", "--listen", "localhost:1"}, `--listen: "localhost:1": want ADDR:PORT with an IP address`},
 		{[]string{"run", "--mode", "tproxy", "--listen", ":"}, `":": want ADDR:PORT`},
@@ -111,6 +117,18 @@ func TestWrongFlagsExitWith2(t *testing.T) {
 		{append([]string{"run"}, forwarding("--memory-limit", "1KB")...), "--memory-limit 1000: want at least 1MiB"},
 		{append([]string{"run"}, forwarding("--loops", "257")...), "--loops 257: want 1 to 256"},
 		{append([]string{"run"}, forwarding("--max-pairs=-1")...), "--max-pairs -1: want a positive number"},
+		{append([]string{"run"}, forwarding("--max-pairs-per-source=-1")...), "--max-pairs-per-source -1: want a positive number"},
+		{append([]string{"run"}, forwarding("--deny", "10.0.0.0/33")...), `--deny: "10.0.0.0/33": want a network such as 10.0.0.0/8, or an address`},
+		{append([]string{"run"}, forwarding("--deny", "example.com")...), `"example.com": want a network`},
+		{append([]string{"run"}, forwarding("--allow-local")...), "--allow-local is for --mode tproxy and redirect"},
+		{append([]string{"run"}, forwarding("--user-timeout=-1s")...), "--user-timeout -1s: want 0 or more"},
+		{append([]string{"run"}, forwarding("--user-timeout=1us")...), "user timeout: 1µs is less than 1ms"},
+		{append([]string{"run"}, forwarding("--keep-alive=-1s")...), "--keep-alive -1s: want 0 or more"},
+		{append([]string{"run"}, forwarding("--keep-alive=10h")...), "keep-alive: 10h0m0s is more than"},
+		{append([]string{"run"}, forwarding("--keep-alive-interval=-1s")...), "--keep-alive-interval -1s: want 0 or more"},
+		{append([]string{"run"}, forwarding("--keep-alive-count=128")...), "keep-alive count: 128 is not between 0 and 127"},
+		{append([]string{"run"}, forwarding("--keep-alive=0", "--keep-alive-count=3")...), "keep-alive is off"},
+		{append([]string{"run"}, forwarding("--upgrade-timeout=0")...), "--upgrade-timeout 0s: want more than 0"},
 		{append([]string{"run"}, forwarding("--idle-timeout=-1s")...), "--idle-timeout -1s: want 0 or more"},
 		{append([]string{"run"}, forwarding("--drain-timeout", "30")...), "--drain-timeout: expected duration"},
 		{append([]string{"run"}, forwarding("--log-level", "loud")...), "--log-level must be one of"},

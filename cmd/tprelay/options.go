@@ -29,6 +29,10 @@ func (c *runCmd) check() error {
 		return cli.Usagef("--loops %d: want 1 to 256, or 0 for one per CPU", c.Loops)
 	case c.MaxPairs < 0:
 		return cli.Usagef("--max-pairs %d: want a positive number, or 0 for no limit", c.MaxPairs)
+	case c.MaxPairsPerSource < 0:
+		return cli.Usagef("--max-pairs-per-source %d: want a positive number, or 0 for no limit", c.MaxPairsPerSource)
+	case c.AllowLocal && forward:
+		return cli.Usagef("--allow-local is for --mode tproxy and redirect; in forward mode all connections go to --upstream")
 	case c.HighWatermark < 4<<10 || c.HighWatermark > 1<<30:
 		return cli.Usagef("--high-watermark %v: want 4KiB to 1GiB", c.HighWatermark)
 	case c.LowWatermark >= c.HighWatermark:
@@ -44,10 +48,25 @@ func (c *runCmd) check() error {
 		{"--idle-timeout", c.IdleTimeout},
 		{"--half-close-timeout", c.HalfCloseTimeout},
 		{"--drain-timeout", c.DrainTimeout},
+		{"--user-timeout", c.UserTimeout},
+		{"--keep-alive-interval", c.KeepAliveInterval},
 	} {
 		if t.value < 0 {
 			return cli.Usagef("%s %v: want 0 or more", t.name, t.value)
 		}
+	}
+	if c.KeepAlive != nil && *c.KeepAlive < 0 {
+		return cli.Usagef("--keep-alive %v: want 0 or more", *c.KeepAlive)
+	}
+	if c.UpgradeTimeout <= 0 {
+		return cli.Usagef("--upgrade-timeout %v: want more than 0", c.UpgradeTimeout)
+	}
+	o := c.options(nil, netip.AddrPort{}, nil)
+	conn := tproxy.ConnOptions{
+		UserTimeout: o.UserTimeout, KeepAlive: o.KeepAlive, KeepAliveInterval: o.KeepAliveInterval, KeepAliveCount: o.KeepAliveCount,
+	}
+	if err := conn.Check(); err != nil {
+		return cli.Usagef("%w", err)
 	}
 	given := map[netip.AddrPort]bool{}
 	for _, l := range c.Listen {
@@ -61,36 +80,36 @@ func (c *runCmd) check() error {
 
 // options are the engine's options but for logger and observer. Upstream is
 // where connections go in forward mode.
-func (c *runCmd) options(upstream netip.AddrPort, interceptor intercept.Interceptor) engine.Options {
+func (c *runCmd) options(listen []listenAt, upstream netip.AddrPort, interceptor intercept.Interceptor) engine.Options {
 	o := engine.Options{
-		Loops:            c.Loops,
-		Spoof:            c.Spoof.Spoof,
-		Mark:             uint32(c.Mark),
-		HighWatermark:    int(c.HighWatermark),
-		LowWatermark:     int(c.LowWatermark),
-		NoFlowControl:    c.NoFlowControl,
-		MemoryLimit:      int64(c.MemoryLimit),
-		NoSplice:         c.NoSplice,
-		MaxPairs:         c.MaxPairs,
-		ConnectTimeout:   zeroIsNone(c.ConnectTimeout),
-		IdleTimeout:      c.IdleTimeout,
-		HalfCloseTimeout: zeroIsNone(c.HalfCloseTimeout),
-		DrainTimeout:     zeroIsNone(c.DrainTimeout),
-		Interceptor:      interceptor,
+		Loops:             c.Loops,
+		Spoof:             c.Spoof.Spoof,
+		Mark:              uint32(c.Mark),
+		HighWatermark:     int(c.HighWatermark),
+		LowWatermark:      int(c.LowWatermark),
+		NoFlowControl:     c.NoFlowControl,
+		MemoryLimit:       int64(c.MemoryLimit),
+		NoSplice:          c.NoSplice,
+		MaxPairs:          c.MaxPairs,
+		MaxPairsPerSource: c.MaxPairsPerSource,
+		Deny:              prefixes(c.Deny),
+		AllowLocal:        c.AllowLocal,
+		UserTimeout:       c.UserTimeout,
+		KeepAliveInterval: c.KeepAliveInterval,
+		KeepAliveCount:    c.KeepAliveCount,
+		ConnectTimeout:    zeroIsNone(c.ConnectTimeout),
+		IdleTimeout:       c.IdleTimeout,
+		HalfCloseTimeout:  zeroIsNone(c.HalfCloseTimeout),
+		DrainTimeout:      zeroIsNone(c.DrainTimeout),
+		Interceptor:       interceptor,
 	}
-	for _, l := range c.Listen {
-		o.Listeners = append(o.Listeners, engine.Listener{Address: l.AddrPort, Mode: c.Mode.Mode, Upstream: upstream})
+	if c.KeepAlive != nil {
+		o.KeepAlive = zeroIsNone(*c.KeepAlive)
+	}
+	for _, l := range listen {
+		o.Listeners = append(o.Listeners, engine.Listener{Address: l.address, Sockets: l.sockets, Mode: c.Mode.Mode, Upstream: upstream})
 	}
 	return o
-}
-
-// zeroIsNone: on the command line 0 turns a timeout off; in Options it is the
-// default, and a negative value turns it off.
-func zeroIsNone(t time.Duration) time.Duration {
-	if t == 0 {
-		return -1
-	}
-	return t
 }
 
 // interceptors makes one interceptor of all that were asked for, nil if none.

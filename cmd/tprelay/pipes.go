@@ -10,12 +10,12 @@ import (
 
 // pipeLimits are what the kernel allows of pipes, as files under Dir.
 type pipeLimits struct {
-	dir        string // /proc/sys/fs
-	privileged bool   // not bound by the limit for a user's pipes
+	dir string // /proc/sys/fs
 }
 
 // warning says in one line why pipes will be fewer or smaller than wanted, or
-// nothing. The relay works without them, through buffers, at a higher price.
+// nothing. The relay works without them, through buffers, at a higher price. As it has
+// given up the privilege to exceed a user's share, that share binds root's pipes too.
 func (l pipeLimits) warning(pipes, size int) string {
 	largest, err := l.read("pipe-max-size")
 	if err != nil {
@@ -23,9 +23,6 @@ func (l pipeLimits) warning(pipes, size int) string {
 	}
 	if largest < int64(size) {
 		return fmt.Sprintf("pipes may hold only %d of the %d bytes wanted, bulk transfer will cost more CPU: raise fs.pipe-max-size, e.g. sysctl -w fs.pipe-max-size=1048576", largest, size)
-	}
-	if l.privileged {
-		return ""
 	}
 	pages, err := l.read("pipe-user-pages-soft")
 	if err != nil {

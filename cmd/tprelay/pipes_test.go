@@ -10,17 +10,15 @@ import (
 func TestPipeLimitWarnings(t *testing.T) {
 	for _, c := range []struct {
 		name, size, soft string
-		privileged       bool
 		want             string
 	}{
-		{"defaults", "1048576\n", "16384\n", false, ""},
-		{"no soft limit", "1048576\n", "0\n", false, ""},
-		{"tiny pipes", "4096\n", "16384\n", true, "raise fs.pipe-max-size"},
-		{"few pages", "1048576\n", "100\n", false, "raise fs.pipe-user-pages-soft"},
-		{"few pages as root", "1048576\n", "100\n", true, ""},
-		{"unreadable", "", "", true, "limit for pipes is unknown"},
-		{"nonsense", "many", "16384", true, "limit for pipes is unknown"},
-		{"soft unreadable", "1048576", "", false, "limit for this user's pipes is unknown"},
+		{"defaults", "1048576\n", "16384\n", ""},
+		{"no soft limit", "1048576\n", "0\n", ""},
+		{"tiny pipes", "4096\n", "16384\n", "raise fs.pipe-max-size"},
+		{"few pages", "1048576\n", "100\n", "raise fs.pipe-user-pages-soft"},
+		{"unreadable", "", "", "limit for pipes is unknown"},
+		{"nonsense", "many", "16384", "limit for pipes is unknown"},
+		{"soft unreadable", "1048576", "", "limit for this user's pipes is unknown"},
 	} {
 		dir := t.TempDir()
 		for name, content := range map[string]string{"pipe-max-size": c.size, "pipe-user-pages-soft": c.soft} {
@@ -32,7 +30,7 @@ func TestPipeLimitWarnings(t *testing.T) {
 			}
 		}
 		pages := os.Getpagesize()
-		got := pipeLimits{dir, c.privileged}.warning(1024, 16*pages)
+		got := pipeLimits{dir}.warning(1024, 16*pages)
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) || strings.Contains(got, "\n") {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}

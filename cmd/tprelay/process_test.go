@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -59,17 +61,31 @@ func start(t *testing.T, upstream net.Addr, args ...string) *process {
 // startWith is start with a standard output.
 func startWith(t *testing.T, stdout *os.File, upstream net.Addr, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: command(t, append([]string{"run", "--mode", "forward", "--listen", "127.0.0.1:0",
-		"--upstream", upstream.String(), "--log-format", "json"}, args...)...)}
+	cmd := command(t, forwardTo(upstream, args...)...)
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
+	return watch(t, cmd)
+}
+
+// forwardTo is a command line that forwards to upstream and logs JSON.
+func forwardTo(upstream net.Addr, args ...string) []string {
+	return append([]string{"run", "--mode", "forward", "--listen", "127.0.0.1:0", "--upstream", upstream.String(), "--log-format", "json"}, args...)
+}
+
+// watch starts a command and reads its log.
+func watch(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd}
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.stderr = bufio.NewScanner(stderr)
-	if stdout != nil {
-		p.cmd.Stdout = stdout
-	}
 	if err := p.cmd.Start(); err != nil {
+		if cmd.SysProcAttr != nil {
+			t.Skipf("cannot start a process like that: %v", err)
+		}
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -196,4 +212,50 @@ func TestProcessWithoutPrivilegeSaysWhatToDo(t *testing.T) {
 	if want := "tprelay: listen 127.0.0.1:9091: IP_TRANSPARENT: operation not permitted; run as root or grant CAP_NET_ADMIN\n"; status != cli.Failure || stderr != want {
 		t.Errorf("status %d, %q; want %q", status, stderr, want)
 	}
+}
+
+// testCommand runs one test of this binary alone, with more in its environment.
+func testCommand(test string, variables ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$")
+	cmd.Env = append(os.Environ(), variables...)
+	return cmd
+}
+
+// copyOfProgram is a file with this binary that every user may run, for the test to
+// replace if it likes.
+func copyOfProgram(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tprelay-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	binary, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "tprelay")
+	if err := os.WriteFile(path, binary, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// get gives what an address of the admin end shows.
+func get(t *testing.T, url string) string {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", url, r.Status, err)
+	}
+	return string(body)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -25,22 +24,22 @@ type rulesCmd struct {
 
 // rulesFlags say what to divert, and to where.
 type rulesFlags struct {
-	Mode           string   `enum:"tproxy,redirect" default:"tproxy" help:"How connections are handed over: ${enum}."`
-	Listen         []string `placeholder:"ADDR:PORT" help:"Where the relay listens; once, or once per family. :PORT is every address (IPv4; with --ipv6, IPv6 too), [::]:PORT both families."`
-	In             []string `placeholder:"IFACE" help:"Interface on which clients' connections come in; repeat or separate with commas."`
-	Dport          []string `placeholder:"PORTS" help:"Destination ports to divert, such as 80,443,8000-8080. Default: all but ssh."`
-	Backend        string   `enum:"nft,iptables" default:"nft" help:"Program that loads the rules: ${enum}."`
-	IPv6           bool     `name:"ipv6" help:"Divert IPv6 too; fails if no listener can take it."`
-	OnDown         string   `enum:",open,closed" default:"" help:"New connections while no relay listens: open lets them pass (nft with tproxy only), closed drops or refuses them. Default: open with nft and tproxy, otherwise closed."`
-	Exclude        []string `placeholder:"CIDR" help:"Destinations that are not diverted."`
-	ExcludeClient  []string `placeholder:"CIDR" help:"Clients that are not diverted."`
-	SSHPort        []uint16 `name:"ssh-port" placeholder:"PORT" help:"Port that is not diverted, unless --dport names it. Default: 22."`
-	NoSSHExclusion bool     `name:"no-ssh-exclusion" help:"Divert ssh like anything else."`
-	Transparent    bool     `help:"Redirect mode: the relay binds to clients' addresses (run --spoof ip); bring the replies back."`
-	Mark           uint32   `placeholder:"N" help:"Packet mark for the routing rule; not the mark of run --mark. Default: 0x7470."`
-	Table          int      `placeholder:"N" help:"Number of the routing table. Default: 7470."`
-	SetSysctls     bool     `name:"set-sysctls" help:"Change kernel settings that stand in the way; remove restores them."`
-	State          string   `placeholder:"DIR" help:"Directory for the record of what was changed. Default: /run/tprelay."`
+	Mode           string        `enum:"tproxy,redirect" default:"tproxy" help:"How connections are handed over: ${enum}."`
+	Listen         []string      `placeholder:"ADDR:PORT" help:"Where the relay listens; once, or once per family. :PORT is every address (IPv4; with --ipv6, IPv6 too), [::]:PORT both families."`
+	In             []string      `placeholder:"IFACE" help:"Interface on which clients' connections come in; repeat or separate with commas."`
+	Dport          []string      `placeholder:"PORTS" help:"Destination ports to divert, such as 80,443,8000-8080. Default: all but ssh."`
+	Backend        string        `enum:"nft,iptables" default:"nft" help:"Program that loads the rules: ${enum}."`
+	IPv6           bool          `name:"ipv6" help:"Divert IPv6 too; fails if no listener can take it."`
+	OnDown         string        `enum:",open,closed" default:"" help:"New connections while no relay listens: open lets them pass (nft with tproxy only), closed drops or refuses them. Default: open with nft and tproxy, otherwise closed."`
+	Exclude        []networkFlag `placeholder:"CIDR" help:"Destinations that are not diverted."`
+	ExcludeClient  []networkFlag `placeholder:"CIDR" help:"Clients that are not diverted."`
+	SSHPort        []uint16      `name:"ssh-port" placeholder:"PORT" help:"Port that is not diverted, unless --dport names it. Default: 22."`
+	NoSSHExclusion bool          `name:"no-ssh-exclusion" help:"Divert ssh like anything else."`
+	Transparent    bool          `help:"Redirect mode: the relay binds to clients' addresses (run --spoof ip); bring the replies back."`
+	Mark           uint32        `placeholder:"N" help:"Packet mark for the routing rule; not the mark of run --mark. Default: 0x7470."`
+	Table          int           `placeholder:"N" help:"Number of the routing table. Default: 7470."`
+	SetSysctls     bool          `name:"set-sysctls" help:"Change kernel settings that stand in the way; remove restores them."`
+	State          string        `placeholder:"DIR" help:"Directory for the record of what was changed. Default: /run/tprelay."`
 }
 
 // config turns flags into what package rules understands.
@@ -65,34 +64,12 @@ func (f *rulesFlags) config() (rules.Config, error) {
 		}
 		cfg.Listen = append(cfg.Listen, listen)
 	}
-	if cfg.Exclude, err = parseNetworks(f.Exclude); err != nil {
-		return cfg, fmt.Errorf("exclude: %w", err)
-	}
-	if cfg.ExcludeClients, err = parseNetworks(f.ExcludeClient); err != nil {
-		return cfg, fmt.Errorf("exclude client: %w", err)
-	}
+	cfg.Exclude, cfg.ExcludeClients = prefixes(f.Exclude), prefixes(f.ExcludeClient)
 	return cfg, nil
 }
 
 // named says whether the flags name a set of rules at all.
 func (f *rulesFlags) named() bool { return len(f.Listen) > 0 || len(f.In) > 0 }
-
-// parseNetworks reads networks, or addresses, which are networks of one.
-func parseNetworks(texts []string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, text := range texts {
-		if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
-			out = append(out, netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()))
-			continue
-		}
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, fmt.Errorf("%q: want a network such as 10.0.0.0/8", text)
-		}
-		out = append(out, p.Masked())
-	}
-	return out, nil
-}
 
 // check is what kong's Validate hooks call, so that bad usage ends with status 2
 // and before anything is done.

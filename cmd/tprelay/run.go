@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/sys/unix"
@@ -22,11 +25,24 @@ func (c *runCmd) Run(command *kong.Context) error {
 	// From here on no signal kills the process while it holds connections. A log
 	// whose reader has gone must not either, so SIGPIPE becomes a write error.
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR2)
 	defer signal.Stop(signals)
 	signal.Ignore(unix.SIGPIPE)
 
 	log := c.logger(command.Stderr)
+	before, passed, err := whatWeGot()
+	if err != nil {
+		return err
+	}
+	upgrader, err := newUpgrader(c.UpgradeTimeout)
+	if err != nil {
+		return err
+	}
+	if c.User != "" {
+		if err := become(c.User); err != nil {
+			return err
+		}
+	}
 	interceptor, recorders, err := c.interceptors()
 	if err != nil {
 		return err
@@ -37,7 +53,15 @@ func (c *runCmd) Run(command *kong.Context) error {
 			return err
 		}
 	}
-	options := c.options(upstream, interceptor)
+	adminSocket := before.Admin
+	if s, ok := takePassed(&passed, c.Admin.AddrPort); ok {
+		adminSocket = s.fd
+	}
+	listen, err := c.listeners(passed, before.Listen)
+	if err != nil {
+		return err
+	}
+	options := c.options(listen, upstream, interceptor)
 	options.Logger = log
 	reopen := func() {}
 	if c.AccessLog != "" {
@@ -53,22 +77,69 @@ func (c *runCmd) Run(command *kong.Context) error {
 		}()
 		options.Observer, reopen = access, access.reopen
 	}
-	relay, err := engine.New(options)
+	relay, err := before.open(options)
 	if err != nil {
 		return err
 	}
 	defer relay.Close()
 
-	stopAdmin, err := c.Admin.serve(relay, log)
+	admin, err := c.Admin.serve(relay, adminSocket, log)
 	if err != nil {
 		return err
 	}
-	defer stopAdmin()
+	defer admin.stop()
+	if upgrader.ambient, err = keepOnly(c.capabilities()); err != nil {
+		return err
+	}
 
 	c.announce(log, relay.Addrs(), upstream)
-	err = serve(relay, signals, reopen, log)
+	supervisor := newSupervisor(log)
+	watching, unwatch := context.WithCancel(context.Background())
+	defer unwatch()
+	go supervisor.watch(watching, relay.Ping)
+	s := server{relay: relay, log: log, reopen: reopen, handedOver: admin.stop, supervisor: supervisor, status: statusOf(relay.Addrs())}
+	s.upgrade = func(ctx context.Context) (successor, int, error) {
+		socket, err := admin.file()
+		if err != nil {
+			return nil, 0, fmt.Errorf("admin: %w", err)
+		}
+		defer socket.Close()
+		return upgrader.upgrade(ctx, relay, socket, relay.Addrs())
+	}
+	supervisor.ready(s.status)
+	err = s.serve(signals)
 	summarize(log, relay.Stats(), recorders)
 	return err
+}
+
+// whatWeGot is what a program before this one left, and the sockets that systemd
+// passed. Either may be empty.
+func whatWeGot() (before *inheritance, passed []passedSocket, err error) {
+	if before, err = inherit(); err != nil {
+		return nil, nil, err
+	}
+	if before == nil {
+		before = new(inheritance)
+	}
+	passed, err = passedSockets()
+	return before, passed, err
+}
+
+// open makes the engine: a new one, or one that takes over what the old program has.
+func (i *inheritance) open(o engine.Options) (*engine.Engine, error) {
+	if i.Relay == 0 {
+		return engine.New(o)
+	}
+	return engine.TakeOver(o, i.Relay)
+}
+
+// statusOf is what the service manager shows while all is well.
+func statusOf(listening []netip.AddrPort) string {
+	texts := make([]string, len(listening))
+	for i, address := range listening {
+		texts[i] = address.String()
+	}
+	return "relaying what comes to " + strings.Join(texts, ", ")
 }
 
 func (c *runCmd) logger(w io.Writer) *slog.Logger {

@@ -9,10 +9,14 @@ import (
 // runCmd is the command line of tprelay run.
 type runCmd struct {
 	Mode     modeFlag     `required:"" placeholder:"MODE" group:"connections" help:"How connections come: tproxy or redirect (diverted by packet filter rules; see tprelay rules), or forward (clients connect to the relay on purpose). tproxy needs root or CAP_NET_ADMIN."`
-	Listen   []cli.Listen `required:"" sep:"none" placeholder:"ADDR:PORT" group:"connections" help:"Where to take connections: 127.0.0.1:9091, [::1]:9091, or :9091 for all addresses of both IP versions. May be given several times. Port 0 picks a free one."`
+	Listen   []cli.Listen `sep:"none" placeholder:"ADDR:PORT" group:"connections" help:"Where to take connections: 127.0.0.1:9091, [::1]:9091, or :9091 for all addresses of both IP versions. May be given several times. Port 0 picks a free one. Default: the sockets that systemd passes, if it does."`
 	Upstream string       `placeholder:"HOST:PORT" group:"connections" help:"Where all connections go in forward mode, and only there. A host name is looked up once, at the start."`
 	Spoof    spoofFlag    `placeholder:"POLICY" group:"connections" help:"Source address of outgoing connections: full (the client's address and port; if that is taken, its address alone), ip (the client's address), none (this host's). full,none and ip,none fall back to this host's address. Default: full in tproxy mode, otherwise none. full and ip need root or CAP_NET_ADMIN."`
 	Mark     markFlag     `placeholder:"N" group:"connections" help:"Mark outgoing packets (SO_MARK), so that rules can tell them; 0x works. Needs CAP_NET_ADMIN. Default: 0, no mark."`
+
+	Deny       []networkFlag `placeholder:"CIDR" group:"connections" help:"Reset connections to this network or address, such as 10.0.0.0/8 or 192.0.2.1. May be given several times."`
+	AllowLocal bool          `group:"connections" help:"Let diverted connections go to loopback and to this host's own addresses. Default: they are reset."`
+	User       string        `placeholder:"NAME" group:"connections" help:"Become this user, by name or number, before anything is opened; needs root. Default: stay who it is."`
 
 	Intercept     []string `sep:"none" placeholder:"SPEC" group:"bytes" help:"Look at or change the bytes, in both directions: label=TEXT (put TEXT before each read), replace=OLD:NEW, record=DIR (write to files). Escapes: \\: \\n \\\\ \\x00. May be given several times; each sees what the one before it made."`
 	HighWatermark size     `default:"256KiB" placeholder:"SIZE" group:"bytes" help:"Stop reading when so many bytes of one direction wait for the receiver. Default: ${default}."`
@@ -20,13 +24,20 @@ type runCmd struct {
 	NoFlowControl bool     `group:"bytes" help:"Never stop reading: memory grows up to --memory-limit. To show what flow control is for; not for use."`
 	NoSplice      bool     `group:"bytes" help:"Move all bytes through user space instead of by splice(2)."`
 
-	Loops            int           `default:"0" placeholder:"N" group:"limits" help:"Event loops. Default: 0, one per CPU."`
-	MaxPairs         int           `default:"0" placeholder:"N" group:"limits" help:"Relay at most N connections at once; more wait in the kernel's backlog. Default: 0, no limit."`
-	MemoryLimit      size          `default:"256MiB" placeholder:"SIZE" group:"limits" help:"Bytes that may wait in all directions together. Default: ${default}."`
-	ConnectTimeout   time.Duration `default:"5s" placeholder:"TIME" group:"limits" help:"Reset the client when the outgoing connection does not stand after TIME; 0: as long as the kernel tries. Default: ${default}."`
-	IdleTimeout      time.Duration `default:"0" placeholder:"TIME" group:"limits" help:"Reset both sides when nothing moved for TIME. Default: 0, never."`
-	HalfCloseTimeout time.Duration `default:"60s" placeholder:"TIME" group:"limits" help:"The same when one side has finished sending; 0: never. Default: ${default}."`
-	DrainTimeout     time.Duration `default:"30s" placeholder:"TIME" group:"limits" help:"After SIGTERM or SIGINT, wait for connections to end by themselves, then reset the rest; 0: do not wait. Default: ${default}."`
+	Loops             int           `default:"0" placeholder:"N" group:"limits" help:"Event loops. Default: 0, one per CPU."`
+	MaxPairs          int           `default:"0" placeholder:"N" group:"limits" help:"Relay at most N connections at once; more wait in the kernel's backlog. Default: 0, no limit."`
+	MaxPairsPerSource int           `default:"0" placeholder:"N" group:"limits" help:"Relay at most N connections of one client address (IPv6: of one /64 network) at once; more are reset. Default: 0, no limit."`
+	MemoryLimit       size          `default:"256MiB" placeholder:"SIZE" group:"limits" help:"Bytes that may wait in all directions together. Default: ${default}."`
+	ConnectTimeout    time.Duration `default:"5s" placeholder:"TIME" group:"limits" help:"Reset the client when the outgoing connection does not stand after TIME; 0: as long as the kernel tries. Default: ${default}."`
+	IdleTimeout       time.Duration `default:"0" placeholder:"TIME" group:"limits" help:"Reset both sides when nothing moved for TIME. Default: 0, never."`
+	HalfCloseTimeout  time.Duration `default:"60s" placeholder:"TIME" group:"limits" help:"The same when one side has finished sending; 0: never. Default: ${default}."`
+	DrainTimeout      time.Duration `default:"30s" placeholder:"TIME" group:"limits" help:"After SIGTERM or SIGINT, wait for connections to end by themselves, then reset the rest; 0: do not wait. Default: ${default}."`
+
+	UserTimeout       time.Duration  `default:"0" placeholder:"TIME" group:"limits" help:"End a connection when what was sent on it stays unacknowledged for TIME (TCP_USER_TIMEOUT). Default: 0, the kernel's own rule."`
+	KeepAlive         *time.Duration `placeholder:"TIME" group:"limits" help:"Probe a connection that was silent for TIME, in whole seconds (TCP_KEEPIDLE); 0: never. Default: the kernel's own, usually two hours."`
+	KeepAliveInterval time.Duration  `default:"0" placeholder:"TIME" group:"limits" help:"Time between two probes (TCP_KEEPINTVL). Default: 0, the kernel's own, usually 75s."`
+	KeepAliveCount    int            `default:"0" placeholder:"N" group:"limits" help:"So many probes without an answer end the connection (TCP_KEEPCNT). Default: 0, the kernel's own, usually 9."`
+	UpgradeTimeout    time.Duration  `default:"30s" placeholder:"TIME" group:"limits" help:"After SIGUSR2, how long the new program may take until it serves and has taken everything over. Default: ${default}."`
 
 	AccessLog string    `placeholder:"FILE" group:"logs" help:"Write one JSON line for each connection that ends; - is standard output. Reopened on SIGHUP. Default: none."`
 	Admin     adminFlag `placeholder:"ADDR:PORT" group:"logs" help:"Show metrics (/metrics, for Prometheus), connections (/pairs) and a live page (/) over HTTP. There is no password: use 127.0.0.1:PORT, or an address that only operators reach. Default: none."`
@@ -53,7 +64,10 @@ The same with REDIRECT rules: servers see the address of this host.
     tprelay rules print --mode redirect --listen :9091 --in eth1
 
 Signals: SIGTERM or SIGINT stops listening and waits for connections to end (see --drain-timeout); a second one resets them
-at once. SIGHUP reopens the access log.
+at once. SIGHUP reopens the access log. SIGUSR2 starts the program anew, from the file that is there now and with the same flags,
+and hands it listeners and connections; if the new one does not come up, this one goes on.
+
+Once everything is open, it gives up all privileges but CAP_NET_ADMIN and CAP_NET_BIND_SERVICE, and those too where they are not needed.
 
 Exit status: 0 after draining, 1 after a failure or a second signal, 2 for a wrong command line.
 `

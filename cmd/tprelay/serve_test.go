@@ -3,9 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -62,7 +63,9 @@ func TestServe(t *testing.T) {
 			signals <- s
 		}
 		reopens := 0
-		err := serve(c.relay, signals, func() { reopens++ }, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		log := slog.New(slog.DiscardHandler)
+		s := server{relay: c.relay, log: log, reopen: func() { reopens++ }, supervisor: silent(log)}
+		err := s.serve(signals)
 		if !errors.Is(err, c.want) || c.want == nil && err != nil || reopens != c.reopens {
 			t.Errorf("%s: %v after %d reopens, want %v after %d", c.name, err, reopens, c.want, c.reopens)
 		}
@@ -73,7 +76,84 @@ func TestServeEndsWithTheRelay(t *testing.T) {
 	broken := errors.New("broken")
 	r := newFakeRelay(true, broken)
 	close(r.closed)
-	if err := serve(r, nil, func() {}, slog.New(slog.DiscardHandler)); !errors.Is(err, broken) {
+	s := server{relay: r, supervisor: silent(slog.New(slog.DiscardHandler))}
+	if err := s.serve(nil); !errors.Is(err, broken) {
 		t.Error(err)
+	}
+}
+
+// silent is the supervisor where there is none.
+func silent(log *slog.Logger) *supervisor {
+	return &supervisor{log: log, notify: func(string) error { return nil }}
+}
+
+// TestServeUpgrades: signals that come meanwhile, in every order with the end of it.
+func TestServeUpgrades(t *testing.T) {
+	failure := errors.New("it did not start")
+	for _, c := range []struct {
+		name    string
+		during  []os.Signal // once the upgrade has begun
+		err     error       // of the upgrade
+		after   []os.Signal
+		told    string // to the service manager
+		next    []os.Signal
+		drained bool
+	}{
+		{name: "success", told: "RELOADING READY"},
+		{name: "success with SIGTERM", during: []os.Signal{unix.SIGTERM}, told: "RELOADING READY", next: []os.Signal{unix.SIGTERM}},
+		{name: "failure", err: failure, after: []os.Signal{unix.SIGTERM}, told: "RELOADING READY STOPPING", drained: true},
+		{name: "failure with SIGTERM", during: []os.Signal{unix.SIGUSR2, unix.SIGTERM}, err: failure, told: "RELOADING READY STOPPING", drained: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newFakeRelay(true, nil)
+			log := slog.New(slog.DiscardHandler)
+			var told []string
+			manager := &supervisor{log: log, notify: func(state string) error {
+				for line := range strings.Lines(state) {
+					if name, ok := strings.CutSuffix(strings.TrimSpace(line), "=1"); ok {
+						told = append(told, name)
+					}
+				}
+				return nil
+			}}
+			signals := make(chan os.Signal)
+			next := &fakeProgram{}
+			s := server{relay: r, log: log, supervisor: manager, handedOver: func() {}}
+			s.upgrade = func(context.Context) (successor, int, error) {
+				for _, sig := range c.during {
+					signals <- sig
+				}
+				if c.err != nil {
+					go func() {
+						for _, sig := range c.after {
+							signals <- sig
+						}
+					}()
+					return nil, 0, c.err
+				}
+				close(r.closed) // as an engine that has nothing left
+				return next, 0, nil
+			}
+			go func() { signals <- unix.SIGUSR2 }()
+			if err := s.serve(signals); err != nil {
+				t.Error(err)
+			}
+			if got := strings.Join(told, " "); got != c.told {
+				t.Errorf("told %q, want %q", got, c.told)
+			}
+			if !slices.Equal(next.signals, c.next) {
+				t.Errorf("the new program got %v, want %v", next.signals, c.next)
+			}
+			select {
+			case <-r.drained:
+				if !c.drained {
+					t.Error("it was drained")
+				}
+			default:
+				if c.drained {
+					t.Error("it was not drained")
+				}
+			}
+		})
 	}
 }

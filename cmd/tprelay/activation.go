@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// passedSocket is a listening socket that systemd opened for us (see sd_listen_fds(3)).
+type passedSocket struct {
+	fd      int
+	name    string // FileDescriptorName= of its unit
+	address netip.AddrPort
+}
+
+func (s passedSocket) String() string { return fmt.Sprintf("socket %s (%v)", s.name, s.address) }
+
+// passedSockets takes the sockets out of the environment, so that no other program of
+// this process takes them for its own.
+func passedSockets() ([]passedSocket, error) {
+	var sockets []passedSocket
+	for _, f := range activation.Files(true) {
+		// A duplicate, as the file would close the descriptor whenever it is collected.
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("systemd passed %s: %w", f.Name(), err)
+		}
+		s := passedSocket{fd: fd, name: f.Name()}
+		listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		if err == nil {
+			s.address, err = tproxy.LocalAddr(fd)
+		}
+		if err != nil || listening == 0 || !s.address.IsValid() {
+			return nil, fmt.Errorf("systemd passed %s, which is not a listening TCP socket; its .socket unit needs ListenStream=ADDR:PORT", f.Name())
+		}
+		sockets = append(sockets, s)
+	}
+	return sockets, nil
+}
+
+// takePassed takes the socket for address out of the list. ok is false if there is none.
+func takePassed(sockets *[]passedSocket, address netip.AddrPort) (s passedSocket, ok bool) {
+	i := slices.IndexFunc(*sockets, func(s passedSocket) bool { return s.address == address })
+	if i < 0 {
+		return s, false
+	}
+	s = (*sockets)[i]
+	*sockets = slices.Delete(*sockets, i, i+1)
+	return s, true
+}

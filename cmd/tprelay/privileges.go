@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// capabilities are what relaying needs once everything is open: CAP_NET_ADMIN to speak
+// in others' names and to mark, CAP_NET_BIND_SERVICE where a client's own port may be
+// below 1024.
+func (c *runCmd) capabilities() []cap.Value {
+	first := c.Spoof.First(c.Mode.Mode)
+	switch {
+	case first == tproxy.StepFull:
+		return []cap.Value{cap.NET_ADMIN, cap.NET_BIND_SERVICE}
+	case first == tproxy.StepIP, c.Mode.Mode == tproxy.TPROXY, c.Mark != 0:
+		return []cap.Value{cap.NET_ADMIN}
+	}
+	return nil
+}
+
+// keepOnly gives up every capability but those of keep that the process has, on all
+// threads, and the way to any by execve (no_new_privs). What it returns are those that
+// are left. Inheritable and ambient ones go too: whom we start gets what we name then.
+func keepOnly(keep []cap.Value) (left []cap.Value, err error) {
+	have, want := cap.GetProc(), cap.NewSet()
+	for _, value := range keep {
+		if ok, err := have.GetFlag(cap.Permitted, value); err != nil || !ok {
+			continue
+		}
+		for _, flag := range []cap.Flag{cap.Permitted, cap.Effective} {
+			if err := want.SetFlag(flag, true, value); err != nil {
+				return nil, fmt.Errorf("keep %v: %w", value, err)
+			}
+		}
+		left = append(left, value)
+	}
+	if err := want.SetProc(); err != nil {
+		return nil, fmt.Errorf("give up privileges: capset: %w", err)
+	}
+	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("give up privileges: no_new_privs: %w", err)
+	}
+	return left, nil
+}
+
+// become changes to the user name for good, keeping of root's privileges only what
+// opening sockets takes. It comes before anything is opened, so that logs and
+// recordings are the user's own and can be opened again. Who is that user already,
+// as after an upgrade, stays.
+func become(name string) error {
+	u, err := user.Lookup(name)
+	if err != nil {
+		if u, err = user.LookupId(name); err != nil {
+			return fmt.Errorf("--user %s: there is no such user", name)
+		}
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return fmt.Errorf("--user %s: user number %q: %w", name, u.Uid, err)
+	}
+	if os.Getuid() == uid && os.Geteuid() == uid {
+		return nil
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		return fmt.Errorf("--user %s: group number %q: %w", name, u.Gid, err)
+	}
+	groups, err := groupsOf(u)
+	if err != nil {
+		return fmt.Errorf("--user %s: groups: %w", name, err)
+	}
+	if err := cap.SetGroups(gid, groups...); err != nil {
+		return fmt.Errorf("--user %s: setgroups: %w; only root can change the user", name, err)
+	}
+	if err := cap.SetUID(uid); err != nil {
+		return fmt.Errorf("--user %s: setuid: %w; only root can change the user", name, err)
+	}
+	if _, err := keepOnly([]cap.Value{cap.NET_ADMIN, cap.NET_BIND_SERVICE}); err != nil {
+		return err
+	}
+	// A process that changed its user is closed to that user: its own /proc/self, with
+	// the number of open descriptors among the metrics, would be root's.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("--user %s: PR_SET_DUMPABLE: %w", name, err)
+	}
+	return nil
+}
+
+func groupsOf(u *user.User) ([]int, error) {
+	texts, err := u.GroupIds()
+	if err != nil {
+		return nil, err
+	}
+	var groups []int
+	for _, text := range texts {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, n)
+	}
+	return groups, nil
+}

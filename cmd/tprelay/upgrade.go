@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+)
+
+// exitPatience is how long a new program that failed to take over may take to end by
+// itself, so that its own exit status can be told.
+const exitPatience = 2 * time.Second
+
+// upgrader starts the program anew and hands the relay to it. What it needs of the
+// process and its environment are fields, for tests to replace.
+type upgrader struct {
+	path     string // of the program, as it was started
+	args     []string
+	environ  func() []string
+	start    func(path string, args []string, attr *os.ProcAttr) (successor, error)
+	patience time.Duration // until the new program has taken over
+	ambient  []cap.Value   // privileges that it gets
+}
+
+// successor is the new program: *os.Process, and what it ends with.
+type successor interface {
+	PID() int
+	Signal(os.Signal) error
+	Wait() (status string, err error)
+}
+
+// handing is the part of the relay that an upgrade needs.
+type handing interface {
+	HandOver(fd int) (left int, err error)
+}
+
+// newUpgrader must be called before the working directory or the file can change: the
+// path is that of the program as it was started, and whatever file has that name later
+// is the new program. (The file that runs would be the old one, deleted maybe.)
+func newUpgrader(patience time.Duration) (*upgrader, error) {
+	path, err := exec.LookPath(os.Args[0])
+	if err != nil {
+		if path, err = os.Executable(); err != nil {
+			return nil, fmt.Errorf("upgrades: where is this program? %w", err)
+		}
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, fmt.Errorf("upgrades: where is this program? %w", err)
+	}
+	return &upgrader{path: path, args: os.Args, environ: os.Environ, start: startProcess, patience: patience}, nil
+}
+
+// upgrade starts the new program and returns when it has taken over, or when it is
+// gone and this one goes on as before: with an error, which says why. left is the
+// number of pairs that could not be handed over. admin may be nil. The end of ctx ends
+// the new program.
+func (u *upgrader) upgrade(ctx context.Context, relay handing, admin *os.File, listen []netip.AddrPort) (next successor, left int, err error) {
+	// Blocking ends, as the engine wants them. CLOEXEC, or a program that something
+	// else starts at this moment inherits them, and we never see that the new one is gone.
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, 0, fmt.Errorf("socketpair: %w", err)
+	}
+	ours, theirs := ends[0], os.NewFile(uintptr(ends[1]), "relay")
+	defer unix.Close(ours)
+	next, err = u.launch(theirs, admin, listen)
+	// Our copy of its end must go, whatever came of it: else HandOver never reads the end
+	// of a program that died.
+	theirs.Close()
+	if err != nil {
+		return nil, 0, err
+	}
+
+	ended := make(chan string, 1)
+	go func() {
+		status, err := next.Wait()
+		if err != nil {
+			status = err.Error()
+		}
+		ended <- status
+	}()
+	handed := make(chan struct{})
+	go func() {
+		defer close(handed)
+		left, err = relay.HandOver(ours)
+	}()
+	// HandOver is made to return by saying the end ourselves: a process that the new one
+	// started could still hold the other end. ours is open until we return, so that its
+	// number cannot be another file's yet.
+	giveUp := func() {
+		unix.Shutdown(ours, unix.SHUT_RDWR)
+		<-handed
+	}
+	timer := time.NewTimer(u.patience)
+	defer timer.Stop()
+	var why error
+	select {
+	case <-handed:
+	case status := <-ended:
+		ended <- status
+		giveUp()
+	case <-timer.C:
+		why = fmt.Errorf("%s has not taken over within %v and was ended; see --upgrade-timeout", u.path, u.patience)
+		giveUp()
+	case <-ctx.Done():
+		why = context.Cause(ctx)
+		giveUp()
+	}
+	if err == nil { // also when it came at the last moment: the new one has everything
+		return next, left, nil
+	}
+	if why != nil {
+		next.Signal(unix.SIGKILL)
+		<-ended
+		return nil, 0, why
+	}
+	return nil, 0, u.explain(next, ended, err)
+}
+
+// explain says what became of the new program after cause, and ends it, if it goes on.
+func (u *upgrader) explain(next successor, ended <-chan string, cause error) error {
+	select {
+	case status := <-ended:
+		return fmt.Errorf("%s ended before it had taken over: %s (%w)", u.path, status, cause)
+	case <-time.After(exitPatience):
+		next.Signal(unix.SIGKILL)
+		<-ended
+		return fmt.Errorf("%s could not take over and was ended: %w", u.path, cause)
+	}
+}
+
+// launch starts the new program: same arguments, environment and standard files.
+func (u *upgrader) launch(relay, admin *os.File, listen []netip.AddrPort) (successor, error) {
+	files := []*os.File{os.Stdin, os.Stdout, os.Stderr, relay}
+	in := inheritance{Relay: 3, Listen: listen}
+	if admin != nil {
+		in.Admin = len(files)
+		files = append(files, admin)
+	}
+	text, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", inheritVariable, err)
+	}
+	attr := &os.ProcAttr{Files: files, Env: append(u.environment(), inheritVariable+"="+string(text)), Sys: &syscall.SysProcAttr{}}
+	// Who is not root loses all capabilities on exec but the ambient ones. They are
+	// raised in the new process alone, so that no other could inherit them.
+	for _, value := range u.ambient {
+		attr.Sys.AmbientCaps = append(attr.Sys.AmbientCaps, uintptr(value))
+	}
+	next, err := u.start(u.path, u.args, attr)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", u.path, err)
+	}
+	return next, nil
+}
+
+// environment is ours, without what is for this process alone. WATCHDOG_PID names us;
+// without it the new program answers the watchdog.
+func (u *upgrader) environment() []string {
+	return slices.DeleteFunc(u.environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return name == inheritVariable || name == "WATCHDOG_PID"
+	})
+}
+
+// started is a successor that runs.
+type started struct{ *os.Process }
+
+func startProcess(path string, args []string, attr *os.ProcAttr) (successor, error) {
+	p, err := os.StartProcess(path, args, attr)
+	if err != nil {
+		var errno syscall.Errno
+		if errors.As(err, &errno) {
+			err = errno // os adds "fork/exec" and the path, which are in our text already
+		}
+		return nil, err
+	}
+	return started{p}, nil
+}
+
+// PID is the process's number.
+func (p started) PID() int { return p.Pid }
+
+// Wait waits for the end, and says how it ended: "exit status 1".
+func (p started) Wait() (string, error) {
+	state, err := p.Process.Wait()
+	if err != nil {
+		return "", err
+	}
+	return state.String(), nil
+}

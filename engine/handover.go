@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,6 +35,9 @@ type parcel struct {
 func (e *Engine) HandOver(fd int) (left int, err error) {
 	if !e.isRunning() {
 		return 0, ErrClosed
+	}
+	if e.takesOver() { // what is still on its way to us would be left behind
+		return 0, errors.New("hand-over: still taking over from the process before")
 	}
 	k := link{fd}
 	if err := e.offerListeners(k); err != nil {

@@ -121,6 +121,13 @@ func (e *Engine) takeIn(k link) {
 	e.options.Logger.Info("took over", "pairs", n)
 }
 
+// takesOver: pairs may still come over.
+func (e *Engine) takesOver() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.inherits != nil
+}
+
 func (e *Engine) takePairs(k link) (n int, err error) {
 	e.ask(func(*loop) {}) // every loop runs
 	if err := k.send(frameReady, nil, nil); err != nil {

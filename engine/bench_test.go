@@ -47,7 +47,11 @@ func idlePairs(t testing.TB, pairs int) (resident, descriptors float64, s engine
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ends.stop()
+	defer func() {
+		if err := ends.stop(); err != nil {
+			t.Error(err)
+		}
+	}()
 	e, done := benchRelay(t, engine.Options{Backlog: 4096}, ends.server)
 	defer done()
 	settle := func(n int) engine.Stats {
@@ -119,7 +123,7 @@ func residentBytes() int {
 
 // serveEnds is the other process: a server that swallows what comes, and clients that
 // connect on command.
-func serveEnds() {
+func serveEnds(in *bufio.Scanner) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Println(err)
@@ -138,7 +142,7 @@ func serveEnds() {
 		}
 	}()
 	data := noise(idleBytes)
-	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+	for in.Scan() {
 		var addr string
 		var n int
 		fmt.Sscan(in.Text(), &addr, &n)

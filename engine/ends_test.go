@@ -11,12 +11,22 @@ import (
 	"testing"
 )
 
-// TestMain lets this binary also be the other end of the idle pairs: half of the
-// descriptors then belong to another process, and its memory is not the relay's. Or a
-// relay whose system calls fail.
+// roleVariable says as what this binary runs when it is not the test.
+const roleVariable = "TPRELAY_TEST_ROLE"
+
+// roles are what else this binary can be. Descriptors and memory then belong to
+// another process.
+var roles = map[string]func(commands *bufio.Scanner){
+	"idle ends":    serveEnds,
+	"stalled ends": serveStalledEnds,
+	"relay":        serveMeasured,
+}
+
+// TestMain lets this binary be the relay of a test, or its other ends; or a relay whose
+// system calls fail.
 func TestMain(m *testing.M) {
-	if os.Getenv("TPRELAY_TEST_ENDS") != "" {
-		serveEnds()
+	if role := roles[os.Getenv(roleVariable)]; role != nil {
+		role(bufio.NewScanner(os.Stdin))
 		return
 	}
 	if os.Getenv(relayVariable) != "" {
@@ -30,16 +40,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-type ends struct {
-	cmd    *exec.Cmd
-	in     io.WriteCloser
-	out    *bufio.Reader
-	server string
+// child is this binary in a role. It is told a line, and answers with a line; it ends
+// when its input does.
+type child struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
 }
 
-func startEnds() (*ends, error) {
+// startChild runs the binary in that role.
+func startChild(role string) (*child, error) {
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "TPRELAY_TEST_ENDS=1")
+	// The race detector would let each child sleep for a second before it exits.
+	cmd.Env = append(os.Environ(), roleVariable+"="+role, "GORACE=atexit_sleep_ms=0")
+	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -51,26 +65,58 @@ func startEnds() (*ends, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	e := &ends{cmd: cmd, in: in, out: bufio.NewReader(out)}
+	return &child{cmd: cmd, in: in, out: bufio.NewReader(out)}, nil
+}
+
+func (c *child) line() (string, error) {
+	s, err := c.out.ReadString('\n')
+	return strings.TrimSpace(s), err
+}
+
+// ask gives the answer to a command.
+func (c *child) ask(command ...any) (string, error) {
+	fmt.Fprintln(c.in, command...)
+	return c.line()
+}
+
+// stop waits for its end. An error can be that of the race detector.
+func (c *child) stop() error {
+	if c.cmd.ProcessState != nil {
+		return nil // it has been waited for
+	}
+	c.in.Close()
+	return c.cmd.Wait()
+}
+
+// stopAtEnd stops it when the test ends.
+func (c *child) stopAtEnd(t testing.TB) {
+	t.Cleanup(func() {
+		if err := c.stop(); err != nil {
+			t.Errorf("child: %v", err)
+		}
+	})
+}
+
+// ends are both ends of idle pairs.
+type ends struct {
+	*child
+	server string
+}
+
+func startEnds() (*ends, error) {
+	c, err := startChild("idle ends")
+	if err != nil {
+		return nil, err
+	}
+	e := &ends{child: c}
 	e.server, err = e.line()
 	return e, err
 }
 
-func (e *ends) line() (string, error) {
-	s, err := e.out.ReadString('\n')
-	return strings.TrimSpace(s), err
-}
-
 // connect opens n connections to addr and waits until the server has them all.
 func (e *ends) connect(addr string, n int) error {
-	fmt.Fprintln(e.in, addr, n)
-	if s, err := e.line(); err != nil || s != "ok" {
+	if s, err := e.ask(addr, n); err != nil || s != "ok" {
 		return fmt.Errorf("the other ends: %s %v", s, err)
 	}
 	return nil
-}
-
-func (e *ends) stop() {
-	e.in.Close()
-	e.cmd.Wait()
 }

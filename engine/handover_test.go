@@ -13,7 +13,7 @@ import (
 )
 
 // socketpair is what two processes would have between them.
-func socketpair(t *testing.T) (old, new int) {
+func socketpair(t testing.TB) (old, new int) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

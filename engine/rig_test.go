@@ -29,7 +29,7 @@ const patience = 60 * time.Second
 // connections the test holds itself.
 type rig struct {
 	*engine.Engine
-	t      *testing.T
+	t      testing.TB
 	server *net.TCPListener
 	stop   context.CancelFunc
 	done   chan error
@@ -42,7 +42,7 @@ type rig struct {
 
 // newRig starts a relay. When the test ends it is drained, and nothing of it may
 // be left.
-func newRig(t *testing.T, o engine.Options) *rig {
+func newRig(t testing.TB, o engine.Options) *rig {
 	t.Helper()
 	checkLeaks(t)
 	server, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -132,7 +132,12 @@ func (r *rig) dial() *net.TCPConn {
 func (r *rig) dialReset() {
 	r.t.Helper()
 	_, port, _ := net.SplitHostPort(r.address())
-	c, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", port), patience)
+	r.dialResetAt(net.JoinHostPort("127.0.0.1", port))
+}
+
+func (r *rig) dialResetAt(address string) {
+	r.t.Helper()
+	c, err := net.DialTimeout("tcp", address, patience)
 	if err == nil {
 		if got := expectReset(r.t, "client", r.keep(c)); len(got) > 0 {
 			r.t.Errorf("%d bytes from nowhere", len(got))
@@ -196,7 +201,7 @@ func (r *rig) only() (info engine.PairInfo) {
 
 // checkLeaks fails the test if, when all its clean-up is done, descriptors or
 // goroutines are left that were not there before.
-func checkLeaks(t *testing.T) {
+func checkLeaks(t testing.TB) {
 	fds, routines := openDescriptors(), runtime.NumGoroutine()
 	t.Cleanup(func() {
 		var now, nowRoutines int
@@ -241,7 +246,7 @@ func sendAll(c *net.TCPConn, data []byte, closing bool) <-chan error {
 }
 
 // expect reads until the stream ends cleanly and compares.
-func expect(t *testing.T, who string, c *net.TCPConn, want []byte) {
+func expect(t testing.TB, who string, c *net.TCPConn, want []byte) {
 	t.Helper()
 	got, err := io.ReadAll(c)
 	if err != nil {
@@ -253,7 +258,7 @@ func expect(t *testing.T, who string, c *net.TCPConn, want []byte) {
 }
 
 // expectReset reads until the connection is reset, and gives what came before.
-func expectReset(t *testing.T, who string, c *net.TCPConn) []byte {
+func expectReset(t testing.TB, who string, c *net.TCPConn) []byte {
 	t.Helper()
 	got, err := io.ReadAll(c)
 	if !errors.Is(err, unix.ECONNRESET) {

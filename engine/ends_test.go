@@ -20,6 +20,7 @@ var roles = map[string]func(commands *bufio.Scanner){
 	"idle ends":    serveEnds,
 	"stalled ends": serveStalledEnds,
 	"relay":        serveMeasured,
+	"abusers":      serveAbusers,
 }
 
 // TestMain lets this binary be the relay of a test, or its other ends; or a relay whose

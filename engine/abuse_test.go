@@ -1,0 +1,261 @@
+package engine_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// Thousands who hold their pair and do next to nothing with it, beside one who works.
+// The many, and the server of all, are in another process.
+
+const (
+	abusers = 5000
+	// now and then is how often one of them moves a byte.
+	nowAndThen = time.Second
+)
+
+// abused is a relay in this process in front of abusers, and an interactive connection
+// through it to an echo.
+type abused struct {
+	*rig
+	crowd       *child
+	interactive *net.TCPConn
+}
+
+func newAbused(t testing.TB, o engine.Options) *abused {
+	t.Helper()
+	crowd, err := startChild("abusers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	crowd.stopAtEnd(t)
+	server, err := crowd.line()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Listeners = []engine.Listener{{
+		Address: netip.MustParseAddrPort("127.0.0.1:0"), Mode: tproxy.Forward, Upstream: netip.MustParseAddrPort(server),
+	}}
+	a := &abused{rig: newRig(t, o), crowd: crowd}
+	a.interactive = a.dial()
+	if _, err := a.interactive.Write([]byte{kindEcho}); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// leave ends it before the test does.
+func (a *abused) leave() {
+	a.t.Helper()
+	a.interactive.Close()
+	a.end()
+	if err := a.crowd.stop(); err != nil {
+		a.t.Error(err)
+	}
+}
+
+// come lets abusers of that kind come.
+func (a *abused) come(kind byte, n int) {
+	a.t.Helper()
+	opened := a.Stats().Opened
+	if s, err := a.crowd.ask(string(kind), n, a.address()); err != nil || s != "ok" {
+		a.t.Fatalf("abusers: %s %v", s, err)
+	}
+	a.until("abusers", func(s engine.Stats) bool { return s.Opened >= opened+uint64(n) })
+}
+
+// talk exchanges n messages and gives the time that each took, sorted.
+func (a *abused) talk(n int) []time.Duration {
+	a.t.Helper()
+	took := make([]time.Duration, n)
+	for i := range took {
+		begin := time.Now()
+		if err := hear(a.interactive, fmt.Appendf(nil, "are you still there? %d", i)); err != nil {
+			a.t.Fatalf("after %d exchanges: %v", i, err)
+		}
+		took[i] = time.Since(begin)
+	}
+	slices.Sort(took)
+	return took
+}
+
+// kinds of connections; the client's first byte tells the server.
+const (
+	kindEcho   = 'e' // the server sends back what comes
+	kindSilent = 's' // nobody sends anything: not even this byte
+	kindWriter = 'w' // the client sends a byte now and then
+	kindReader = 'r' // the server sends all it can, the client reads a byte now and then
+)
+
+// TestSilentClientsAreReaped: 5,000 clients come and send nothing. Somebody who works goes
+// on, and IdleTimeout ends the others and him not.
+func TestSilentClientsAreReaped(t *testing.T) {
+	a := newAbused(t, engine.Options{IdleTimeout: 3 * time.Second})
+	a.talk(100)
+	a.come(kindSilent, abusers)
+	for a.Stats().Ended[engine.ReasonIdleTimeout] < abusers {
+		a.talk(20)
+	}
+	a.talk(100)
+	if s := a.Stats(); s.Active != 1 || s.Ended[engine.ReasonIdleTimeout] != abusers {
+		t.Errorf("%d pairs, ended %v", s.Active, s.Ended)
+	}
+}
+
+// TestSlowLoris: 5,000 clients, half of whom write, half of whom read a byte now and then,
+// while the server would send them all it has. Somebody who works goes on.
+func TestSlowLoris(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, o measuredOptions) {
+		enter := privateNetwork(t)
+		a := newAbused(t, engine.Options{NoSplice: o.NoSplice, MemoryLimit: 16 << 20, ThreadInit: enter})
+		a.talk(100)
+		a.come(kindWriter, abusers/2)
+		a.come(kindReader, abusers/2)
+		a.until("starvation", func(s engine.Stats) bool { return s.Starved > 0 })
+		before := a.Stats()
+		a.talk(500)
+		for begin := time.Now(); time.Since(begin) < 2*nowAndThen; {
+			a.talk(20)
+		}
+		s := a.Stats()
+		t.Logf("%d MiB charged, %d starved, %d waits, %d events", s.Memory>>20, s.Starved-before.Starved, s.Waits-before.Waits, s.Events-before.Events)
+		if s.Active != abusers+1 {
+			t.Errorf("%d pairs, %v", s.Active, s.Ended)
+		}
+	})
+}
+
+// BenchmarkInteractiveAmongSlowLoris compares the 99th percentile of round trips of one who
+// works among 5,000 who do not with that of the same without them, in turns.
+func BenchmarkInteractiveAmongSlowLoris(b *testing.B) {
+	const rounds, exchanges = 3, 20_000
+	p99 := func(took []time.Duration) float64 { return float64(took[len(took)*99/100].Nanoseconds()) / 1e3 }
+	enter := privateNetwork(b)
+	for b.Loop() {
+		var idle, crowded, ratios []float64
+		for range rounds {
+			alone := newAbused(b, engine.Options{ThreadInit: enter})
+			alone.talk(1000)
+			quiet := p99(alone.talk(exchanges))
+			alone.leave()
+
+			a := newAbused(b, engine.Options{ThreadInit: enter})
+			a.come(kindWriter, abusers/2)
+			a.come(kindReader, abusers/2)
+			a.interactive.SetDeadline(time.Now().Add(5 * patience))
+			a.talk(1000)
+			loud := p99(a.talk(exchanges))
+			a.leave()
+			idle, crowded, ratios = append(idle, quiet), append(crowded, loud), append(ratios, loud/quiet)
+			b.Logf("p99: idle %.0f us, crowded %.0f us", quiet, loud)
+		}
+		for _, of := range [][]float64{idle, crowded, ratios} {
+			slices.Sort(of)
+		}
+		b.ReportMetric(idle[rounds/2], "idle-p99-us")
+		b.ReportMetric(crowded[rounds/2], "crowded-p99-us")
+		b.ReportMetric(ratios[rounds/2], "ratio")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// serveAbusers is the other process.
+func serveAbusers(commands *bufio.Scanner) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(ln.Addr())
+	var accepted atomic.Int64
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			go serveAbuser(c)
+		}
+	}()
+	for commands.Scan() {
+		var kind, addr string
+		var n int
+		fmt.Sscan(commands.Text(), &kind, &n, &addr)
+		want := accepted.Load() + int64(n)
+		for i := range n {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				fmt.Println(err)
+				return
+			}
+			go abuse(c, kind[0], i)
+		}
+		for accepted.Load() < want {
+			time.Sleep(time.Millisecond)
+		}
+		fmt.Println("ok")
+	}
+}
+
+// abuse is a client, until its connection breaks.
+func abuse(c net.Conn, kind byte, i int) {
+	defer c.Close()
+	one := []byte{kind}
+	if kind == kindSilent {
+		c.Read(one)
+		return
+	}
+	if _, err := c.Write(one); err != nil {
+		return
+	}
+	time.Sleep(time.Duration(i) * 7919 * time.Microsecond % nowAndThen) // not all at once
+	for {
+		var err error
+		if kind == kindWriter {
+			_, err = c.Write(one)
+		} else {
+			_, err = c.Read(one)
+		}
+		if err != nil {
+			return
+		}
+		time.Sleep(nowAndThen)
+	}
+}
+
+// serveAbuser is the server's end.
+func serveAbuser(c net.Conn) {
+	defer c.Close()
+	kind := make([]byte, 1)
+	if _, err := c.Read(kind); err != nil {
+		return
+	}
+	switch kind[0] {
+	case kindEcho:
+		io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+	case kindWriter:
+		for {
+			if _, err := c.Read(kind); err != nil {
+				return
+			}
+		}
+	case kindReader:
+		page := make([]byte, 4<<10)
+		for {
+			if _, err := c.Write(page); err != nil {
+				return
+			}
+		}
+	}
+}

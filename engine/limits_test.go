@@ -111,12 +111,14 @@ func TestConnectionToTheListenerItselfIsRefusedOnce(t *testing.T) {
 	}
 	port := server.Addr().(*net.TCPAddr).AddrPort().Port()
 	server.Close()
-	self := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
-	for _, listen := range []string{"127.0.0.1", "0.0.0.0", "::"} {
+	for _, way := range []struct{ listen, self string }{
+		{"127.0.0.1", "127.0.0.1"}, {"0.0.0.0", "127.0.0.1"}, {"::", "127.0.0.1"}, {"::1", "::1"}, {"::", "::1"},
+	} {
+		self := netip.AddrPortFrom(netip.MustParseAddr(way.self), port)
 		r := newRig(t, engine.Options{Listeners: []engine.Listener{{
-			Address: netip.AddrPortFrom(netip.MustParseAddr(listen), port), Mode: tproxy.Forward, Upstream: self,
+			Address: netip.AddrPortFrom(netip.MustParseAddr(way.listen), port), Mode: tproxy.Forward, Upstream: self,
 		}}})
-		r.dialReset()
+		r.dialResetAt(self.String())
 		r.ended(engine.ReasonLoop, 1)
 		if s := r.Stats(); s.Accepted != 1 {
 			t.Errorf("%d connections, want the one", s.Accepted)

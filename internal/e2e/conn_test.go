@@ -210,9 +210,15 @@ func expectReset(t *testing.T, who string, c *net.TCPConn) int64 {
 // before connect(2) has returned, but it is neither a refusal nor a clean end.
 func (g *gateway) dialIsReset(to netip.AddrPort) {
 	g.t.Helper()
+	g.dialFromIsReset(g.H1, to)
+}
+
+// dialFromIsReset is dialIsReset from another host.
+func (g *gateway) dialFromIsReset(h *netlab.Host, to netip.AddrPort) {
+	g.t.Helper()
 	ctx, cancel := contextWithPatience()
 	defer cancel()
-	c, err := g.H1.Dial(ctx, "tcp", to.String())
+	c, err := h.Dial(ctx, "tcp", to.String())
 	if err == nil {
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(patience))
@@ -225,6 +231,43 @@ func (g *gateway) dialIsReset(to netip.AddrPort) {
 	if !errors.Is(err, unix.ECONNRESET) {
 		g.t.Fatalf("%v: %v, want connection reset", to, err)
 	}
+}
+
+// knocker is a connection that was served, or reset.
+type knocker struct {
+	*net.TCPConn // nil if it was reset while it was made
+	served       bool
+}
+
+func (c *knocker) Close() {
+	if c.TCPConn != nil {
+		c.TCPConn.Close()
+	}
+}
+
+// knock connects to an echo server from an address of h1, and sees whether it is served or
+// reset.
+func (g *gateway) knock(from, to netip.AddrPort) *knocker {
+	g.t.Helper()
+	conn, err := g.H1.DialFrom(within(g.t), "tcp", from.String(), to.String())
+	if errors.Is(err, unix.ECONNRESET) {
+		return &knocker{}
+	}
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	c := &knocker{TCPConn: g.keep(conn)}
+	got := make([]byte, 5)
+	if _, err = c.Write([]byte("knock")); err == nil {
+		_, err = io.ReadFull(c, got)
+	}
+	switch {
+	case err == nil && string(got) == "knock":
+		c.served = true
+	case !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE):
+		g.t.Fatalf("%v to %v: %q, %v", from, to, got, err)
+	}
+	return c
 }
 
 // rst makes closing c send an RST.

@@ -15,23 +15,31 @@ import (
 func TestConnectionToTheListenerItself(t *testing.T) {
 	all := append(families(tproxy.TPROXY), families(tproxy.Redirect)...)
 	eachWith(t, all, setup{wildcard: true}, func(t *testing.T, g *gateway) {
-		// h2's address on either side.
-		for i, name := range []string{netlab.Left, netlab.Right} {
-			own := g.H2.Iface(name)
-			address := own.Addr4
-			if g.v6 {
-				address = own.Addr6
-			}
+		n := 0
+		refused := func(from *netlab.Host, address netip.Addr) {
+			t.Helper()
 			to := netip.AddrPortFrom(address, relayPort)
-			g.dialIsReset(to)
-			p := g.endedPairs(i + 1)[i]
+			g.dialFromIsReset(from, to)
+			n++
+			p := g.endedPairs(n)[n-1]
 			// Untracked connections have no original destination in REDIRECT mode.
 			if p.Reason != engine.ReasonLoop && !(g.mode == tproxy.Redirect && p.Reason == engine.ReasonNoDestination) {
 				t.Errorf("%v: %+v", to, p)
 			}
 		}
-		if s := g.Stats(); s.Accepted != 2 || s.Opened != 0 {
-			t.Errorf("accepted %d, opened %d", s.Accepted, s.Opened)
+		// h2's address on either side, from the LAN and from h2 itself.
+		for _, name := range []string{netlab.Left, netlab.Right} {
+			own := g.H2.Iface(name)
+			address := own.Addr4
+			if g.v6 {
+				address = own.Addr6
+			}
+			refused(g.H1, address)
+			refused(g.H2, address)
+		}
+		refused(g.H2, g.loopback())
+		if s := g.Stats(); s.Accepted != uint64(n) || s.Opened != 0 || s.Waits > 100 {
+			t.Errorf("%d connections: accepted %d, opened %d, %d waits", n, s.Accepted, s.Opened, s.Waits)
 		}
 	})
 }

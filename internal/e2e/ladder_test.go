@@ -1,0 +1,260 @@
+package e2e
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// The spoofing ladder where addresses are scarce: h2 has two ports to choose from, and
+// every connection wants the same 4-tuple.
+
+const scarcePorts = "40000 40001"
+
+// refusedStep stands for a client that was reset, since the ladder was at its end.
+const refusedStep = tproxy.Steps
+
+// ladders are, for every policy, the steps of connections that come one after the other
+// and stay.
+var ladders = map[tproxy.Spoof][]tproxy.Step{
+	tproxy.SpoofFull:       {tproxy.StepFull, tproxy.StepIP, tproxy.StepIP, refusedStep, refusedStep},
+	tproxy.SpoofIP:         {tproxy.StepIP, tproxy.StepIP, refusedStep, refusedStep},
+	tproxy.SpoofNone:       {tproxy.StepNone, tproxy.StepNone, refusedStep},
+	tproxy.SpoofFullOrNone: {tproxy.StepFull, tproxy.StepIP, tproxy.StepIP, tproxy.StepNone, tproxy.StepNone, refusedStep},
+	tproxy.SpoofIPOrNone:   {tproxy.StepIP, tproxy.StepIP, tproxy.StepNone, tproxy.StepNone, refusedStep},
+}
+
+// TestLadderWithScarcePorts: each policy goes as far down as it says, resets who comes
+// when nothing is left, counts every step, and climbs again when a port is free.
+func TestLadderWithScarcePorts(t *testing.T) {
+	for spoof, steps := range ladders {
+		t.Run(spoof.String(), func(t *testing.T) {
+			var to atomic.Pointer[netip.AddrPort]
+			s := setup{engine: engine.Options{
+				Spoof: spoof,
+				Interceptor: intercept.InterceptorFunc(func(intercept.Pair) intercept.Decision {
+					return intercept.Decision{Destination: *to.Load()}
+				}),
+			}}
+			eachWith(t, families(tproxy.TPROXY), s, func(t *testing.T, g *gateway) {
+				if err := g.H2.SetSysctl("net.ipv4.ip_local_port_range", scarcePorts); err != nil {
+					t.Fatal(err)
+				}
+				l := g.listen()
+				to.Store(&l.at)
+				meant := l.at // another each time: the client's port is the same
+				var clients, servers []*net.TCPConn
+				var refused int
+				come := func(want tproxy.Step) {
+					t.Helper()
+					meant = netip.AddrPortFrom(meant.Addr(), meant.Port()-1)
+					if want == refusedStep {
+						g.dialFromPortIsReset(clientPort, meant)
+						refused++
+						return
+					}
+					client := g.dialFrom(clientPort, meant)
+					server := l.accept()
+					exchange(t, client, server)
+					if got := g.stepOf(remote(server)); got != want {
+						t.Errorf("connection %d came as %v, step %v; want %v", len(clients), remote(server), got, want)
+					}
+					clients, servers = append(clients, client), append(servers, server)
+				}
+				for _, want := range steps {
+					come(want)
+				}
+				// Whose port comes free again is the next one's.
+				first := 0
+				for i := range clients {
+					if g.stepOf(remote(servers[i])) != tproxy.StepFull {
+						first = i
+						break
+					}
+				}
+				free := g.stepOf(remote(servers[first]))
+				ended := len(g.endedPairs(refused))
+				servers[first].Close() // first, so that no TIME_WAIT holds the port on h2
+				expect(t, "client", clients[first], 0, 0)
+				clients[first].Close()
+				g.endedPairs(ended + 1)
+				come(free)
+
+				s := g.Stats()
+				count := map[tproxy.Step]uint64{free: 1}
+				for _, step := range steps {
+					count[step]++
+				}
+				for step := range refusedStep {
+					if s.Steps[step] != count[step] {
+						t.Errorf("steps %v; want %d of %v", s.Steps, count[step], step)
+					}
+				}
+				if n := s.DialErrors["EADDRNOTAVAIL"] + s.DialErrors["EADDRINUSE"]; n != uint64(refused) || s.Ended[engine.ReasonDialError] != n {
+					t.Errorf("%d refused: dial errors %v, ended %v", refused, s.DialErrors, s.Ended)
+				}
+				for i := range clients {
+					servers[i].Close()
+					clients[i].Close()
+				}
+			})
+		})
+	}
+}
+
+// stepOf tells the step from what the server sees of a client that has clientPort.
+func (g *gateway) stepOf(seen netip.AddrPort) tproxy.Step {
+	switch {
+	case seen.Addr() != g.client():
+		return tproxy.StepNone
+	case seen.Port() == clientPort:
+		return tproxy.StepFull
+	}
+	return tproxy.StepIP
+}
+
+// dialFromPortIsReset is dialIsReset from a port of h1.
+func (g *gateway) dialFromPortIsReset(port uint16, to netip.AddrPort) {
+	g.t.Helper()
+	if c := g.knock(netip.AddrPortFrom(g.client(), port), to); c.served {
+		g.t.Errorf("%v was reached", to)
+		c.Close()
+	}
+}
+
+// TestPortBoundOnTheRelay: a program on h2 has bound the client's address and port, and
+// would not share them (no SO_REUSEADDR); it need not listen. The policies that begin
+// with the client's port go one step down.
+func TestPortBoundOnTheRelay(t *testing.T) {
+	for _, spoof := range []tproxy.Spoof{tproxy.SpoofFull, tproxy.SpoofIP, tproxy.SpoofFullOrNone} {
+		t.Run(spoof.String(), func(t *testing.T) {
+			s := setup{engine: engine.Options{Spoof: spoof}}
+			eachWith(t, families(tproxy.TPROXY), s, func(t *testing.T, g *gateway) {
+				fd := g.bindAlone(g.H2, netip.AddrPortFrom(g.client(), clientPort))
+				l := g.listen()
+				for range 3 {
+					client := g.dialFrom(clientPort, l.at)
+					server := l.accept()
+					exchange(t, client, server)
+					if step := g.stepOf(remote(server)); step != tproxy.StepIP {
+						t.Errorf("came as %v", remote(server))
+					}
+					server.Close()
+					expect(t, "client", client, 0, 0)
+					client.Close()
+				}
+				g.endedPairs(3)
+				unix.Close(fd)
+				client := g.dialFrom(clientPort, l.at)
+				server := l.accept()
+				exchange(t, client, server)
+				full := uint64(1)
+				if spoof == tproxy.SpoofIP {
+					full = 0
+				}
+				if s := g.Stats(); s.Steps[tproxy.StepFull] != full || s.Steps[tproxy.StepIP] != 4-full || s.Steps[tproxy.StepNone] != 0 {
+					t.Errorf("steps: %v", s.Steps)
+				}
+				server.Close()
+				client.Close()
+			})
+		})
+	}
+}
+
+// bindAlone binds a socket of h to an address that need not be h's, without SO_REUSEADDR.
+func (g *gateway) bindAlone(h *netlab.Host, to netip.AddrPort) (fd int) {
+	g.t.Helper()
+	err := h.Do(func() (err error) {
+		var addr unix.Sockaddr = &unix.SockaddrInet4{Port: int(to.Port())}
+		family, level, name := unix.AF_INET, unix.SOL_IP, unix.IP_TRANSPARENT
+		if to.Addr().Is6() {
+			addr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+			family, level, name = unix.AF_INET6, unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+		} else {
+			addr.(*unix.SockaddrInet4).Addr = to.Addr().As4()
+		}
+		if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		if err = unix.SetsockoptInt(fd, level, name, 1); err == nil {
+			err = unix.Bind(fd, addr)
+		}
+		if err != nil {
+			unix.Close(fd)
+		}
+		return err
+	})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return fd
+}
+
+// TestScarcePortsInTimeWait: every connection leaves its port in TIME_WAIT on the relay,
+// since the client closes first and the server speaks no timestamps. When the last is
+// gone, whoever comes is reset at once, and not left to wait for a minute.
+func TestScarcePortsInTimeWait(t *testing.T) {
+	const come = 8
+	for spoof, most := range map[tproxy.Spoof]map[tproxy.Step]uint64{
+		tproxy.SpoofFull:       {tproxy.StepFull: 1, tproxy.StepIP: 2},
+		tproxy.SpoofIP:         {tproxy.StepIP: 2},
+		tproxy.SpoofFullOrNone: {tproxy.StepFull: 1, tproxy.StepIP: 2, tproxy.StepNone: 2},
+	} {
+		t.Run(spoof.String(), func(t *testing.T) {
+			eachWith(t, families(tproxy.TPROXY), setup{engine: engine.Options{Spoof: spoof}}, func(t *testing.T, g *gateway) {
+				for _, set := range []struct {
+					host        *netlab.Host
+					name, value string
+				}{
+					{g.H2, "net.ipv4.ip_local_port_range", scarcePorts},
+					{g.H3, "net.ipv4.tcp_timestamps", "0"},
+					{g.H1, "net.ipv4.tcp_max_tw_buckets", "0"}, // so that it can come again from the same port
+				} {
+					if err := set.host.SetSysctl(set.name, set.value); err != nil {
+						t.Fatal(err)
+					}
+				}
+				l := g.listen()
+				l.serve(echo)
+				var steps []bool
+				for i := range come {
+					c := g.knock(netip.AddrPortFrom(g.client(), clientPort), l.at)
+					steps = append(steps, c.served)
+					if c.served {
+						if err := c.CloseWrite(); err != nil {
+							t.Fatal(err)
+						}
+						expect(t, "client", c.TCPConn, 0, 0)
+					}
+					c.Close()
+					g.endedPairs(i + 1)
+				}
+				s := g.Stats()
+				t.Logf("served: %v, steps %v, dial errors %v", steps, s.Steps, s.DialErrors)
+				var served uint64
+				for step, n := range s.Steps {
+					served += n
+					if n > most[step] {
+						t.Errorf("%d on step %v, of which there are %d", n, step, most[step])
+					}
+				}
+				if first := slices.Index(steps, false); first <= 0 {
+					t.Error("ports never ran out, or never were there")
+				}
+				if s.Ended[engine.ReasonDialError]+served != come {
+					t.Errorf("%d served, %v", served, s.Ended)
+				}
+			})
+		})
+	}
+}

@@ -7,15 +7,17 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/intercept"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// TestMouseBetweenElephants: two streams at full speed and one of small messages share a
-// loop. Everybody gets on.
-func TestMouseBetweenElephants(t *testing.T) {
+// TestMiceBetweenElephants is gpjt/rsp issue 2, where one stream had 31 Gbit/s and the other
+// none: two streams at full speed and fifty of small messages share a loop. Everybody
+// gets on.
+func TestMiceBetweenElephants(t *testing.T) {
 	eachWith(t, paths(tproxy.TPROXY), setup{engine: engine.Options{Loops: 1}}, func(t *testing.T, g *gateway) {
 		var moved [2]atomic.Int64
 		sink := g.listen()
@@ -42,25 +44,45 @@ func TestMouseBetweenElephants(t *testing.T) {
 				}
 			}()
 		}
-		mice := g.listen()
-		mice.serve(echo)
-		mouse := g.dial(mice.at)
-		const rounds, messages = 5, 40
+		burrow := g.listen()
+		burrow.serve(echo)
+		mice := make([]*net.TCPConn, 50)
+		for i := range mice {
+			mice[i] = g.dial(burrow.at)
+		}
+		const rounds, messages = 5, 4
 		for round := range rounds {
 			before := [2]int64{moved[0].Load(), moved[1].Load()}
 			var h histogram
-			pingPong(t, mouse, &h, messages, []byte("squeak"))
+			for message := range messages {
+				squeak := func(i int) []byte { return fmt.Appendf(nil, "squeak %d of mouse %d", message, i) }
+				begin := time.Now()
+				for i, mouse := range mice {
+					if _, err := mouse.Write(squeak(i)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for i, mouse := range mice {
+					got := make([]byte, len(squeak(i)))
+					if _, err := io.ReadFull(mouse, got); err != nil || !bytes.Equal(got, squeak(i)) {
+						t.Fatalf("mouse %d, round %d: %q, %v", i, round, got, err)
+					}
+					h.add(time.Since(begin))
+				}
+			}
 			for i := range moved {
-				// While the mouse is away the elephants move, if only a little.
+				// While the mice are away the elephants move, if only a little.
 				what := fmt.Sprintf("elephant %d in round %d", i, round)
 				g.until(what, func(engine.Stats) bool { return moved[i].Load() >= before[i]+mebibyte })
 			}
-			t.Logf("mouse:%v; elephants: %d and %d MiB", &h, (moved[0].Load()-before[0])>>20, (moved[1].Load()-before[1])>>20)
+			t.Logf("mice:%v; elephants: %d and %d MiB", &h, (moved[0].Load()-before[0])>>20, (moved[1].Load()-before[1])>>20)
+		}
+		for _, mouse := range mice {
+			mouse.Close()
 		}
 		for _, c := range elephants {
 			rst(c)
 		}
-		mouse.Close()
 	})
 }
 

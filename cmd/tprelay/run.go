@@ -63,6 +63,7 @@ func (c *runCmd) Run(command *kong.Context) error {
 	}
 	options := c.options(listen, upstream, interceptor)
 	options.Logger = log
+	boundHeap(options.MemoryLimit)
 	reopen := func() {}
 	if c.AccessLog != "" {
 		access, err := openAccessLog(c.AccessLog, command.Stdout, log)

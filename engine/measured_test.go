@@ -77,7 +77,7 @@ func serveMeasured(commands *bufio.Scanner) {
 		fmt.Println(err)
 		return
 	}
-	debug.SetMemoryLimit(o.MemoryLimit*105/100 + 8<<20) // as Options.MemoryLimit advises; less on top, for it is small here
+	debug.SetMemoryLimit(o.MemoryLimit*105/100 + 4<<20) // as Options.MemoryLimit advises; less on top, for it is small here
 	done := make(chan error, 1)
 	go func() { done <- e.Run(context.Background()) }()
 	fmt.Println(e.Addrs()[0])

@@ -1,11 +1,14 @@
 package engine
 
 import (
+	"errors"
 	"math"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Who may open a pair, and to where.
@@ -110,25 +113,38 @@ func (l *loop) isSelf(addr netip.AddrPort) bool {
 	return false
 }
 
+// askLocals lists this host's addresses. It takes a descriptor: when there is none, what
+// was known stays.
+func (l *loop) askLocals() {
+	addrs, err := net.InterfaceAddrs()
+	for range 3 { // it does not try again when a signal interrupts it
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+		addrs, err = net.InterfaceAddrs()
+	}
+	if err != nil {
+		l.engine.options.Logger.Warn("cannot list this host's addresses; new ones may not be recognised as its own", "err", err)
+		return
+	}
+	l.self.asked = l.now
+	l.self.locals = map[netip.Addr]bool{}
+	for _, a := range addrs {
+		if ipnet, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(ipnet.IP); ok {
+				l.self.locals[ip.Unmap()] = true
+			}
+		}
+	}
+}
+
 // isLocal: addr is this host's own. What those are is asked for at most once a second.
 func (l *loop) isLocal(addr netip.Addr) bool {
 	if addr.IsLoopback() {
 		return true
 	}
 	if l.now.Sub(l.self.asked) >= time.Second {
-		l.self.asked = l.now
-		l.self.locals = map[netip.Addr]bool{}
-		addrs, err := net.InterfaceAddrs()
-		if err != nil {
-			l.engine.options.Logger.Warn("cannot list this host's addresses; connections to itself may not be recognised", "err", err)
-		}
-		for _, a := range addrs {
-			if ipnet, ok := a.(*net.IPNet); ok {
-				if ip, ok := netip.AddrFromSlice(ipnet.IP); ok {
-					l.self.locals[ip.Unmap()] = true
-				}
-			}
-		}
+		l.askLocals()
 	}
 	return l.self.locals[addr]
 }

@@ -133,9 +133,12 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 		case s == incoming && p.shared:
 			l.poller.Remove(fd)
 		}
-		if p.state == stateLeaving || reason == ReasonEOF || reason == ReasonIntercepted && p.dir[s].is(closing) {
+		switch {
+		case p.state == stateLeaving:
 			unix.Close(fd)
-		} else {
+		case reason == ReasonEOF, reason == ReasonIntercepted && p.dir[s].is(closing):
+			finish(fd)
+		default:
 			reset(fd)
 		}
 	}

@@ -108,6 +108,7 @@ func (l *loop) run() error {
 		}
 	}
 	l.clock()
+	l.askLocals() // while there are descriptors
 	for i := range l.listeners {
 		if err := l.poller.Add(l.listeners[i].fd, listenerToken(i)); err != nil {
 			return err

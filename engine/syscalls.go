@@ -72,6 +72,13 @@ func unsent(fd int) int {
 	return n
 }
 
+// finish closes fd so that its other end gets what is still on its way, and a FIN if it has
+// had none. See tproxy.ConnOptions for what close does otherwise.
+func finish(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+	unix.Close(fd)
+}
+
 // reset closes fd so that its other end gets an RST, whatever is still on its way.
 func reset(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})

@@ -9,7 +9,9 @@ import (
 )
 
 // ConnOptions are socket options that both connections of a pair have. All of them
-// also have TCP_NODELAY. The zero value leaves the kernel's own settings, with
+// also have TCP_NODELAY, and SO_LINGER of 0 s: when the process is killed, the kernel
+// closes them with an RST, and not with a FIN that would make what was cut off look
+// whole. Who closes one in order takes that back first. The zero value leaves the kernel's own settings, with
 // keep-alive on. The kernel counts keep-alive in whole seconds; less is rounded up.
 type ConnOptions struct {
 	// UserTimeout is TCP_USER_TIMEOUT: how long sent data may stay unacknowledged.
@@ -32,6 +34,9 @@ type ConnOptions struct {
 func (o ConnOptions) Apply(fd int) error {
 	if err := setOption(fd, option{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, "TCP_NODELAY"}); err != nil {
 		return err
+	}
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return fmt.Errorf("SO_LINGER: %w", err)
 	}
 	keepAlive := option{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1, "SO_KEEPALIVE"}
 	if o.KeepAlive < 0 {

@@ -74,6 +74,9 @@ func connect(t *testing.T, lab *netlab.Lab, l net.Listener) (ends [2]net.Conn) {
 	if ends[0], err = lab.H1.Dial(within(t), "tcp", l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
+	if l, ok := l.(interface{ SetDeadline(time.Time) error }); ok {
+		l.SetDeadline(time.Now().Add(patience)) // for a connection that never comes
+	}
 	if ends[1], err = l.Accept(); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ TESTFLAGS   ?=
 COVER       ?=
 MINIMUM     ?= 85
 FUZZTIME    ?= 5s
+SOAK        ?= 10m
 DEMOFLAGS   ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -81,10 +82,16 @@ fuzz: ## each fuzz test for FUZZTIME (5s)
 			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$p" </dev/null || exit 1; \
 		done; done
 
+# Without the race detector in the test; with RACE=-race, in the relay.
+soak: RACE :=
+soak: ## random streams and faults for SOAK (10m); with RACE=-race, a relay that finds races
+	@.ci/setup test
+	@TPRELAY_SOAK=$(SOAK) TPRELAY_SOAK_RACE=$(RACE) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' $(TESTFLAGS) ./internal/soak
+
 setup: ## install what demo, test and lint need (as root)
 	@.ci/setup demo test
 
 clean: ## remove what was built
 	rm -rf bin cover.out .cache
 
-.PHONY: help demo test again lint build cover fuzz setup clean
+.PHONY: help demo test again lint build cover fuzz soak setup clean

@@ -14,9 +14,7 @@ import (
 // nft loads rules of the test's own on a host.
 func (g *gateway) nft(h *netlab.Host, text string) {
 	g.t.Helper()
-	c := h.Command(within(g.t), "nft", "-f", "-")
-	c.Stdin = strings.NewReader(text)
-	started(g.t, c.Run())
+	started(g.t, h.NFT(within(g.t), text))
 }
 
 // shell runs a command on a host and gives its output.

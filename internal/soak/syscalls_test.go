@@ -1,0 +1,72 @@
+package soak
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// failing is a system call of the relay, and errors that the kernel may give for it. EAGAIN
+// is not among them: where it is a lie, no event comes to put it right.
+type failing struct {
+	call   string
+	errors []string
+	reach  reach
+}
+
+func failingCalls() []failing {
+	return []failing{
+		{"accept4", []string{"ENFILE", "EMFILE", "ENOMEM", "ENOBUFS", "ECONNABORTED", "EINTR", "EPROTO", "EPERM"}, cutsNothing},
+		{"socket", []string{"ENOBUFS", "EMFILE", "ENFILE", "ENOMEM"}, cutsNothing},
+		{"bind", []string{"EADDRINUSE", "EADDRNOTAVAIL"}, cutsUnopened}, // twice is once too often
+		{"connect", []string{"ENETUNREACH", "EADDRNOTAVAIL", "EPERM"}, cutsUnopened},
+		{"epoll_ctl", []string{"ENOMEM", "ENOSPC"}, cutsUnopened},
+		{"epoll_pwait", []string{"EINTR"}, cutsNothing},
+		{"splice", []string{"EINTR", "EINVAL"}, cutsNothing},
+		{"recvfrom", []string{"EINTR"}, cutsNothing},
+		{"sendto", []string{"EINTR"}, cutsNothing},
+		{"pipe2", []string{"EMFILE", "ENFILE"}, cutsNothing},
+		{"fcntl", []string{"EPERM"}, cutsNothing}, // F_SETPIPE_SZ
+	}
+}
+
+// faultsOfSystemCalls is one fault for each call; none where there is no strace.
+func faultsOfSystemCalls() (all []fault) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		return nil
+	}
+	for _, f := range failingCalls() {
+		all = append(all, fault{f.call + " fails", 2, f.reach, func(ctx context.Context, l *life, r *rand.Rand) error {
+			return f.inject(ctx, strace, l, r)
+		}})
+	}
+	return all
+}
+
+// inject lets some of the calls fail for a while.
+func (f failing) inject(ctx context.Context, strace string, l *life, r *rand.Rand) error {
+	name := f.errors[r.IntN(len(f.errors))]
+	tracer := l.lab.H2.Command(context.Background(), strace, "-f", "-q", "-p", strconv.Itoa(l.cmd.PID()), "-o", "/dev/null",
+		"-e", "trace="+f.call, "-e", fmt.Sprintf("inject=%s:error=%s:when=%d+%d", f.call, name, 1+r.IntN(5), 2+r.IntN(6)))
+	if err := tracer.Start(); err != nil {
+		return err
+	}
+	pause(ctx, upTo(3*time.Second, r))
+	// It lets go of the relay when it is told to end, and ends as if by that signal.
+	if err := tracer.Signal(unix.SIGINT); err != nil {
+		return fmt.Errorf("strace has ended: %w", tracer.Wait())
+	}
+	select {
+	case <-tracer.Done():
+		return nil
+	case <-time.After(patience):
+		tracer.Stop()
+		return fmt.Errorf("strace does not end")
+	}
+}

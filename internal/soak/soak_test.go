@@ -28,8 +28,11 @@ func TestSoak(t *testing.T) {
 	if err := w.publish(w.report(time.Since(began))); err != nil {
 		t.Error(err)
 	}
-	for _, failure := range w.failures {
+	for _, failure := range w.failures[:min(len(w.failures), mostFailures)] {
 		t.Error(failure)
+	}
+	if n := w.failed(); n > mostFailures {
+		t.Errorf("and %d failures more", n-mostFailures)
 	}
 }
 

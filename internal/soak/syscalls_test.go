@@ -2,10 +2,14 @@ package soak
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,7 +62,12 @@ func (f failing) inject(ctx context.Context, strace string, l *life, r *rand.Ran
 		return err
 	}
 	pause(ctx, upTo(3*time.Second, r))
-	// It lets go of the relay when it is told to end, and ends as if by that signal.
+	// A call that is made to fail when strace lets go of the relay would return ENOSYS,
+	// which is no error of the kernel's. So nothing may be under way then.
+	if err := l.freeze(); err != nil {
+		return err
+	}
+	defer l.cmd.Signal(unix.SIGCONT)
 	if err := tracer.Signal(unix.SIGINT); err != nil {
 		return fmt.Errorf("strace has ended: %w", tracer.Wait())
 	}
@@ -69,4 +78,44 @@ func (f failing) inject(ctx context.Context, strace string, l *life, r *rand.Ran
 		tracer.Stop()
 		return fmt.Errorf("strace does not end")
 	}
+}
+
+// freeze stops the relay and waits until each of its threads has.
+func (l *life) freeze() error {
+	if err := l.cmd.Signal(unix.SIGSTOP); err != nil {
+		return err
+	}
+	var before string
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		now, err := l.switches()
+		if err != nil {
+			return err
+		}
+		if now == before {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("the relay does not stop")
+		}
+		before = now
+	}
+}
+
+// switches are the numbers of context switches of all threads: of one that is stopped, it
+// stays the same.
+func (l *life) switches() (string, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", l.cmd.PID()))
+	if err != nil {
+		return "", err
+	}
+	var all strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		_, counts, _ := strings.Cut(string(text), "voluntary_ctxt_switches")
+		all.WriteString(counts)
+	}
+	return all.String(), nil
 }

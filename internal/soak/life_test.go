@@ -103,9 +103,6 @@ func (l *life) draw(r *rand.Rand) {
 	}
 }
 
-// intercepted: a handler sees the bytes.
-func (l *life) intercepted() bool { return strings.Contains(strings.Join(l.args, " "), "--intercept") }
-
 // start starts the relay with the rules that it needs, and returns when it listens.
 func (w *world) start(r *rand.Rand) (*life, error) {
 	w.lives++

@@ -68,18 +68,17 @@ type streams struct {
 
 // tally counts what became of ends and of their bytes.
 type tally struct {
-	begun      map[string]int // streams by plan
-	complete   int            // ends: all came, then a FIN
-	planned    int            // ends cut because one end wanted that
-	cut        map[string]int // ends cut by a fault, by its kind
-	notBegun   int
-	failed     int
-	truncated  int
-	lost       int64
-	up, down   int64
-	labels     int
-	replaced   int
-	duplicates int
+	begun     map[string]int // streams by plan
+	complete  int            // ends: all came, then a FIN
+	planned   int            // ends cut because one end wanted that
+	cut       map[string]int // ends cut by a fault, by its kind
+	notBegun  int
+	failed    int
+	truncated int
+	lost      int64
+	up, down  int64
+	labels    int
+	replaced  int
 }
 
 // start makes a stream known to the server.

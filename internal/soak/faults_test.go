@@ -28,6 +28,7 @@ func faultsOfProcess() []fault {
 	return append([]fault{
 		{"stop", 6, cutsNothing, stopAndContinue},
 		{"descriptors", 6, cutsNothing, takeDescriptors},
+		{"upgrade", 12, cutsNothing, upgrade},
 	}, faultsOfSystemCalls()...)
 }
 
@@ -74,16 +75,16 @@ func upTo(d time.Duration, r *rand.Rand) time.Duration {
 
 // stopAndContinue freezes the relay: the kernel goes on for it.
 func stopAndContinue(ctx context.Context, l *life, r *rand.Rand) error {
-	if err := l.cmd.Signal(unix.SIGSTOP); err != nil {
+	if err := l.process.Signal(unix.SIGSTOP); err != nil {
 		return err
 	}
 	pause(ctx, upTo(2*time.Second, r))
-	return l.cmd.Signal(unix.SIGCONT)
+	return l.process.Signal(unix.SIGCONT)
 }
 
 // takeDescriptors leaves the relay few descriptors, or none, beyond those that it has.
 func takeDescriptors(ctx context.Context, l *life, r *rand.Rand) error {
-	pid := l.cmd.PID()
+	pid := l.process.PID()
 	highest, err := highestDescriptor(pid)
 	if err != nil {
 		return err

@@ -39,9 +39,9 @@ type life struct {
 	bulk     int64         // the most that a stream carries one way
 	patience time.Duration // the longest that a stream rests
 
-	cmd  *netlab.Cmd
-	log  *os.File
-	base map[string]int // descriptors at rest, by kind
+	process process
+	log     *os.File
+	base    map[string]int // descriptors at rest, by kind
 
 	mu   sync.Mutex
 	last stats
@@ -125,16 +125,17 @@ func (w *world) start(r *rand.Rand) (*life, error) {
 		server := []netip.Addr{w.lab.H3.Addr4, w.lab.H3.Addr6}[r.IntN(2)]
 		args = append(args, "--upstream", netip.AddrPortFrom(server, serverPort).String())
 	}
-	l.cmd = w.lab.H2.Command(context.Background(), w.program, args...)
-	l.cmd.Stdout, l.cmd.Stderr = l.log, l.log
+	cmd := w.lab.H2.Command(context.Background(), w.program, args...)
+	cmd.Stdout, cmd.Stderr = l.log, l.log
 	// Races are found when the process ends, and make its exit status.
-	l.cmd.Env = append(os.Environ(), "GORACE=exitcode=66")
+	cmd.Env = append(os.Environ(), "GORACE=exitcode=66")
 	if err := l.rules(); err != nil {
 		return nil, err
 	}
-	if err := l.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	l.process = cmd
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := w.lab.H2.WaitListen(ctx, relayPort); err != nil {
@@ -195,7 +196,7 @@ func (l *life) look() (stats, error) {
 
 // descriptors counts what the relay holds, by kind.
 func (l *life) descriptors() (map[string]int, error) {
-	dir := fmt.Sprintf("/proc/%d/fd", l.cmd.PID())
+	dir := fmt.Sprintf("/proc/%d/fd", l.process.PID())
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -306,7 +307,7 @@ func (l *life) sockets() string {
 
 // peak is the most memory that the relay has had, in KiB.
 func (l *life) peak() int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.cmd.PID()))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.process.PID()))
 	if err != nil {
 		return 0
 	}
@@ -336,17 +337,17 @@ func (l *life) said() string {
 // itself, and has no status.
 func (l *life) ended(killed bool) error {
 	select {
-	case <-l.cmd.Done():
+	case <-l.process.Done():
 	case <-time.After(drainTimeout + patience):
-		unix.Kill(l.cmd.PID(), unix.SIGQUIT) // it logs what it is doing
-		<-l.cmd.Done()
+		unix.Kill(l.process.PID(), unix.SIGQUIT) // it logs what it is doing
+		<-l.process.Done()
 		return fmt.Errorf("the relay does not end:\n%s", l.said())
 	}
 	l.conclude()
 	if recursion := l.recursion(); recursion != "" {
 		return fmt.Errorf("the relay has connected to itself: %s", recursion)
 	}
-	if err := l.cmd.Wait(); err != nil && !killed {
+	if err := l.process.Wait(); err != nil && !killed {
 		return fmt.Errorf("the relay's end: %w\n%s", err, l.said())
 	}
 	if said := l.said(); strings.Contains(said, "DATA RACE") || strings.Contains(said, "panic:") {

@@ -118,7 +118,7 @@ func (w *world) live(ctx context.Context, l *life, r *rand.Rand) {
 // alive: the relay has not ended.
 func (l *life) alive() bool {
 	select {
-	case <-l.cmd.Done():
+	case <-l.process.Done():
 		return false
 	default:
 		return true
@@ -140,7 +140,7 @@ func (w *world) die(ctx context.Context, l *life, r *rand.Rand) (next *life) {
 	switch {
 	case !l.alive():
 		i := w.ledger.begin("unexpected end", cutsAll)
-		w.fail("the relay has ended by itself: %v\n%s", l.cmd.Wait(), l.said())
+		w.fail("the relay has ended by itself: %v\n%s", l.process.Wait(), l.said())
 		start()
 		w.ledger.end(i)
 	case n < 4 && w.allowed("kill"):
@@ -166,7 +166,7 @@ func (w *world) die(ctx context.Context, l *life, r *rand.Rand) (next *life) {
 // kill ends a relay without a warning.
 func (w *world) kill(l *life) {
 	l.prepareEnd()
-	if err := l.cmd.Signal(unix.SIGKILL); err != nil {
+	if err := l.process.Signal(unix.SIGKILL); err != nil {
 		w.fail("kill: %v", err)
 	}
 	if err := l.ended(true); err != nil {
@@ -190,7 +190,7 @@ func (w *world) drain(l *life) {
 // stop sends SIGTERM and waits for a clean end.
 func (w *world) stop(l *life) {
 	l.prepareEnd()
-	if err := l.cmd.Signal(unix.SIGTERM); err != nil {
+	if err := l.process.Signal(unix.SIGTERM); err != nil {
 		w.fail("stop: %v", err)
 	}
 	if err := l.ended(false); err != nil {

@@ -56,7 +56,7 @@ func faultsOfSystemCalls() (all []fault) {
 // inject lets some of the calls fail for a while.
 func (f failing) inject(ctx context.Context, strace string, l *life, r *rand.Rand) error {
 	name := f.errors[r.IntN(len(f.errors))]
-	tracer := l.lab.H2.Command(context.Background(), strace, "-f", "-q", "-p", strconv.Itoa(l.cmd.PID()), "-o", "/dev/null",
+	tracer := l.lab.H2.Command(context.Background(), strace, "-f", "-q", "-p", strconv.Itoa(l.process.PID()), "-o", "/dev/null",
 		"-e", "trace="+f.call, "-e", fmt.Sprintf("inject=%s:error=%s:when=%d+%d", f.call, name, 1+r.IntN(5), 2+r.IntN(6)))
 	if err := tracer.Start(); err != nil {
 		return err
@@ -67,7 +67,7 @@ func (f failing) inject(ctx context.Context, strace string, l *life, r *rand.Ran
 	if err := l.freeze(); err != nil {
 		return err
 	}
-	defer l.cmd.Signal(unix.SIGCONT)
+	defer l.process.Signal(unix.SIGCONT)
 	if err := tracer.Signal(unix.SIGINT); err != nil {
 		return fmt.Errorf("strace has ended: %w", tracer.Wait())
 	}
@@ -82,7 +82,7 @@ func (f failing) inject(ctx context.Context, strace string, l *life, r *rand.Ran
 
 // freeze stops the relay and waits until each of its threads has.
 func (l *life) freeze() error {
-	if err := l.cmd.Signal(unix.SIGSTOP); err != nil {
+	if err := l.process.Signal(unix.SIGSTOP); err != nil {
 		return err
 	}
 	var before string
@@ -104,7 +104,7 @@ func (l *life) freeze() error {
 // switches are the numbers of context switches of all threads: of one that is stopped, it
 // stays the same.
 func (l *life) switches() (string, error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", l.cmd.PID()))
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", l.process.PID()))
 	if err != nil {
 		return "", err
 	}

@@ -22,9 +22,8 @@ func TestNoWindowCollapses(t *testing.T) {
 	const (
 		streams = 1200
 		each    = 512 << 10
-		// window is what a socket offers from the start (net.ipv4.tcp_rmem: half of
-		// 128 KiB), less what a segment may keep back of it.
-		window = 56 << 10
+		// window is twice that of the collapse.
+		window = 28 << 10
 	)
 	eachWith(t, paths(tproxy.TPROXY), setup{engine: engine.Options{Loops: 1}}, func(t *testing.T, g *gateway) {
 		l := g.listen()
@@ -55,12 +54,18 @@ func TestNoWindowCollapses(t *testing.T) {
 			conns[i] = g.dial(l.at)
 		}
 		before := g.until("all pairs", func(s engine.Stats) bool { return s.Opened == streams })
-		data := make([]byte, 16<<10)
+		// All have begun before anybody goes on: who has nothing by half-time was not served.
+		data := make([]byte, 32<<10)
+		for _, c := range conns {
+			if _, err := c.Write(data); err != nil {
+				t.Fatal(err)
+			}
+		}
 		var senders sync.WaitGroup
 		var failed atomic.Pointer[error]
 		for _, c := range conns {
 			senders.Go(func() {
-				for range each / len(data) {
+				for range each/len(data) - 1 {
 					if _, err := c.Write(data); err != nil {
 						failed.Store(&err)
 						return

@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +21,8 @@ import (
 //	source:  receive buffer and TCP_WINDOW_CLAMP = twice what the sink delivers in one of
 //	         the source's round trips, and 32 KiB
 //
-// neither less than four segments.
+// neither less than four segments, and the receive buffer no larger than the kernel's own
+// tuning would make it.
 //
 // The source may still send twice as fast as the sink delivers, so that the throttle
 // follows a link that gets faster; when the sink no longer stalls, all is lifted. A
@@ -44,6 +48,8 @@ const (
 	// hiddenMillis has nothing to hide.
 	kernelHides = 4 << 20
 	windowSpare = 32 << 10
+	// usualReceiveMost is Linux's default of what receiveMost reads.
+	usualReceiveMost = 6 << 20
 )
 
 // watch is a direction that stalled of late.
@@ -149,6 +155,9 @@ func (l *loop) adjust(p *pair, s side, rate int64) {
 	// Less than some segments would have the source wait for acknowledgements that
 	// its other end delays.
 	window := max(2*rate*int64(l.tcp.Rtt)/1e6+windowSpare, leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)))
+	// Not beyond what the kernel's own tuning would come to: a throttle must not cost
+	// memory. Half, for SO_RCVBUF sets twice what it is given.
+	window = min(window, l.receiveMost/2)
 	d.set(throttled)
 	d.most = uint32(min(2*lowat, int64(l.high)))
 	setTCP(sink, unix.TCP_NOTSENT_LOWAT, lowat)
@@ -169,6 +178,24 @@ func (l *loop) lift(p *pair, s side) {
 		_ = unix.SetsockoptInt(source, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20)
 	}
 	setTCP(source, unix.TCP_WINDOW_CLAMP, 1<<30)
+}
+
+// receiveMost is the largest receive buffer to which the kernel tunes a connection by
+// itself, in bytes: net.ipv4.tcp_rmem[2], which holds for IPv6 too.
+func receiveMost() int64 {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_rmem")
+	if err != nil {
+		return usualReceiveMost
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) != 3 {
+		return usualReceiveMost
+	}
+	n, err := strconv.ParseInt(fields[2], 10, 64)
+	if err != nil || n <= 0 {
+		return usualReceiveMost
+	}
+	return n
 }
 
 // setTCP sets a TCP option of a socket that may have broken meanwhile: its own event

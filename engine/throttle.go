@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -183,19 +182,23 @@ func (l *loop) lift(p *pair, s side) {
 // receiveMost is the largest receive buffer to which the kernel tunes a connection by
 // itself, in bytes: net.ipv4.tcp_rmem[2], which holds for IPv6 too.
 func receiveMost() int64 {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_rmem")
+	// Not with package os, which would open Go's own poller: two descriptors.
+	fd, err := unix.Open("/proc/sys/net/ipv4/tcp_rmem", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return usualReceiveMost
 	}
-	fields := strings.Fields(string(text))
+	defer unix.Close(fd)
+	text := make([]byte, 100)
+	n, _ := unix.Read(fd, text)
+	fields := strings.Fields(string(text[:max(n, 0)]))
 	if len(fields) != 3 {
 		return usualReceiveMost
 	}
-	n, err := strconv.ParseInt(fields[2], 10, 64)
-	if err != nil || n <= 0 {
+	most, err := strconv.ParseInt(fields[2], 10, 64)
+	if err != nil || most <= 0 {
 		return usualReceiveMost
 	}
-	return n
+	return most
 }
 
 // setTCP sets a TCP option of a socket that may have broken meanwhile: its own event

@@ -175,6 +175,9 @@ func (l *loop) receive(p *pair, s side, b []byte) (n int, alive bool) {
 		return 0, l.failed(p, s, err)
 	case n == 0:
 		d.set(eof)
+		if l.endedByReset(p, s) {
+			return 0, l.failed(p, s, unix.ECONNRESET)
+		}
 	default:
 		l.took(d, n, len(b))
 	}

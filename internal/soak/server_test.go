@@ -65,14 +65,13 @@ func (s *server) serve(c *net.TCPConn) {
 	var found *stream
 	id, err := parseHeader(header)
 	if err == nil {
-		found, err = s.streams.find(id)
+		found, err = s.streams.join(id, e)
 	}
 	if err != nil {
 		s.fail("server: %v", err)
 		s.streams.anonymous(e, err)
 		return
 	}
-	e.stream = found
 	if found.script.server == nil {
 		// It was to be refused by a relay that was gone before it came.
 		s.streams.judge(e, unix.ECONNRESET)

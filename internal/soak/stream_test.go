@@ -96,8 +96,8 @@ func (ss *streams) start(name string, v6 bool, life *life, script script) *strea
 	return s
 }
 
-// find is the stream that a header names. It can be joined once.
-func (ss *streams) find(id uint64) (*stream, error) {
+// join makes e the server's end of the stream that a header names. It can be joined once.
+func (ss *streams) join(id uint64, e *end) (*stream, error) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	s := ss.open[id]
@@ -107,6 +107,7 @@ func (ss *streams) find(id uint64) (*stream, error) {
 	if s.joined.Swap(true) {
 		return nil, fmt.Errorf("%w: stream %d came twice", errCorrupt, id)
 	}
+	e.stream = s // older looks at it
 	return s, nil
 }
 

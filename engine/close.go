@@ -47,7 +47,7 @@ const resetPatience = 5 * time.Second
 // that answers and resets has been heard. It reports whether the pair lives on.
 func (l *loop) failed(p *pair, s side, err error) bool {
 	p.broken[s] = true
-	if err == nil {
+	if err == nil { // the socket may still have it
 		err = socketError(int(p.fd[s]))
 	}
 	if p.broken[s.other()] {

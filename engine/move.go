@@ -176,7 +176,7 @@ func (l *loop) receive(p *pair, s side, b []byte) (n int, alive bool) {
 	case n == 0:
 		d.set(eof)
 		if l.endedByReset(p, s) {
-			return 0, l.failed(p, s, unix.ECONNRESET)
+			return 0, l.failed(p, s, nil)
 		}
 	default:
 		l.took(d, n, len(b))

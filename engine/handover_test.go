@@ -200,7 +200,7 @@ func TestFailedHandOverLosesNothing(t *testing.T) {
 	for i := range pairs {
 		pairs[i][0], pairs[i][1] = r.pair()
 	}
-	blocked := noise(4 << 20)
+	blocked := noise(16 << 20)
 	paused, reader := r.pair()
 	filling := sendAll(paused, blocked, true)
 	r.until("full", func(s engine.Stats) bool { return s.Pauses > 0 })

@@ -47,15 +47,16 @@ const resetPatience = 5 * time.Second
 // that answers and resets has been heard. It reports whether the pair lives on.
 func (l *loop) failed(p *pair, s side, err error) bool {
 	p.broken[s] = true
+	both := p.broken[s.other()]
+	if p.cause != 0 && !both {
+		return true // known already
+	}
 	if err == nil { // the socket may still have it
 		err = socketError(int(p.fd[s]))
 	}
-	if p.broken[s.other()] {
+	if both {
 		l.end(p, ReasonReset, err)
 		return false
-	}
-	if p.cause != 0 {
-		return true
 	}
 	p.cause = uint8(unix.ECONNRESET)
 	if errno, ok := err.(unix.Errno); ok {
@@ -201,10 +202,7 @@ func (l *loop) detachAll(p *pair) {
 // cleanUp gives back what the loop holds when it ends.
 func (l *loop) cleanUp() {
 	l.endAll(ReasonDrained)
-	for i := range l.listeners {
-		unix.Close(l.listeners[i].fd)
-	}
-	l.listeners = nil
+	l.discardListeners()
 	for _, post := range l.mailbox.close() {
 		post(l) // Adopt's descriptors must not leak
 	}

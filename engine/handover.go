@@ -72,7 +72,7 @@ func (e *Engine) HandOver(fd int) (left int, err error) {
 		return 0, err
 	}
 	e.ask(func(l *loop) {
-		l.discardListeners()
+		l.discardListeners() // who waits in their backlogs is served by the engine that has the same sockets
 		l.drain()
 		left += l.pairs.used
 	})
@@ -289,23 +289,11 @@ func (l *loop) wireState(p *pair) pairState {
 func (l *loop) stopAccepting(stop bool) {
 	l.leaving = stop
 	if stop {
-		for i := range l.listeners {
-			l.hold(&l.listeners[i])
-		}
+		l.holdListeners()
 		return
 	}
 	for i := range l.listeners {
 		l.listeners[i].ready = true
 	}
 	l.resumeListeners()
-}
-
-// discardListeners closes the listeners. Who waits in their backlogs is served by the
-// engine that has the same sockets.
-func (l *loop) discardListeners() {
-	for i := range l.listeners {
-		l.poller.Remove(l.listeners[i].fd)
-		unix.Close(l.listeners[i].fd)
-	}
-	l.listeners = nil
 }

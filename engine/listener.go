@@ -106,6 +106,13 @@ func (l *loop) hold(ln *listener) {
 	}
 }
 
+// holdListeners lets all of them wait.
+func (l *loop) holdListeners() {
+	for i := range l.listeners {
+		l.hold(&l.listeners[i])
+	}
+}
+
 // resumeListeners lets them go on, unless there are pairs that need a descriptor first:
 // each that was accepted meanwhile would take another one.
 func (l *loop) resumeListeners() {
@@ -122,7 +129,16 @@ func (l *loop) closeListeners() {
 		for ln.ready && !ln.waiting {
 			l.acceptFrom(ln, acceptBatch)
 		}
-		unix.Close(ln.fd)
+	}
+	l.discardListeners()
+}
+
+// discardListeners closes the listeners. They may have duplicates in another process, so
+// closing alone would not take them off the poller.
+func (l *loop) discardListeners() {
+	for i := range l.listeners {
+		l.poller.Remove(l.listeners[i].fd)
+		unix.Close(l.listeners[i].fd)
 	}
 	l.listeners = nil
 }

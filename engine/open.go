@@ -131,9 +131,7 @@ func (l *loop) park(p *pair) {
 		p.state = stateWaiting
 		l.parked++
 	}
-	for i := range l.listeners {
-		l.hold(&l.listeners[i])
-	}
+	l.holdListeners()
 	l.wheel.arm(&l.pairs, p, l.tick+1)
 }
 

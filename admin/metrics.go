@@ -40,6 +40,7 @@ func numbers() []number {
 		gauge("memory_bytes", "Bytes charged to the memory limit.", func(s *engine.Stats) int64 { return s.Memory }),
 		counter("pauses_total", "Times that a direction stopped reading because its sink was full.", func(s *engine.Stats) uint64 { return s.Pauses }),
 		counter("starved_total", "Times that a direction could not read because of the memory limit.", func(s *engine.Stats) uint64 { return s.Starved }),
+		counter("moderations_total", "Times that a direction proved to be bulk, and its source was told to wake the relay for a lot only.", func(s *engine.Stats) uint64 { return s.Moderations }),
 		counter("throttles_total", "Times that the socket buffers of a stalling direction were set.", func(s *engine.Stats) uint64 { return s.Throttles }),
 		gauge("pipes_in_use", "Pipes that hold bytes.", func(s *engine.Stats) int64 { return s.PipesInUse }),
 		gauge("pipes_idle", "Empty pipes in the pools.", func(s *engine.Stats) int64 { return s.PipesIdle }),

@@ -208,6 +208,7 @@ func (l *loop) cleanUp() {
 	}
 	l.endAll(ReasonDrained)
 	l.pipes.Close()
+	l.wide.Close()
 	l.publish()
 	l.poller.Close()
 }

@@ -17,7 +17,7 @@ type counters struct {
 	ended                           [reasons]uint64
 	steps                           [tproxy.Steps]uint64
 	delivered                       [2][2]uint64 // by direction; splice, buffer
-	throttles                       uint64
+	throttles, moderations          uint64
 	pauses, starved                 uint64
 	waits, events, stale            uint64
 	splices                         uint64
@@ -59,6 +59,7 @@ func (c *counters) add(s *Stats) {
 	s.Pauses += c.pauses
 	s.Starved += c.starved
 	s.Throttles += c.throttles
+	s.Moderations += c.moderations
 	s.PipesInUse += c.pipesInUse
 	s.PipesIdle += c.pipesIdle
 	s.PipeMisses += c.pipeMisses
@@ -86,8 +87,8 @@ func errnoName(e unix.Errno) string {
 func (l *loop) publish() {
 	c := &l.count
 	c.active = int64(l.pairs.used)
-	c.pipesIdle = int64(l.pipes.Idle())
-	c.pipesInUse = int64(l.pipes.Open()) - c.pipesIdle
+	c.pipesIdle = int64(l.pipes.Idle() + l.wide.Idle())
+	c.pipesInUse = int64(l.pipes.Open()+l.wide.Open()) - c.pipesIdle
 	c.pipeMisses = l.pipes.Misses()
 	c.buffers = int64(l.buffers.inUse())
 	l.settle()

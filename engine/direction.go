@@ -63,6 +63,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 	}
 	if taken > 0 {
 		p.last = l.tick
+		l.ran(p, s, taken)
 		if taken < minRead {
 			d.clear(bulk) // what comes in crumbs goes through the scratch buffer
 		}

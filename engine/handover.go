@@ -185,7 +185,11 @@ func (l *loop) handledPair(p *pair) bool {
 func (l *loop) freeze(p *pair) (c parcel, err error) {
 	c = parcel{reference: reference{p.slot, p.generation}, state: p.state}
 	for s := range side(2) {
-		if d := &p.dir[s]; d.is(inPipe) {
+		d := &p.dir[s]
+		if d.is(moderated) {
+			l.unmoderate(p, s) // the other side does not know
+		}
+		if d.is(inPipe) {
 			if err := l.emptyPipe(d); err != nil {
 				return c, err
 			}

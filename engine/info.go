@@ -85,15 +85,16 @@ type Stats struct {
 	DownstreamBuffer uint64
 
 	// What waits.
-	Pending    int64  // bytes taken from sources, not yet accepted by sinks
-	Memory     int64  // bytes charged to MemoryLimit: pipes by capacity, and buffers
-	Pauses     uint64 // times that a direction stopped reading because its sink was full
-	Starved    uint64 // times that a direction could not read because of MemoryLimit
-	Throttles  uint64 // times that a stalling direction's socket buffers were set, at most once per 100 ms
-	PipesInUse int64
-	PipesIdle  int64 // empty, in the pools
-	PipeMisses uint64
-	Buffers    int64 // in use
+	Pending     int64  // bytes taken from sources, not yet accepted by sinks
+	Memory      int64  // bytes charged to MemoryLimit: pipes by capacity, and buffers
+	Pauses      uint64 // times that a direction stopped reading because its sink was full
+	Starved     uint64 // times that a direction could not read because of MemoryLimit
+	Throttles   uint64 // times that a stalling direction's socket buffers were set, at most once per 100 ms
+	Moderations uint64 // times that a direction proved to be bulk and was moderated
+	PipesInUse  int64
+	PipesIdle   int64 // empty, in the pools
+	PipeMisses  uint64
+	Buffers     int64 // in use
 
 	// The machinery.
 	Waits         uint64 // epoll_wait calls

@@ -34,6 +34,7 @@ type loop struct {
 	spare     []*extra
 	wheel     wheel
 	pipes     *splice.Pool
+	wide      *splice.Pool // for directions that are moderated
 	buffers   buffers
 	scratch   []byte // held bytes of a handler, then scratchSize to read into
 	chunk     intercept.Chunk
@@ -42,7 +43,8 @@ type loop struct {
 	ready, serving []reference // pairs with something to do
 	hungry         []reference // pairs that wait for memory
 	watches        []watch     // directions that stalled of late
-	receiveMost    int64       // see receiveMost; of the network namespace that the loop is in
+	moderations    []moderation
+	receiveMost    int64 // see receiveMost; of the network namespace that the loop is in
 	tcp            unix.TCPInfo
 	opened         uint64 // pairs so far, for their ids
 	parked         int    // pairs that wait for a descriptor
@@ -78,10 +80,13 @@ func newLoop(e *Engine, index int) (*loop, error) {
 		pipes++
 	}
 	l := &loop{
-		engine:  e,
-		index:   index,
-		poller:  p,
-		pipes:   splice.NewPool(splice.Limits{Size: o.PipeSize, Pipes: pipes, Keep: keepPipes, Descriptors: e.descriptors}),
+		engine: e,
+		index:  index,
+		poller: p,
+		pipes:  splice.NewPool(splice.Limits{Size: o.PipeSize, Pipes: pipes, Keep: keepPipes, Descriptors: e.descriptors}),
+		wide: splice.NewPool(splice.Limits{
+			Size: max(o.PipeSize, min(widePipe, o.HighWatermark)), Pipes: min(widePipes, pipes), Keep: keepWide, Descriptors: e.descriptors,
+		}),
 		scratch: make([]byte, intercept.MaxHold+scratchSize),
 		high:    o.HighWatermark,
 		low:     o.LowWatermark,
@@ -133,6 +138,7 @@ func (l *loop) run() error {
 		// Pairs that end give ports back, and the next may come from the same: so
 		// they are served before anybody is accepted.
 		l.serve()
+		l.moderate()
 		l.accept()
 		if l.tick != l.wheel.tick {
 			l.onTick()
@@ -173,6 +179,8 @@ func (l *loop) timeout() int {
 	switch {
 	case l.listenerReady() && !l.listenerWaiting():
 		return 0
+	case len(l.moderations) > 0:
+		return int(patience / time.Millisecond)
 	case n < 0 && !l.draining:
 		return -1
 	case n < 0 || l.draining && l.deadline.Before(until):

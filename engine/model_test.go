@@ -128,16 +128,22 @@ func modelRun(t *rapid.T) {
 			w.showEvent(rapid.IntRange(0, len(w.events)-1).Draw(t, "event"))
 		},
 		"show all events": func(t *rapid.T) { w.tell() },
-		"serve":           func(t *rapid.T) { w.serve() },
+		"serve":           func(t *rapid.T) { w.serve(); w.moderate() },
 		"rounds": func(t *rapid.T) {
 			for range rapid.IntRange(1, 4).Draw(t, "rounds") {
 				_, err := w.poll(0)
 				must(err)
 				w.tell()
 				w.serve()
+				w.moderate()
 			}
 		},
-		"tick": func(t *rapid.T) { w.pass(uint32(rapid.SampledFrom([]int{1, 1, 1, 3, 300}).Draw(t, "ticks"))) },
+		"prove to be bulk": func(t *rapid.T) {
+			_, s, _ := w.pick(t, (*modelEnd).writes)
+			w.prove(s)
+		},
+		"wait a moment": func(t *rapid.T) { w.now = w.now.Add(patience); w.moderate() },
+		"tick":          func(t *rapid.T) { w.pass(uint32(rapid.SampledFrom([]int{1, 1, 1, 3, 300}).Draw(t, "ticks"))) },
 
 		"hand over": func(t *rapid.T) {
 			if len(w.leaving) == 2 {

@@ -228,6 +228,15 @@ func (w *modelWorld) pass(n uint32) {
 	w.onTick()
 }
 
+// prove moderates a direction of every pair that may be.
+func (w *modelWorld) prove(s side) {
+	for _, m := range w.pairs {
+		if p := w.find(m.ref); p != nil && p.state == stateOpen && !p.dir[s].is(moderated|throttled|eof) {
+			w.beginModeration(p, s)
+		}
+	}
+}
+
 // read lets an end read up to n bytes, and checks them.
 func (w *modelWorld) read(p *modelPair, s side, n int) (news bool, err error) {
 	e := p.end[s]
@@ -294,6 +303,7 @@ func (w *modelWorld) settle() error {
 		}
 		w.tell()
 		w.serve()
+		w.moderate()
 		if time.Since(w.moved) >= tickLength {
 			w.pass(1)
 		}

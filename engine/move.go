@@ -31,7 +31,7 @@ func (l *loop) flush(p *pair, s side) bool {
 
 func (l *loop) flushPipe(p *pair, s side) bool {
 	d := &p.dir[s]
-	n, st, err := l.pipes.Pipe(d.pipe()).Drain(int(p.fd[s.other()]))
+	n, st, err := l.pipe(d).Drain(int(p.fd[s.other()]))
 	l.count.splices++
 	if n > 0 {
 		l.sent(p, s, n)
@@ -82,9 +82,9 @@ func (l *loop) release(d *direction) {
 		return
 	}
 	if d.is(inPipe) {
-		l.count.memory -= int64(l.pipes.Pipe(d.pipe()).Size())
-		l.pipes.Put(d.pipe())
-		d.clear(inPipe)
+		l.count.memory -= int64(l.pipe(d).Size())
+		l.pool(d).Put(splice.ID(d.box))
+		d.clear(inPipe | wide)
 	} else {
 		l.count.memory -= int64(l.buffers.size(d.box))
 		l.buffers.put(d.box)
@@ -107,16 +107,11 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 	case d.pending == 0 && d.is(writable) && !d.is(bulk):
 		return l.readBuffered(p, s, min(room, smallRead))
 	case d.pending == 0:
-		id, ok := l.pipeFor()
-		if !ok {
+		if !l.borrow(d) {
 			return l.readBuffered(p, s, min(room, scratchSize))
 		}
-		d.box = int32(id)
-		d.set(inPipe)
-		l.count.memory += int64(l.pipes.Pipe(id).Size())
 	}
-	pipe := l.pipes.Pipe(d.pipe())
-	n, st, err := pipe.Fill(int(p.fd[s]), room)
+	n, st, err := l.pipe(d).Fill(int(p.fd[s]), room)
 	l.count.splices++
 	switch st {
 	case splice.Moved:
@@ -151,15 +146,6 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 		l.release(d)
 	}
 	return 0, true
-}
-
-// pipeFor lends a pipe, unless memory is so short that its capacity, which is what
-// it is charged with, would go beyond the limit: a buffer is charged with less.
-func (l *loop) pipeFor() (splice.ID, bool) {
-	if l.free() < int64(l.engine.options.PipeSize) {
-		return 0, false
-	}
-	return l.pipes.Get()
 }
 
 // receive reads into b. n is 0 when there is nothing now, when the source has ended
@@ -262,7 +248,7 @@ func (l *loop) leavePipe(p *pair, s side) bool {
 
 // emptyPipe moves what is in a direction's pipe into a buffer.
 func (l *loop) emptyPipe(d *direction) error {
-	pipe := l.pipes.Pipe(d.pipe())
+	pipe := l.pipe(d)
 	var data []byte
 	for pipe.Pending() > 0 {
 		n, err := pipe.Read(l.scratch)

@@ -3,7 +3,6 @@ package engine
 import (
 	"net/netip"
 
-	"github.com/tprelay/tprelay/splice"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -56,7 +55,10 @@ const (
 	hasStalled                   // since the last tick
 	watched                      // on the list of those that stalled of late
 	throttled                    // through its sockets' buffers
+	proven                       // bulk at full speed was seen in this run
+	moderated                    // the source wakes us for a lot only
 	inPipe                       // pending bytes are in a pipe, not in a buffer
+	wide                         // and that is one of the wide ones
 )
 
 // direction is one way of a pair. It has no pointers, so that the garbage
@@ -70,6 +72,8 @@ type direction struct {
 	pauses     uint32
 	stalledAt  uint32 // tick
 	stalledFor uint32 // ticks
+	run        uint32 // bytes that came without a word of the other direction
+	runAt      uint32 // when they began, in milliseconds since the loop's start
 	unacked    uint32 // bytes that a sink had not acknowledged when the source was last seen to be broken and read out
 	flags
 }
@@ -77,8 +81,6 @@ type direction struct {
 func (d *direction) is(f flags) bool { return d.flags&f != 0 }
 func (d *direction) set(f flags)     { d.flags |= f }
 func (d *direction) clear(f flags)   { d.flags &^= f }
-
-func (d *direction) pipe() splice.ID { return splice.ID(d.box) }
 
 // pair is two flows bound together. Records live in slabs and are reused; the
 // generation tells a record's users apart. At most 256 bytes, without pointers;

@@ -1,0 +1,116 @@
+package engine
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A source that sends at full speed wakes the loop for every few segments, and most of
+// what its bytes cost is waking and small moves. So bulk is moderated, as network cards
+// moderate interrupts: once a run of a direction has proven to be bulk, its source wakes
+// the loop when lowat bytes are there (SO_RCVLOWAT), and they go through a wide pipe.
+//
+//	run:    bytes since the other direction carried any
+//	begins: provenBytes of a run within provenTime
+//	ends:   nothing came for patience, or the direction is throttled
+//	again:  after an eighth of that in an eighth of the time, as long as the run lasts:
+//	        a sender that shares its CPU falls silent for some milliseconds
+//
+// A FIN, a reset and urgent data wake the loop in any event. The last bytes before a
+// silence may wait for as long as patience, and never in a dialogue: each request ends
+// the run of replies. bench/RESULTS.md has what the figures are chosen by.
+const (
+	provenBytes = 4 << 20
+	provenTime  = 30 * time.Millisecond // 1.1 Gbit/s, at which lowat bytes take two times patience
+	lowat       = 512 << 10
+	patience    = 2 * time.Millisecond
+	// widePipe is the capacity of the pipes for it, or the high watermark where that is less.
+	widePipe = 256 << 10
+	// widePipes is how many a loop has at most, and keepWide how many of them it keeps.
+	// There can be more only with more gigabits than there are.
+	widePipes, keepWide = 64, 4
+)
+
+// moderation is a direction that is moderated, and what was seen of it last.
+type moderation struct {
+	reference
+	side  side
+	bytes uint64
+	at    time.Time
+}
+
+// ran notes that a turn of the direction took n bytes from its source.
+func (l *loop) ran(p *pair, s side, n int) {
+	d := &p.dir[s]
+	if o := &p.dir[s.other()]; o.run > 0 || o.is(proven) {
+		o.run = 0
+		o.clear(proven)
+	}
+	if d.is(moderated | throttled) {
+		return
+	}
+	now := uint32(l.now.Sub(l.start) / time.Millisecond)
+	if d.run == 0 {
+		d.runAt = now
+	}
+	enough, within := uint32(provenBytes), provenTime
+	if d.is(proven) {
+		enough, within = enough/8, within/8
+	}
+	if d.run += uint32(n); d.run < enough {
+		return
+	}
+	if time.Duration(now-d.runAt)*time.Millisecond <= within {
+		d.set(proven)
+		l.beginModeration(p, s)
+	}
+	d.run = 0
+}
+
+func (l *loop) beginModeration(p *pair, s side) {
+	d := &p.dir[s]
+	d.set(moderated)
+	setLowat(int(p.fd[s]), lowat)
+	l.moderations = append(l.moderations, moderation{reference{p.slot, p.generation}, s, d.bytes, l.now})
+	l.count.moderations++
+}
+
+// moderate ends the moderation of directions whose sources are silent.
+func (l *loop) moderate() {
+	keep := l.moderations[:0]
+	for _, m := range l.moderations {
+		p := l.find(m.reference)
+		if p == nil || p.state != stateOpen || !p.dir[m.side].is(moderated) {
+			continue
+		}
+		d := &p.dir[m.side]
+		switch {
+		case d.is(throttled):
+			l.unmoderate(p, m.side)
+			continue
+		case d.is(readable) || d.bytes != m.bytes: // readable: it is the sink that keeps us
+			m.bytes, m.at = d.bytes, l.now
+		case l.now.Sub(m.at) >= patience:
+			l.unmoderate(p, m.side)
+			continue
+		}
+		keep = append(keep, m)
+	}
+	l.moderations = keep
+}
+
+// unmoderate has the source wake us for every byte again. What is there already gave no
+// event, so it is looked at.
+func (l *loop) unmoderate(p *pair, s side) {
+	d := &p.dir[s]
+	d.clear(moderated)
+	setLowat(int(p.fd[s]), 1)
+	d.set(readable)
+	l.queue(p)
+}
+
+// setLowat sets SO_RCVLOWAT of a socket that may have broken meanwhile.
+func setLowat(fd, bytes int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes)
+}

@@ -1,0 +1,45 @@
+package engine
+
+import "github.com/tprelay/tprelay/splice"
+
+// A direction borrows a pipe when it has bytes for it, and gives it back empty. Bulk
+// that is moderated has a wide one.
+
+// borrow gives a direction with nothing pending a pipe. False: there is none to be had.
+// When memory is so short that a pipe's capacity, which is what it is charged with,
+// would go beyond the limit, a buffer is charged with less.
+func (l *loop) borrow(d *direction) bool {
+	free := l.free()
+	if d.is(moderated) && free >= max(widePipe, int64(l.engine.options.PipeSize)) {
+		if id, ok := l.wide.Get(); ok {
+			d.set(wide)
+			l.lend(d, id)
+			return true
+		}
+	}
+	if free < int64(l.engine.options.PipeSize) {
+		return false
+	}
+	id, ok := l.pipes.Get()
+	if ok {
+		l.lend(d, id)
+	}
+	return ok
+}
+
+func (l *loop) lend(d *direction, id splice.ID) {
+	d.box = int32(id)
+	d.set(inPipe)
+	l.count.memory += int64(l.pipe(d).Size())
+}
+
+// pool is where the direction's pipe comes from.
+func (l *loop) pool(d *direction) *splice.Pool {
+	if d.is(wide) {
+		return l.wide
+	}
+	return l.pipes
+}
+
+// pipe is the pipe that the direction has; good until another borrows.
+func (l *loop) pipe(d *direction) *splice.Pipe { return l.pool(d).Pipe(splice.ID(d.box)) }

@@ -14,23 +14,28 @@ import (
 
 // passFIN hands the source's FIN on. Invariant: nothing is pending.
 func (l *loop) passFIN(p *pair, s side) {
-	d := &p.dir[s]
-	d.set(finSent)
+	p.dir[s].set(finSent)
+	if _, broken := p.brokenSide(); p.done() && !broken && !p.shared {
+		return // endIfDone closes both: that says it too
+	}
 	// ENOTCONN: the sink is gone, and its own event says so.
 	_ = unix.Shutdown(int(p.fd[s.other()]), unix.SHUT_WR)
 	l.rearm(p) // for the half-close timeout
 }
 
-// endIfDone ends the pair when both directions have passed on their FIN, and the
-// sources' own were read.
-func (l *loop) endIfDone(p *pair) bool {
+// done: both directions have passed on their FIN, and the sources' own were read.
+func (p *pair) done() bool {
 	const done = eof | finSent
-	up, down := &p.dir[upstream], &p.dir[downstream]
-	if up.flags&done != done || down.flags&done != done {
+	return p.dir[upstream].flags&p.dir[downstream].flags&done == done
+}
+
+// endIfDone ends the pair when it is done.
+func (l *loop) endIfDone(p *pair) bool {
+	if !p.done() {
 		return false
 	}
 	reason := ReasonEOF
-	if up.is(closing) {
+	if p.dir[upstream].is(closing) {
 		reason = ReasonIntercepted
 	}
 	l.end(p, reason, nil)

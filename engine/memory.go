@@ -55,7 +55,7 @@ func (l *loop) readLean(p *pair, s side) (n int, alive bool) {
 		// taken, and kept if the sink does not want it.
 		return l.readBuffered(p, s, 1)
 	}
-	n, err = l.write(d, int(p.fd[s.other()]), l.scratch[:seen])
+	n, err = l.write(d, int(p.fd[s.other()]), l.scratch[:seen], false)
 	if err != nil {
 		return 0, l.sinkFailed(p, s, err)
 	}

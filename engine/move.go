@@ -53,7 +53,7 @@ func (l *loop) flushBox(p *pair, s side) bool {
 	d := &p.dir[s]
 	for {
 		before := l.buffers.size(d.box)
-		n, err := l.write(d, int(p.fd[s.other()]), l.buffers.bytes(d.box))
+		n, err := l.write(d, int(p.fd[s.other()]), l.buffers.bytes(d.box), false)
 		if err != nil {
 			return l.sinkFailed(p, s, err)
 		}
@@ -173,12 +173,21 @@ func (l *loop) receive(p *pair, s side, b []byte) (n int, alive bool) {
 // readBuffered takes up to asked bytes through the scratch buffer; what the sink
 // does not take waits in a buffer.
 func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
+	d := &p.dir[s]
 	n, alive := l.receive(p, s, l.scratch[:asked])
 	if n == 0 {
 		return 0, alive
 	}
 	if n >= smallRead {
-		p.dir[s].set(bulk)
+		d.set(bulk)
+	}
+	if n < asked && d.flags&(ending|urgent) == ending {
+		// The FIN, if it is here, goes with the last bytes in one segment.
+		m, alive := l.receive(p, s, l.scratch[n:asked])
+		if !alive {
+			return 0, false
+		}
+		n += m
 	}
 	return n, l.deliver(p, s, l.scratch[:n])
 }
@@ -206,7 +215,7 @@ func (l *loop) sourceEmpty(p *pair, s side) {
 func (l *loop) deliver(p *pair, s side, data []byte) bool {
 	d := &p.dir[s]
 	if d.pending == 0 && d.is(writable) && len(data) > 0 {
-		n, err := l.write(d, int(p.fd[s.other()]), data)
+		n, err := l.write(d, int(p.fd[s.other()]), data, p.finFollows(s))
 		if err != nil {
 			return l.sinkFailed(p, s, err)
 		}
@@ -262,10 +271,13 @@ func (l *loop) emptyPipe(d *direction) error {
 	return nil
 }
 
+// finFollows: this turn passes the FIN on, if the sink takes what comes before it.
+func (p *pair) finFollows(s side) bool { return p.dir[s].is(eof) && !p.broken[s] && p.state == stateOpen }
+
 // write sends what the socket takes. Less than all clears the latch; EAGAIN is 0 and
-// no error.
-func (l *loop) write(d *direction, fd int, data []byte) (int, error) {
-	n, err := send(fd, data)
+// no error. More: keep a last segment that is not full for what follows.
+func (l *loop) write(d *direction, fd int, data []byte, more bool) (int, error) {
+	n, err := send(fd, data, more)
 	if err == unix.EAGAIN {
 		n, err = 0, nil
 	}

@@ -73,7 +73,7 @@ master_process off;
 user root root;
 pid "DIR/nginx.pid";
 error_log stderr warn;
-events { worker_connections 4096; }
+events { worker_connections 16384; }
 http {
 	log_format access '$remote_addr $remote_port $server_addr $server_port $request_method $request_uri $status $body_bytes_sent $request_length';
 	access_log "DIR/access.log" access;
@@ -83,7 +83,7 @@ http {
 	uwsgi_temp_path "DIR/uwsgi";
 	scgi_temp_path "DIR/scgi";
 	client_max_body_size 0;
-	keepalive_requests 1000000;
+	keepalive_requests 1000000000;
 	sendfile on;
 	tcp_nodelay on;
 	server {

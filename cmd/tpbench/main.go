@@ -15,10 +15,11 @@ import (
 
 // commands are the subcommands.
 type commands struct {
-	Demo  demoCmd  `cmd:"" help:"Show a bottleneck directly, behind the relay, and behind the relay without flow control. Needs no privileges, takes under a minute."`
-	Serve serveCmd `cmd:"" help:"Be the receiving end: take what comes, and count it or send it back."`
-	Load  loadCmd  `cmd:"" help:"Be the sending end: send as fast as the connection takes."`
-	Relay relayCmd `cmd:"" hidden:"" help:"Be the relay of the demo."`
+	Demo   demoCmd   `cmd:"" help:"Show a bottleneck directly, behind the relay, and behind the relay without flow control. Needs no privileges, takes under a minute."`
+	Serve  serveCmd  `cmd:"" help:"Be the receiving end: take what comes, and count it or send it back."`
+	Load   loadCmd   `cmd:"" help:"Be the sending end: send as fast as the connection takes."`
+	Relay  relayCmd  `cmd:"" hidden:"" help:"Be the relay of the demo."`
+	Worker workerCmd `cmd:"" hidden:"" help:"Be an end of a comparison."`
 }
 
 func main() {

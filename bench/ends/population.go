@@ -1,0 +1,277 @@
+package ends
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+)
+
+const (
+	// dialers is how many connections are opened at a time.
+	dialers = 64
+	// dialLimit is how long one may take to stand.
+	dialLimit = 5 * time.Second
+	// setUpLimit is how long all may take, with one reply each.
+	setUpLimit = time.Minute
+)
+
+// population is many connections on gnet's loops. Each sends one request when it is
+// opened; what happens then is the business of its owner, by replied.
+type population struct {
+	gnet.BuiltinEventEngine
+	job    Job
+	clock  clock
+	faults faults
+	// replied is called on the loop for each complete reply but the first.
+	replied func(m *member, now time.Duration)
+
+	client   *gnet.Client
+	members  []*member
+	stood    atomic.Int64
+	unset    atomic.Int64  // members that neither stand nor have failed
+	allSet   chan struct{} // closed at 0
+	ending   atomic.Bool   // connections that end are none of ours to count
+	mu       sync.Mutex
+	loops    []*loop
+	loopsBy  map[gnet.EventLoop]*loop
+	stopOnce sync.Once
+}
+
+// loop is what belongs to one of gnet's loops, and is touched there alone.
+type loop struct {
+	*tally
+	events  gnet.EventLoop
+	members []*member
+	request []byte // scratch
+}
+
+// member is one of the connections. All but its number is the loop's.
+type member struct {
+	number int
+	failed atomic.Bool // counted as an error
+	set    atomic.Bool // stands, or has failed
+
+	conn  gnet.Conn // nil: not open, or not any more
+	loop  atomic.Pointer[loop]
+	seed  byte
+	left  int           // bytes of the reply to come; 0: none is outstanding
+	first time.Duration // when the latency of the outstanding request begins
+
+	due, sent uint64 // requests of the open loop, see pacer
+}
+
+func newPopulation(job Job, c clock, replied func(*member, time.Duration)) *population {
+	p := &population{
+		job: job, clock: c, replied: replied,
+		allSet: make(chan struct{}), loopsBy: map[gnet.EventLoop]*loop{}, members: make([]*member, job.Connections),
+	}
+	for i := range p.members {
+		p.members[i] = &member{number: i}
+	}
+	p.unset.Store(int64(len(p.members)))
+	return p
+}
+
+// setUp opens the connections, and returns when each stands, and has had a reply, or
+// has failed. An error means that there can be none, or that ctx has ended.
+func (p *population) setUp(ctx context.Context) error {
+	client, err := gnet.NewClient(p, gnet.WithMulticore(p.job.Threads > 1), gnet.WithNumEventLoop(p.job.Threads),
+		gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(silent{}))
+	if err != nil {
+		return err
+	}
+	if err := client.Start(); err != nil {
+		return err
+	}
+	p.client = client
+	limit, cancel := context.WithTimeout(ctx, setUpLimit)
+	defer cancel()
+	p.open(limit)
+	select {
+	case <-p.allSet:
+		return nil
+	case <-limit.Done():
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	for _, m := range p.members {
+		if !m.set.Load() {
+			p.lose(m, fmt.Errorf("no reply, %v after the first connection was opened", setUpLimit))
+		}
+	}
+	return nil
+}
+
+// open opens the connections. It returns when all are open, or have failed, or ctx
+// has ended.
+func (p *population) open(ctx context.Context) {
+	dialer := net.Dialer{Timeout: dialLimit, KeepAlive: -1}
+	todo := make(chan *member)
+	var opening sync.WaitGroup
+	for range min(dialers, len(p.members)) {
+		opening.Go(func() {
+			for m := range todo {
+				c, err := dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, p.job.Address)
+				if err == nil {
+					_, err = p.client.EnrollContext(c, m)
+				}
+				if err != nil && ctx.Err() == nil {
+					p.lose(m, err)
+				}
+			}
+		})
+	}
+	for _, m := range p.members {
+		if ctx.Err() != nil {
+			break
+		}
+		todo <- m
+	}
+	close(todo)
+	opening.Wait()
+}
+
+// settle: the member stands, or has failed.
+func (p *population) settle(m *member) {
+	if m.set.CompareAndSwap(false, true) && p.unset.Add(-1) == 0 {
+		close(p.allSet)
+	}
+}
+
+// lose counts a connection as failed, once.
+func (p *population) lose(m *member, err error) {
+	if m.failed.CompareAndSwap(false, true) {
+		p.faults.note(err)
+	}
+	p.settle(m)
+}
+
+// loopOf is what belongs to the connection's loop.
+func (p *population) loopOf(events gnet.EventLoop) *loop {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.loopsBy[events]
+	if l == nil {
+		l = &loop{tally: newTally(), events: events, request: make([]byte, p.job.Request)}
+		p.loopsBy[events] = l
+		p.loops = append(p.loops, l)
+	}
+	return l
+}
+
+// OnOpen sends the first request.
+func (p *population) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
+	m := c.Context().(*member)
+	l := p.loopOf(c.EventLoop())
+	l.members = append(l.members, m)
+	m.conn = c
+	m.loop.Store(l)
+	p.send(m, p.clock.now())
+	return nil, gnet.None
+}
+
+// send sends a request, the latency of which begins at first. The member is open and
+// has none outstanding. It runs on the loop.
+func (p *population) send(m *member, first time.Duration) {
+	l := m.loop.Load()
+	m.first, m.left = first, p.job.Reply
+	m.seed = byte((int(m.seed) + 1 + m.number) % period)
+	request{length: p.job.Request, reply: p.job.Reply, seed: m.seed}.put(l.request)
+	_, _ = m.conn.Write(l.request) // on error it closes the connection, and OnClose has the error
+}
+
+// OnTraffic takes what has come of a reply.
+func (p *population) OnTraffic(c gnet.Conn) gnet.Action {
+	m, ok := c.Context().(*member)
+	if !ok {
+		return gnet.Close
+	}
+	data, _ := c.Next(-1) // fails on other numbers only
+	if len(data) == 0 {
+		return gnet.None
+	}
+	if len(data) > m.left || checkPattern(data, int(m.seed)+p.job.Reply-m.left) != nil {
+		p.lose(m, errWrongBytes)
+		return gnet.Close
+	}
+	if m.left -= len(data); m.left > 0 {
+		return gnet.None
+	}
+	if m.failed.Load() {
+		return gnet.Close // it came too late
+	}
+	if !m.set.Load() {
+		p.stood.Add(1)
+		p.settle(m)
+		return gnet.None
+	}
+	p.replied(m, p.clock.now())
+	return gnet.None
+}
+
+// OnClose notes that a connection is lost.
+func (p *population) OnClose(c gnet.Conn, err error) gnet.Action {
+	m, ok := c.Context().(*member)
+	if !ok {
+		return gnet.None
+	}
+	m.conn = nil
+	if p.ending.Load() {
+		_ = c.SetLinger(0) // a reset: its port is free again at once
+		return gnet.None
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = errors.New("connection closed by the other end")
+	}
+	p.lose(m, fmt.Errorf("connection lost: %w", err))
+	return gnet.None
+}
+
+// onLoops runs fn on each loop, soon.
+func (p *population) onLoops(fn func(*loop)) {
+	p.mu.Lock()
+	loops := slices.Clone(p.loops)
+	p.mu.Unlock()
+	for _, l := range loops {
+		_ = l.events.Execute(context.Background(), gnet.RunnableFunc(func(context.Context) error {
+			fn(l)
+			return nil
+		}))
+	}
+}
+
+// stop resets all connections, and ends the loops. Nobody may dial or use the loops
+// any more. It may be called again.
+func (p *population) stop() {
+	p.stopOnce.Do(func() {
+		p.ending.Store(true)
+		if p.client != nil {
+			_ = p.client.Stop() // of no consequence: all has been counted
+		}
+	})
+}
+
+// finish stops, and tells what was counted.
+func (p *population) finish(r *Result) {
+	r.Connections = uint64(p.stood.Load())
+	p.stop()
+	p.faults.tell(r)
+}
+
+// tallies are those of all loops. Only once stopped.
+func (p *population) tallies() (all []*tally) {
+	for _, l := range p.loops {
+		all = append(all, l.tally)
+	}
+	return all
+}

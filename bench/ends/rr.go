@@ -1,0 +1,71 @@
+package ends
+
+import (
+	"context"
+	"time"
+)
+
+// requester is the worker of request and response.
+//
+// In the closed loop, a request's latency begins when it is written. In the open loop
+// see pacer.
+type requester struct {
+	*population
+	counting
+	pacer *pacer // nil: closed loop
+}
+
+func newRequester(job Job, c clock) *requester {
+	r := &requester{}
+	r.population = newPopulation(job, c, r.replied)
+	return r
+}
+
+func (r *requester) setUp(ctx context.Context) error {
+	if err := r.population.setUp(ctx); err != nil {
+		return err
+	}
+	if r.job.Rate > 0 {
+		r.pacer = newPacer(r.population, r.job.Rate)
+		r.pacer.start()
+		return nil
+	}
+	r.onLoops(func(l *loop) {
+		for _, m := range l.members {
+			if m.conn != nil && m.left == 0 {
+				r.send(m, r.clock.now())
+			}
+		}
+	})
+	return nil
+}
+
+func (r *requester) replied(m *member, now time.Duration) {
+	if r.has(now) {
+		m.loop.Load().add(now - m.first)
+	}
+	if r.pacer != nil {
+		r.pacer.replied(m)
+	} else {
+		r.send(m, now)
+	}
+}
+
+func (r *requester) begin(w Window) { r.counting.begin(r.clock.span(w)) }
+
+func (r *requester) arrived() uint64 { return 0 }
+
+func (r *requester) finish(_ context.Context, result *Result) {
+	if r.pacer != nil {
+		r.pacer.stop()
+	}
+	r.population.finish(result)
+	merge(r.tallies(), result)
+}
+
+func (r *requester) close() {
+	if r.pacer != nil {
+		r.pacer.stop()
+	}
+	r.stop()
+}

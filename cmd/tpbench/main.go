@@ -19,6 +19,7 @@ type commands struct {
 	Serve serveCmd `cmd:"" help:"Be the receiving end: take what comes, and count it or send it back."`
 	Load  loadCmd  `cmd:"" help:"Be the sending end: send as fast as the connection takes."`
 	Relay relayCmd `cmd:"" hidden:"" help:"Be the relay of the demo."`
+	Peer  peerCmd  `cmd:"" hidden:"" help:"Be a relay that others are compared to."`
 }
 
 func main() {

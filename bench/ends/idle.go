@@ -28,13 +28,7 @@ func (i *idler) begin(Window) {}
 func (i *idler) arrived() uint64 { return 0 }
 
 func (i *idler) finish(ctx context.Context, r *Result) {
-	i.onLoops(func(l *loop) {
-		for _, m := range l.members {
-			if m.conn != nil && m.left == 0 {
-				i.send(m, i.clock.now())
-			}
-		}
-	})
+	i.sendAll()
 	limit := i.clock.now() + lastLimit
 	for i.answered.Load()+i.faults.count.Load() < uint64(len(i.members)) && i.clock.now() < limit {
 		if i.clock.sleepUntil(ctx, i.clock.now()+5*time.Millisecond) != nil {

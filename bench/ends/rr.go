@@ -30,24 +30,18 @@ func (r *requester) setUp(ctx context.Context) error {
 		r.pacer.start()
 		return nil
 	}
-	r.onLoops(func(l *loop) {
-		for _, m := range l.members {
-			if m.conn != nil && m.left == 0 {
-				r.send(m, r.clock.now())
-			}
-		}
-	})
+	r.sendAll()
 	return nil
 }
 
 func (r *requester) replied(m *member, now time.Duration) {
 	if r.has(now) {
-		m.loop.Load().add(now - m.first)
+		m.loop.add(now - m.first)
 	}
 	if r.pacer != nil {
-		r.pacer.replied(m)
+		r.pacer.replied(m, m.loop.request)
 	} else {
-		r.send(m, now)
+		r.send(m, now, m.loop.request)
 	}
 }
 

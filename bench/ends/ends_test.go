@@ -79,9 +79,9 @@ func (h *hand) say(v any) {
 	}
 }
 
-// window is one that begins soon.
+// window is one that begins soon, and not too soon for a busy machine.
 func window(length time.Duration) Window {
-	from := time.Now().Add(20 * time.Millisecond)
+	from := time.Now().Add(300 * time.Millisecond)
 	return Window{from, from.Add(length)}
 }
 
@@ -92,6 +92,25 @@ func (h *hand) result() *Result {
 		h.t.Fatalf("no result: %v, %v", err, h.end())
 	}
 	return r
+}
+
+// measureAll employs workers for all of the jobs and has them measure at the same time.
+func measureAll(t *testing.T, address netip.AddrPort, jobs []Job) []*Result {
+	t.Helper()
+	var hands []*hand
+	for _, job := range jobs {
+		job.Address = address
+		hands = append(hands, employ(t, t.Context(), job).ready())
+	}
+	w := window(short)
+	for _, h := range hands {
+		h.say(w)
+	}
+	var results []*Result
+	for _, h := range hands {
+		results = append(results, h.result())
+	}
+	return results
 }
 
 func (h *hand) measure(length time.Duration) *Result {
@@ -222,12 +241,11 @@ func TestServerGivesOneResultPerWindow(t *testing.T) {
 
 func TestNobodyListens(t *testing.T) {
 	t.Cleanup(netlab.CheckLeaks(t))
-	address := ports(t)
-	for _, job := range []Job{
+	jobs := []Job{
 		{Kind: RR, Connections: 100}, {Kind: RR, Connections: 100, Rate: 1000}, {Kind: CPS}, {Kind: Bulk, Connections: 3}, {Kind: Idle, Connections: 100}, {Kind: Slow, Pace: 1},
-	} {
-		job.Address = address
-		r := employ(t, t.Context(), job).ready().measure(short)
+	}
+	for i, r := range measureAll(t, ports(t), jobs) {
+		job := jobs[i]
 		if r.Errors < uint64(job.Connections) || r.Errors == 0 || !strings.Contains(r.Error, "connection refused") || r.Requests != 0 || r.Bytes != 0 || r.Connections != 0 {
 			t.Errorf("%s: %+v", job.Kind, *r)
 		}
@@ -273,14 +291,42 @@ func TestWhoResetsEverythingIsCountedAsErrors(t *testing.T) {
 			c.Close()
 		},
 	} {
-		address := listen(t, do)
-		for _, job := range []Job{{Kind: RR, Connections: 10}, {Kind: RR, Connections: 10, Rate: 100}, {Kind: CPS}, {Kind: Bulk}, {Kind: Idle, Connections: 10}, {Kind: Slow, Pace: 1}} {
-			job.Address = address
-			r := employ(t, t.Context(), job).ready().measure(short)
+		jobs := []Job{{Kind: RR, Connections: 10}, {Kind: RR, Connections: 10, Rate: 100}, {Kind: CPS}, {Kind: Bulk}, {Kind: Idle, Connections: 10}, {Kind: Slow, Pace: 1}}
+		for i, r := range measureAll(t, listen(t, do), jobs) {
+			job := jobs[i]
 			if r.Errors < uint64(job.Connections) || r.Errors == 0 || r.Error == "" || r.Requests != 0 || r.Bytes != 0 || job.Kind != CPS && r.Connections != 0 {
 				t.Errorf("%s, %s: %+v", name, job.Kind, *r)
 			}
 		}
+	}
+}
+
+func TestSilenceIsAnError(t *testing.T) {
+	t.Cleanup(netlab.CheckLeaks(t))
+	address := listen(t, func(c net.Conn) { // answers once, and then no more
+		t.Cleanup(func() { c.Close() })
+		text := make([]byte, 128)
+		if _, err := io.ReadFull(c, text); err == nil {
+			if r, err := parseRequest(text); err == nil && !r.close {
+				c.Write(newPattern(r.reply).from(int(r.seed), r.reply))
+			}
+		}
+	})
+	for _, job := range []Job{{Kind: RR}, {Kind: CPS}} {
+		job.Address = address
+		r := employ(t, t.Context(), job).ready().measure(short)
+		if r.Requests != 0 || r.Errors != 1 || !strings.Contains(r.Error, "no request was answered") {
+			t.Errorf("%s: %+v", job.Kind, *r)
+		}
+	}
+	// Who has waited too long is counted by itself.
+	p := newPopulation(Job{Connections: 3}, newClock(), nil)
+	p.members[0].left, p.members[0].wrote = 1, p.clock.now()-replyLimit
+	p.members[1].left, p.members[1].wrote = 1, p.clock.now()
+	var r Result
+	p.finish(&r, replyLimit)
+	if r.Errors != 1 || !strings.Contains(r.Error, "no reply for 5s") {
+		t.Errorf("%+v", r)
 	}
 }
 
@@ -293,12 +339,10 @@ func TestServerDiesInTheMiddle(t *testing.T) {
 		server, address := serve(t, 1)
 		job.Address = address
 		client := employ(t, t.Context(), job).ready()
-		client.say(window(400 * time.Millisecond))
-		time.Sleep(100 * time.Millisecond)
 		if err := server.end(); err != nil {
 			t.Error(err)
 		}
-		r := client.result()
+		r := client.measure(short)
 		if want := uint64(max(job.Connections, 1)); r.Errors < want || r.Error == "" || job.Kind != CPS && (r.Errors != want || r.Connections != want) {
 			t.Errorf("%s: %+v", job.Kind, *r)
 		}
@@ -317,8 +361,8 @@ func TestWorkerEndsWithItsInput(t *testing.T) {
 			t.Errorf("%s without a window: %v", job.Kind, err)
 		}
 		h := employ(t, t.Context(), job).ready()
-		h.say(Window{time.Now().Add(50 * time.Millisecond), time.Now().Add(time.Hour)})
-		time.Sleep(60 * time.Millisecond)
+		h.say(Window{time.Now().Add(300 * time.Millisecond), time.Now().Add(time.Hour)})
+		time.Sleep(350 * time.Millisecond)
 		if err := h.end(); err != nil {
 			t.Errorf("%s in its window: %v", job.Kind, err)
 		}

@@ -116,7 +116,7 @@ func (q *pacer) send(i uint64, woke time.Duration, scratch []byte) {
 		return // replied will see to it
 	}
 	m.sent++
-	q.p.send(m, beginning(q.schedule.due(i), woke), scratch)
+	q.p.send(m, beginning(q.schedule.due(i), woke), woke, scratch)
 }
 
 // beginning is when the latency of a request to a free connection begins.
@@ -128,10 +128,10 @@ func beginning(due, woke time.Duration) time.Duration {
 }
 
 // replied sends what the member's connection was not free for.
-func (q *pacer) replied(m *member, scratch []byte) {
+func (q *pacer) replied(m *member, now time.Duration, scratch []byte) {
 	if m.sent < m.due {
 		i := q.schedule.of(m.number, m.sent)
 		m.sent++
-		q.p.send(m, q.schedule.due(i), scratch)
+		q.p.send(m, q.schedule.due(i), now, scratch)
 	}
 }

@@ -23,6 +23,9 @@ const (
 	dialLimit = 5 * time.Second
 	// setUpLimit is how long all may take, with one reply each.
 	setUpLimit = time.Minute
+	// replyLimit is how long a reply may take, or an exchange on a connection of
+	// its own.
+	replyLimit = 5 * time.Second
 )
 
 // population is many connections on gnet's loops. Each sends one request when it is
@@ -65,6 +68,7 @@ type member struct {
 	seed  byte
 	left  int           // bytes of the reply to come; 0: none is outstanding
 	first time.Duration // when the latency of the outstanding request begins
+	wrote time.Duration // when it was written
 
 	due, sent uint64 // requests of the open loop, see pacer
 }
@@ -75,7 +79,7 @@ func newPopulation(job Job, c clock, replied func(*member, time.Duration)) *popu
 		allSet: make(chan struct{}), loops: map[gnet.EventLoop]*loop{}, members: make([]*member, job.Connections),
 	}
 	for i := range p.members {
-		p.members[i] = &member{number: i}
+		p.members[i] = &member{number: i, seed: byte(i * 7 % period)} // neighbours differ
 	}
 	p.unset.Store(int64(len(p.members)))
 	return p
@@ -85,7 +89,7 @@ func newPopulation(job Job, c clock, replied func(*member, time.Duration)) *popu
 // has failed. An error means that there can be none, or that ctx has ended.
 func (p *population) setUp(ctx context.Context) error {
 	client, err := gnet.NewClient(p, gnet.WithMulticore(p.job.Threads > 1), gnet.WithNumEventLoop(p.job.Threads),
-		gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(silent{}))
+		gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(new(quiet)))
 	if err != nil {
 		return err
 	}
@@ -175,19 +179,20 @@ func (p *population) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.conn = c
-	p.send(m, p.clock.now(), m.loop.request)
+	now := p.clock.now()
+	p.send(m, now, now, m.loop.request)
 	return nil, gnet.None
 }
 
-// send sends a request, the latency of which begins at first, built in scratch. The
-// member is locked, open, and has none outstanding.
+// send sends a request now, the latency of which begins at first, built in scratch.
+// The member is locked, open, and has none outstanding.
 //
 // It writes to the socket by itself, from whatever goroutine: to have the loop do it
 // would wake the loop once more for each request of the open loop. That is sound as
 // gnet closes no descriptor before OnClose has returned, which takes the lock.
-func (p *population) send(m *member, first time.Duration, scratch []byte) {
-	m.first, m.left = first, p.job.Reply
-	m.seed = byte((int(m.seed) + 1 + m.number) % period)
+func (p *population) send(m *member, first, now time.Duration, scratch []byte) {
+	m.first, m.wrote, m.left = first, now, p.job.Reply
+	m.seed = byte((int(m.seed) + 1) % period)
 	request{length: p.job.Request, reply: p.job.Reply, seed: m.seed}.put(scratch)
 	n, err := unix.Write(m.conn.Fd(), scratch)
 	if err != nil && err != unix.EAGAIN {
@@ -204,7 +209,8 @@ func (p *population) sendAll() {
 	for _, m := range p.members {
 		m.mu.Lock()
 		if m.conn != nil && m.left == 0 {
-			p.send(m, p.clock.now(), scratch)
+			now := p.clock.now()
+			p.send(m, now, now, scratch)
 		}
 		m.mu.Unlock()
 	}
@@ -272,10 +278,17 @@ func (p *population) stop() {
 	})
 }
 
-// finish stops, and tells what was counted.
-func (p *population) finish(r *Result) {
+// finish stops, and tells what was counted. Connections that have waited for a reply
+// for so long are errors.
+func (p *population) finish(r *Result, patience time.Duration) {
 	r.Connections = uint64(p.stood.Load())
+	now := p.clock.now()
 	p.stop()
+	for _, m := range p.members { // nobody else has them now
+		if m.left > 0 && now-m.wrote >= patience {
+			p.lose(m, fmt.Errorf("connection is dead: no reply for %v", (now-m.wrote).Round(time.Millisecond)))
+		}
+	}
 	p.faults.tell(r)
 }
 

@@ -39,9 +39,9 @@ func (r *requester) replied(m *member, now time.Duration) {
 		m.loop.add(now - m.first)
 	}
 	if r.pacer != nil {
-		r.pacer.replied(m, m.loop.request)
+		r.pacer.replied(m, now, m.loop.request)
 	} else {
-		r.send(m, now, m.loop.request)
+		r.send(m, now, now, m.loop.request)
 	}
 }
 
@@ -53,8 +53,11 @@ func (r *requester) finish(_ context.Context, result *Result) {
 	if r.pacer != nil {
 		r.pacer.stop()
 	}
-	r.population.finish(result)
+	r.population.finish(result, replyLimit)
 	merge(r.tallies(), result)
+	if r.pacer == nil {
+		silence(result)
+	}
 }
 
 func (r *requester) close() {
@@ -62,4 +65,12 @@ func (r *requester) close() {
 		r.pacer.stop()
 	}
 	r.stop()
+}
+
+// silence: that nothing was answered in all the window is an error, whatever else
+// went well.
+func silence(r *Result) {
+	if r.Requests == 0 && r.Errors == 0 {
+		r.Errors, r.Error = 1, "no request was answered in the window"
+	}
 }

@@ -52,8 +52,6 @@ func TestWorkersOnHostsMeasure(t *testing.T) {
 			t.Errorf("PID %d", client.PID())
 		}
 		w := window(short)
-		w.From = w.From.Add(100 * time.Millisecond)
-		w.To = w.To.Add(100 * time.Millisecond)
 		for _, worker := range []*Worker{server, client} {
 			if err := worker.Measure(w); err != nil {
 				t.Fatal(err)

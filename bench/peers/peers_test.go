@@ -3,6 +3,8 @@ package peers_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -128,6 +130,57 @@ func TestStoppingResetsOpenConnections(t *testing.T) {
 				t.Error(err)
 			}
 			gone(t, pids)
+		})
+	}
+}
+
+// gnet is not among them: it closes a connection on its first FIN.
+func TestHalfCloseIsPassedOn(t *testing.T) {
+	for _, name := range []string{"direct", "tprelay", "tprelay-buffered", "haproxy", "haproxy-copy", "iocopy", "iocopy-nosplice", "socat"} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(netlab.CheckLeaks(t))
+			env, p := environment(t), find(t, name, "")
+			r := start(t, p, env)
+			l, err := env.Lab.H3.Listen("tcp", env.Server.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			served := make(chan error, 1)
+			go func() {
+				c, err := l.Accept()
+				if err != nil {
+					served <- err
+					return
+				}
+				defer c.Close()
+				got, err := io.ReadAll(c)
+				if err == nil {
+					_, err = c.Write(got)
+				}
+				served <- err
+			}()
+			c, err := env.Lab.H1.Dial(within(t), "tcp", r.Target().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := c.Write(make([]byte, mebibyte)); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(c)
+			if err != nil || len(got) != mebibyte {
+				t.Errorf("%d bytes came back, %v", len(got), err)
+			}
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+			if err := r.Stop(); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

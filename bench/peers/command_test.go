@@ -79,3 +79,23 @@ func TestCommandServesEveryWay(t *testing.T) {
 		})
 	}
 }
+
+func TestInterruptedRelayIsNotToldAsOneThatDied(t *testing.T) {
+	t.Cleanup(netlab.CheckLeaks(t))
+	env := environment(t)
+	before := state(t, env)
+	ctx, interrupt := context.WithCancel(context.Background())
+	r, err := find(t, "tprelay", "").Start(ctx, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := r.PIDs()
+	interrupt()
+	gone(t, pids)
+	if err := r.Stop(); err != nil {
+		t.Error(err)
+	}
+	if after := state(t, env); after != before {
+		t.Errorf("h2 before:\n%s\nafter:\n%s", before, after)
+	}
+}

@@ -12,13 +12,9 @@ import (
 	"time"
 )
 
-const (
-	// exchangeLimit is how long a connection may take from the first to the last.
-	exchangeLimit = 5 * time.Second
-	// respite is the pause after a failure, so that a relay that is gone does not
-	// make the client spin.
-	respite = 10 * time.Millisecond
-)
+// respite is the pause after a failure, so that a relay that is gone does not make the
+// client spin.
+const respite = 10 * time.Millisecond
 
 // connector is the worker that opens connections, as many at a time as the job says,
 // each for one request. The server closes first, so that TIME_WAIT is its: servers of
@@ -71,7 +67,7 @@ func (c *connector) work(ctx context.Context, number int, t *tally) {
 // exchange is the life of one connection.
 func (c *connector) exchange(ctx context.Context, dialer *net.Dialer, number int, t *tally, request []byte, seed int, buf []byte) error {
 	began := c.clock.now()
-	deadline := c.clock.base.Add(began + exchangeLimit)
+	deadline := c.clock.base.Add(began + replyLimit)
 	dialer.Deadline = deadline
 	conn, err := dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, c.job.Address)
 	if err != nil {
@@ -126,6 +122,7 @@ func (c *connector) finish(_ context.Context, r *Result) {
 		r.Connections += t.connections
 	}
 	c.faults.tell(r)
+	silence(r)
 }
 
 func (c *connector) close() {

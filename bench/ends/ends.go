@@ -72,16 +72,18 @@ type Result struct {
 	// Connections are those that stood when the worker was ready; for cps those
 	// that were opened in the window. 0 for the server.
 	Connections uint64
-	// Errors counts connections that failed, were lost, or brought wrong bytes, in
-	// the window and before, and for idle after it. To the server, a client that
-	// goes away is no error.
+	// Errors counts connections that failed, were lost, brought wrong bytes, or
+	// had no reply for 5 s, in the window and before, and for idle after it; for
+	// rr and cps, that nothing at all was answered is one error too. To the
+	// server, a client that goes away is none.
 	Errors uint64
 	// Error is the first of them, for a person.
 	Error string
 	// Latency, of rr and cps, is in nanoseconds, from 1 us to 60 s, to three
-	// digits; nil for other kinds. It is that of Requests: requests that have no
-	// reply when the window is over are not in it, so with a Rate compare Requests
-	// with what there should have been. See [RR] and [CPS] in docs of Latency.
+	// digits; nil for other kinds. It is that of Requests, from when the request
+	// was written, or with a Rate was due, to the last byte of the reply; for cps
+	// from connect. Requests that have no reply yet when the window is over are
+	// not in it: with a Rate, compare Requests with what there should have been.
 	Latency *hdrhistogram.Snapshot
 	// CPU is what this worker itself used in the window, see account.Process.
 	CPU time.Duration

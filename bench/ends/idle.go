@@ -2,13 +2,9 @@ package ends
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"time"
 )
-
-// lastLimit is how long the last replies of idle connections may take.
-const lastLimit = 5 * time.Second
 
 // idler is the worker that holds connections, and does nothing on them until the
 // window is over: then each has to prove that it lives, by one more reply.
@@ -28,26 +24,14 @@ func (i *idler) begin(Window) {}
 func (i *idler) arrived() uint64 { return 0 }
 
 func (i *idler) finish(ctx context.Context, r *Result) {
-	i.onLoops(func(l *loop) {
-		for _, m := range l.members {
-			if m.conn != nil && m.left == 0 {
-				i.send(m, i.clock.now())
-			}
-		}
-	})
-	limit := i.clock.now() + lastLimit
+	i.sendAll()
+	limit := i.clock.now() + replyLimit
 	for i.answered.Load()+i.faults.count.Load() < uint64(len(i.members)) && i.clock.now() < limit {
 		if i.clock.sleepUntil(ctx, i.clock.now()+5*time.Millisecond) != nil {
 			break
 		}
 	}
-	i.stop()
-	for _, m := range i.members { // nobody else has them now
-		if m.left > 0 {
-			i.lose(m, errors.New("connection is dead: no reply after the window"))
-		}
-	}
-	i.population.finish(r)
+	i.population.finish(r, 0)
 }
 
 func (i *idler) close() { i.stop() }

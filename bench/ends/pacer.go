@@ -60,7 +60,8 @@ const (
 // connection still waits for the reply to an earlier request, it begins when the
 // request was due too, however late it can be sent: users do not come later because
 // others wait. (To leave that out is known as coordinated omission.) Either way the
-// latency includes the time that the request takes to get to the loop that writes it.
+// latency includes the time that the requests before it in the same burst take to be
+// written.
 type pacer struct {
 	p        *population
 	schedule schedule
@@ -80,7 +81,8 @@ func (q *pacer) stop() {
 }
 
 func (q *pacer) run() {
-	var handed uint64 // requests, to loops
+	scratch := make([]byte, q.p.job.Request)
+	var handed uint64 // requests that were due so far
 	var woke time.Duration
 	for {
 		for then := max(q.schedule.due(handed), woke+quantum); q.p.clock.now() < then; {
@@ -95,27 +97,26 @@ func (q *pacer) run() {
 			return
 		}
 		woke = q.p.clock.now()
-		from, to, now := handed, q.schedule.dueBy(woke), woke
-		q.p.onLoops(func(l *loop) { q.send(l, from, to, now) })
-		handed = to
+		for due := q.schedule.dueBy(woke); handed < due; handed++ {
+			q.send(handed, woke, scratch)
+		}
 	}
 }
 
-// send sends those of the requests from..to that belong to a loop's connections, at
-// least when these are free.
-func (q *pacer) send(l *loop, from, to uint64, woke time.Duration) {
-	for i := from; i < to; i++ {
-		m := q.p.members[i%uint64(len(q.p.members))]
-		if m.loop.Load() != l || m.conn == nil {
-			continue
-		}
-		m.due++
-		if m.left > 0 {
-			continue // replied will see to it
-		}
-		m.sent++
-		q.p.send(m, beginning(q.schedule.due(i), woke))
+// send sends request i, at least when its connection is free.
+func (q *pacer) send(i uint64, woke time.Duration, scratch []byte) {
+	m := q.p.members[i%uint64(len(q.p.members))]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.conn == nil {
+		return
 	}
+	m.due++
+	if m.left > 0 {
+		return // replied will see to it
+	}
+	m.sent++
+	q.p.send(m, beginning(q.schedule.due(i), woke), woke, scratch)
 }
 
 // beginning is when the latency of a request to a free connection begins.
@@ -127,10 +128,10 @@ func beginning(due, woke time.Duration) time.Duration {
 }
 
 // replied sends what the member's connection was not free for.
-func (q *pacer) replied(m *member) {
+func (q *pacer) replied(m *member, now time.Duration, scratch []byte) {
 	if m.sent < m.due {
 		i := q.schedule.of(m.number, m.sent)
 		m.sent++
-		q.p.send(m, q.schedule.due(i))
+		q.p.send(m, q.schedule.due(i), now, scratch)
 	}
 }

@@ -1,18 +1,19 @@
 package ends
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -22,6 +23,9 @@ const (
 	dialLimit = 5 * time.Second
 	// setUpLimit is how long all may take, with one reply each.
 	setUpLimit = time.Minute
+	// replyLimit is how long a reply may take, or an exchange on a connection of
+	// its own.
+	replyLimit = 5 * time.Second
 )
 
 // population is many connections on gnet's loops. Each sends one request when it is
@@ -31,7 +35,8 @@ type population struct {
 	job    Job
 	clock  clock
 	faults faults
-	// replied is called on the loop for each complete reply but the first.
+	// replied is called for each complete reply but the first, on the member's
+	// loop and with the member locked.
 	replied func(m *member, now time.Duration)
 
 	client   *gnet.Client
@@ -41,30 +46,29 @@ type population struct {
 	allSet   chan struct{} // closed at 0
 	ending   atomic.Bool   // connections that end are none of ours to count
 	mu       sync.Mutex
-	loops    []*loop
-	loopsBy  map[gnet.EventLoop]*loop
+	loops    map[gnet.EventLoop]*loop
 	stopOnce sync.Once
 }
 
 // loop is what belongs to one of gnet's loops, and is touched there alone.
 type loop struct {
 	*tally
-	events  gnet.EventLoop
-	members []*member
 	request []byte // scratch
 }
 
-// member is one of the connections. All but its number is the loop's.
+// member is one of the connections.
 type member struct {
 	number int
 	failed atomic.Bool // counted as an error
 	set    atomic.Bool // stands, or has failed
+	loop   *loop       // set when it is opened, for its loop
 
+	mu    sync.Mutex
 	conn  gnet.Conn // nil: not open, or not any more
-	loop  atomic.Pointer[loop]
 	seed  byte
 	left  int           // bytes of the reply to come; 0: none is outstanding
 	first time.Duration // when the latency of the outstanding request begins
+	wrote time.Duration // when it was written
 
 	due, sent uint64 // requests of the open loop, see pacer
 }
@@ -72,10 +76,10 @@ type member struct {
 func newPopulation(job Job, c clock, replied func(*member, time.Duration)) *population {
 	p := &population{
 		job: job, clock: c, replied: replied,
-		allSet: make(chan struct{}), loopsBy: map[gnet.EventLoop]*loop{}, members: make([]*member, job.Connections),
+		allSet: make(chan struct{}), loops: map[gnet.EventLoop]*loop{}, members: make([]*member, job.Connections),
 	}
 	for i := range p.members {
-		p.members[i] = &member{number: i}
+		p.members[i] = &member{number: i, seed: byte(i * 7 % period)} // neighbours differ
 	}
 	p.unset.Store(int64(len(p.members)))
 	return p
@@ -85,7 +89,7 @@ func newPopulation(job Job, c clock, replied func(*member, time.Duration)) *popu
 // has failed. An error means that there can be none, or that ctx has ended.
 func (p *population) setUp(ctx context.Context) error {
 	client, err := gnet.NewClient(p, gnet.WithMulticore(p.job.Threads > 1), gnet.WithNumEventLoop(p.job.Threads),
-		gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(silent{}))
+		gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(new(quiet)))
 	if err != nil {
 		return err
 	}
@@ -156,15 +160,14 @@ func (p *population) lose(m *member, err error) {
 	p.settle(m)
 }
 
-// loopOf is what belongs to the connection's loop.
+// loopOf is what belongs to one of gnet's loops.
 func (p *population) loopOf(events gnet.EventLoop) *loop {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := p.loopsBy[events]
+	l := p.loops[events]
 	if l == nil {
-		l = &loop{tally: newTally(), events: events, request: make([]byte, p.job.Request)}
-		p.loopsBy[events] = l
-		p.loops = append(p.loops, l)
+		l = &loop{newTally(), make([]byte, p.job.Request)}
+		p.loops[events] = l
 	}
 	return l
 }
@@ -172,22 +175,45 @@ func (p *population) loopOf(events gnet.EventLoop) *loop {
 // OnOpen sends the first request.
 func (p *population) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	m := c.Context().(*member)
-	l := p.loopOf(c.EventLoop())
-	l.members = append(l.members, m)
+	m.loop = p.loopOf(c.EventLoop())
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.conn = c
-	m.loop.Store(l)
-	p.send(m, p.clock.now())
+	now := p.clock.now()
+	p.send(m, now, now, m.loop.request)
 	return nil, gnet.None
 }
 
-// send sends a request, the latency of which begins at first. The member is open and
-// has none outstanding. It runs on the loop.
-func (p *population) send(m *member, first time.Duration) {
-	l := m.loop.Load()
-	m.first, m.left = first, p.job.Reply
-	m.seed = byte((int(m.seed) + 1 + m.number) % period)
-	request{length: p.job.Request, reply: p.job.Reply, seed: m.seed}.put(l.request)
-	_, _ = m.conn.Write(l.request) // on error it closes the connection, and OnClose has the error
+// send sends a request now, the latency of which begins at first, built in scratch.
+// The member is locked, open, and has none outstanding.
+//
+// It writes to the socket by itself, from whatever goroutine: to have the loop do it
+// would wake the loop once more for each request of the open loop. That is sound as
+// gnet closes no descriptor before OnClose has returned, which takes the lock.
+func (p *population) send(m *member, first, now time.Duration, scratch []byte) {
+	m.first, m.wrote, m.left = first, now, p.job.Reply
+	m.seed = byte((int(m.seed) + 1) % period)
+	request{length: p.job.Request, reply: p.job.Reply, seed: m.seed}.put(scratch)
+	n, err := unix.Write(m.conn.Fd(), scratch)
+	if err != nil && err != unix.EAGAIN {
+		return // the loop sees it too, and OnClose has the error
+	}
+	if rest := scratch[max(n, 0):]; len(rest) > 0 {
+		_ = m.conn.AsyncWrite(bytes.Clone(rest), nil) // on error as above
+	}
+}
+
+// sendAll sends a request on every connection that is open and free.
+func (p *population) sendAll() {
+	scratch := make([]byte, p.job.Request)
+	for _, m := range p.members {
+		m.mu.Lock()
+		if m.conn != nil && m.left == 0 {
+			now := p.clock.now()
+			p.send(m, now, now, scratch)
+		}
+		m.mu.Unlock()
+	}
 }
 
 // OnTraffic takes what has come of a reply.
@@ -200,6 +226,8 @@ func (p *population) OnTraffic(c gnet.Conn) gnet.Action {
 	if len(data) == 0 {
 		return gnet.None
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if len(data) > m.left || checkPattern(data, int(m.seed)+p.job.Reply-m.left) != nil {
 		p.lose(m, errWrongBytes)
 		return gnet.Close
@@ -225,7 +253,9 @@ func (p *population) OnClose(c gnet.Conn, err error) gnet.Action {
 	if !ok {
 		return gnet.None
 	}
+	m.mu.Lock()
 	m.conn = nil
+	m.mu.Unlock()
 	if p.ending.Load() {
 		_ = c.SetLinger(0) // a reset: its port is free again at once
 		return gnet.None
@@ -237,21 +267,8 @@ func (p *population) OnClose(c gnet.Conn, err error) gnet.Action {
 	return gnet.None
 }
 
-// onLoops runs fn on each loop, soon.
-func (p *population) onLoops(fn func(*loop)) {
-	p.mu.Lock()
-	loops := slices.Clone(p.loops)
-	p.mu.Unlock()
-	for _, l := range loops {
-		_ = l.events.Execute(context.Background(), gnet.RunnableFunc(func(context.Context) error {
-			fn(l)
-			return nil
-		}))
-	}
-}
-
-// stop resets all connections, and ends the loops. Nobody may dial or use the loops
-// any more. It may be called again.
+// stop resets all connections, and ends the loops. Nobody may send any more. It may
+// be called again.
 func (p *population) stop() {
 	p.stopOnce.Do(func() {
 		p.ending.Store(true)
@@ -261,10 +278,17 @@ func (p *population) stop() {
 	})
 }
 
-// finish stops, and tells what was counted.
-func (p *population) finish(r *Result) {
+// finish stops, and tells what was counted. Connections that have waited for a reply
+// for so long are errors.
+func (p *population) finish(r *Result, patience time.Duration) {
 	r.Connections = uint64(p.stood.Load())
+	now := p.clock.now()
 	p.stop()
+	for _, m := range p.members { // nobody else has them now
+		if m.left > 0 && now-m.wrote >= patience {
+			p.lose(m, fmt.Errorf("connection is dead: no reply for %v", (now-m.wrote).Round(time.Millisecond)))
+		}
+	}
 	p.faults.tell(r)
 }
 

@@ -2,7 +2,6 @@ package ends
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -44,11 +43,12 @@ func startReplyServer(listen netip.AddrPort, threads int, f *faults) (*replyServ
 		// With SO_REUSEPORT each loop accepts for itself; without, gnet has another
 		// loop that only accepts, and hands connections over. That somebody else has
 		// the port does then not show here, but at the bulk server's.
+		var log quiet
 		s.err = gnet.Run(s, "tcp://"+listen.String(),
 			gnet.WithMulticore(threads > 1), gnet.WithNumEventLoop(threads), gnet.WithReusePort(true),
-			gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(silent{}))
+			gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(&log))
 		if s.err == nil {
-			s.err = errors.New("the reply server has ended")
+			s.err = fmt.Errorf("the reply server has ended: %s", log.words("it was told to"))
 		}
 	}()
 	select {

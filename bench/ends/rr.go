@@ -30,24 +30,18 @@ func (r *requester) setUp(ctx context.Context) error {
 		r.pacer.start()
 		return nil
 	}
-	r.onLoops(func(l *loop) {
-		for _, m := range l.members {
-			if m.conn != nil && m.left == 0 {
-				r.send(m, r.clock.now())
-			}
-		}
-	})
+	r.sendAll()
 	return nil
 }
 
 func (r *requester) replied(m *member, now time.Duration) {
 	if r.has(now) {
-		m.loop.Load().add(now - m.first)
+		m.loop.add(now - m.first)
 	}
 	if r.pacer != nil {
-		r.pacer.replied(m)
+		r.pacer.replied(m, now, m.loop.request)
 	} else {
-		r.send(m, now)
+		r.send(m, now, now, m.loop.request)
 	}
 }
 
@@ -59,8 +53,11 @@ func (r *requester) finish(_ context.Context, result *Result) {
 	if r.pacer != nil {
 		r.pacer.stop()
 	}
-	r.population.finish(result)
+	r.population.finish(result, replyLimit)
 	merge(r.tallies(), result)
+	if r.pacer == nil {
+		silence(result)
+	}
 }
 
 func (r *requester) close() {
@@ -68,4 +65,12 @@ func (r *requester) close() {
 		r.pacer.stop()
 	}
 	r.stop()
+}
+
+// silence: that nothing was answered in all the window is an error, whatever else
+// went well.
+func silence(r *Result) {
+	if r.Requests == 0 && r.Errors == 0 {
+		r.Errors, r.Error = 1, "no request was answered in the window"
+	}
 }

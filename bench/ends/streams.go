@@ -117,6 +117,9 @@ func (s *streams) open(ctx context.Context, number int) (net.Conn, error) {
 // connect, so that the window is small from the first.
 const slowBuffer = 64 << 10
 
+// mostLate is how late a slow reader may be and read faster for a while.
+const mostLate = 100 * time.Millisecond
+
 func smallReceiveBuffer(_, _ string, raw syscall.RawConn) error {
 	var err error
 	ctl := raw.Control(func(fd uintptr) {
@@ -152,8 +155,8 @@ func (s *streams) readSlowly(c net.Conn) error {
 		if err != nil {
 			return err
 		}
-		// Time that the sender took is not made up for.
-		next = max(next, s.clock.now()-time.Second) + time.Duration(float64(n)/float64(s.job.Pace)*float64(time.Second))
+		// What a timer is late is made up for, but not what the sender is.
+		next = max(next, s.clock.now()-mostLate) + time.Duration(float64(n)/float64(s.job.Pace)*float64(time.Second))
 		if err := s.clock.sleepUntil(s.ctx, next); err != nil {
 			return err
 		}

@@ -19,7 +19,7 @@ func iocopies() []Peer {
 	}
 	return []Peer{
 		of("iocopy", "io.Copy, 2 goroutines per pair",
-			"bench/peers/iocopy: io.Copy between two *net.TCPConn, which splices (net.TCPConn.ReadFrom); GOMAXPROCS is the default."),
+			"bench/peers/iocopy: io.Copy between two *net.TCPConn, which splices (net.TCPConn.ReadFrom); GOMAXPROCS is the default. Each direction keeps a pipe, idle or not: six descriptors per pair."),
 		of("iocopy-nosplice", "io.CopyBuffer, 2 goroutines per pair",
 			"The same with the connections wrapped, as TLS or counting wraps them: io.CopyBuffer with pooled buffers of 32 KiB, the size that io.Copy takes.", "--no-splice"),
 	}
@@ -47,6 +47,6 @@ func gnets() []Peer {
 		of("gnet", "no flow control, 1 loop",
 			"bench/peers/gnetrelay: both connections of a pair on one event loop. gnet cannot stop reading (panjf2000/gnet issues 712 and 722), so what a receiver does not take piles up; beyond 4 GiB the relay ends, as it would for want of memory."),
 		of("gnet-close", "closes slow receivers, 1 loop",
-			"The same with the answer of gnet's author to slow receivers: look at OutboundBuffered after each write, and close the connection when too much has piled up (panjf2000/gnet issue 337; pausing was declined in 712 and 713). Too much is 16 MiB.", "--most-unread", "16777216"),
+			"The same with the answer of gnet's author to slow receivers: look at OutboundBuffered after each write, and close the connection when too much has piled up (panjf2000/gnet issue 337; pausing was declined in 712 and 713). Too much is 64 MiB: with 16 MiB it also closed receivers that kept up but for some milliseconds.", "--most-unread", "67108864"),
 	}
 }

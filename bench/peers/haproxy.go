@@ -15,7 +15,7 @@ import (
 var haproxyConfig string
 
 // haproxyPipe is the size of HAProxy's pipes in bytes.
-const haproxyPipe = 256 << 10
+const haproxyPipe = 1 << 20
 
 // haproxySettings are what the configuration is made with.
 type haproxySettings struct {
@@ -38,8 +38,8 @@ func haproxies() []Peer {
 		}
 	}
 	return []Peer{
-		of("haproxy", "splice, 1 thread", "option splice-auto and larger pipes.", haproxySettings{Threads: 1, Splice: true}),
-		of("haproxy-2threads", "splice, 2 threads", "option splice-auto and larger pipes; nbthread 2.", haproxySettings{Threads: 2, Splice: true}),
+		of("haproxy", "splice, 1 thread", "option splice-request and splice-response (splice-auto never spliced here), pipes of 1 MiB.", haproxySettings{Threads: 1, Splice: true}),
+		of("haproxy-2threads", "splice, 2 threads", "option splice-request and splice-response (splice-auto never spliced here), pipes of 1 MiB; nbthread 2.", haproxySettings{Threads: 2, Splice: true}),
 		of("haproxy-copy", "no splice, 1 thread", "nosplice, and the larger buffers that its author proposes for bulk (haproxy/haproxy issue 674).", haproxySettings{Threads: 1}),
 	}
 }

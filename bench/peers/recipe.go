@@ -27,7 +27,8 @@ type process struct {
 	// with which they end.
 	forks bool
 	// socket: it is handed its listening socket, as systemd does, so that several
-	// can share the port of a relay that otherwise insists on one for itself.
+	// can share the port of a relay that otherwise insists on one for itself. It
+	// counts as listening at once; what connects before it serves waits in the backlog.
 	socket bool
 }
 

@@ -112,12 +112,16 @@ func (r *Running) PIDs() []int {
 func (r *Running) Target() netip.AddrPort { return r.target }
 
 // Err is nil while all processes of the relay run, and then how the first of them
-// ended, with its last words.
+// ended, with its last words. That Start's context ended them is no error.
 func (r *Running) Err() error {
 	for _, cmd := range r.cmds {
 		select {
 		case <-cmd.Done():
-			if err := cmd.Wait(); err != nil {
+			err := cmd.Wait()
+			if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+				return nil
+			}
+			if err != nil {
 				return fmt.Errorf("relay %s: %w", r.peer.Name, err)
 			}
 			return fmt.Errorf("relay %s: it ended by itself", r.peer.Name)

@@ -11,7 +11,7 @@ func socat() Peer {
 		Name:  "socat",
 		Title: "socat" + version("socat", "-V", `version ([0-9.]+)`) + ", a process per connection",
 		Advice: "socat(1): fork for more than one client, reuseaddr; its backlog of 5 raised to 4,096, its block of 8 KiB to 64 KiB (-b)," +
-			" nodelay on both sides, as an interactive service would be set up.",
+			" its patience of 0.5 s after a FIN to 60 s (-t), nodelay on both sides.",
 		Way:     Forward,
 		program: "socat", debian: "socat",
 		recipe: func(s site) ([]process, error) {
@@ -22,7 +22,7 @@ func socat() Peer {
 			var both []process
 			for _, f := range s.forwarded() {
 				both = append(both, process{
-					args: []string{path, "-b", "65536",
+					args: []string{path, "-b", "65536", "-t", "60",
 						fmt.Sprintf("TCP4-LISTEN:%d,bind=%v,fork,reuseaddr,backlog=%d,nodelay", f.listen.Port(), f.listen.Addr(), socatBacklog),
 						fmt.Sprintf("TCP4:%v,nodelay", f.server)},
 					ports: []uint16{f.listen.Port()},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,7 +68,7 @@ func (c *connector) exchange(ctx context.Context, dialer *net.Dialer, number int
 	began := c.clock.now()
 	deadline := c.clock.base.Add(began + replyLimit)
 	dialer.Deadline = deadline
-	conn, err := dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, c.job.Address)
+	conn, err := dial(ctx, dialer, c.job.Address)
 	if err != nil {
 		return err
 	}

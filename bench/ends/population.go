@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,7 +124,7 @@ func (p *population) open(ctx context.Context) {
 	for range min(dialers, len(p.members)) {
 		opening.Go(func() {
 			for m := range todo {
-				c, err := dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, p.job.Address)
+				c, err := dial(ctx, &dialer, p.job.Address)
 				if err == nil {
 					_, err = p.client.EnrollContext(c, m)
 				}

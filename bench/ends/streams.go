@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -90,7 +89,7 @@ func (s *streams) open(ctx context.Context, number int) (net.Conn, error) {
 	if s.job.Kind == Slow {
 		dialer.Control = smallReceiveBuffer
 	}
-	c, err := dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, s.job.bulkAddress())
+	c, err := dial(ctx, &dialer, s.job.bulkAddress())
 	if err != nil {
 		return nil, err
 	}

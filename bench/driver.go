@@ -91,21 +91,38 @@ func (d *Driver) choose(ctx context.Context, p Plan, s Step, r *Results) {
 // do does one step.
 func (d *Driver) do(ctx context.Context, p Plan, s Step, scale float64) Run {
 	run := Run{Round: s.Round, Point: s.Point.Name, Relay: s.Relay.Name, Began: time.Now()}
-	// Nothing may hang for ever.
-	ctx, cancel := context.WithTimeout(ctx, 2*p.Estimate(s)+time.Minute)
+	// Nothing may hang for ever. Workers give up on connections after a minute.
+	limit := 2*p.Estimate(s) + 2*time.Minute
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took more than %v", limit))
 	defer cancel()
 	b := &bed{driver: d, plan: p, step: s, scale: scale}
 	err := b.make(ctx)
 	if err == nil {
 		run.Figures, err = b.figures(ctx)
 	}
-	if err == nil {
-		run.Warnings = b.warnings
+	err = b.why(ctx, err)
+	if cleared := b.clear(); err == nil {
+		err = cleared
 	}
-	if err = errors.Join(err, b.clear()); err != nil {
+	if err != nil {
 		run.Figures, run.Error = nil, oneLine(err)
+		return run
 	}
+	run.Warnings = b.warnings
 	return run
+}
+
+// why is the cause of an error: the end of the relay, or of the time, if it was that.
+func (b *bed) why(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case b.relay != nil && b.relay.Err() != nil:
+		return b.relay.Err()
+	}
+	return err
 }
 
 // bed is what one run stands on: three hosts, the relay, and workers at both ends.

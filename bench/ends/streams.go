@@ -111,9 +111,10 @@ func (s *streams) open(ctx context.Context, number int) (net.Conn, error) {
 	return c, nil
 }
 
-// slowBuffer is the receive buffer of a slow reader, in bytes: what the relay sends
-// beyond it has to wait in the relay, and not in the reader's kernel. It is set before
-// connect, so that the window is small from the first.
+// slowBuffer is the receive buffer of a slow reader, in bytes, as it is asked for; the
+// kernel takes twice that, for its own records. What the relay sends beyond it has to
+// wait in the relay, and not in the reader's kernel. It is set before connect, so that
+// the window is small from the first.
 const slowBuffer = 64 << 10
 
 // mostLate is how late a slow reader may be and read faster for a while.

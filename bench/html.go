@@ -56,7 +56,7 @@ func (r *Results) HTML(w io.Writer) error {
 func (r *Results) view() pageView {
 	v := pageView{Results: r, Date: r.Settings.Began.Format("2 January 2006, 15:04"), Warnings: r.warnings(), Twins: r.selfCheck()}
 	for i, relay := range r.Relays {
-		v.Legend = append(v.Legend, legendView{relay, series(i)})
+		v.Legend = append(v.Legend, legendView{relay, r.series(i)})
 	}
 	for _, s := range Scenarios() {
 		var points []Point

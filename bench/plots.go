@@ -63,7 +63,7 @@ func (r *Results) bars(points []Point, metric string) *drawing {
 			shown := min(max(v, 0), y.to)
 			at := y.at(shown)
 			says := fmt.Sprintf("%s at %s: %s", r.Relays[b.relay].Name, points[i].Name, b.cell)
-			d.Boxes = append(d.Boxes, box{round(x), at, barWidth - 3, round(y.low - at), series(b.relay), says})
+			d.Boxes = append(d.Boxes, box{round(x), at, barWidth - 3, round(y.low - at), r.series(b.relay), says})
 			if v > y.to {
 				d.Texts = append(d.Texts, text{round(x + barWidth/2 - 1), frameTop - 2, "middle", "axis", fmt.Sprintf("%.1f", v)})
 			} else {
@@ -73,7 +73,7 @@ func (r *Results) bars(points []Point, metric string) *drawing {
 			x += barWidth
 		}
 		d.below((begin+x-3)/2, points[i].Name)
-		x += gap
+		x = max(x, begin+letter*float64(len(points[i].Name))-gap/2) + gap
 	}
 	d.widen(x)
 	if base != "" && y.to >= 1 {
@@ -82,10 +82,12 @@ func (r *Results) bars(points []Point, metric string) *drawing {
 	return d
 }
 
+// letter is about how wide one is.
+const letter = 6.5
+
 // widen makes the drawing wide enough for its labels, which may stand closer than they
 // are long.
 func (d *drawing) widen(x float64) {
-	const letter = 6.5
 	for _, t := range d.Texts {
 		if t.Anchor == "middle" {
 			x = max(x, t.X+letter*float64(len(t.Says))/2)
@@ -161,18 +163,31 @@ func (r *Results) curves(title string, n int, logarithms bool, at func(relay, pl
 			}
 			x += 3 * float64(k-len(r.Relays)/2) // whiskers beside each other
 			d.Lines = append(d.Lines, line{round(x), y.at(c.Min), round(x), y.at(c.Max), "whisker"})
-			d.Dots = append(d.Dots, dot{round(x), y.at(c.Median), series(k), fmt.Sprintf("%s, %s: %s", relay.Name, place, c)})
+			d.Dots = append(d.Dots, dot{round(x), y.at(c.Median), r.series(k), fmt.Sprintf("%s, %s: %s", relay.Name, place, c)})
 			points = append(points, [2]float64{round(x), y.at(c.Median)})
 		}
 		if len(points) > 1 {
-			d.Curves = append(d.Curves, curve{through(points), series(k)})
+			d.Curves = append(d.Curves, curve{through(points), r.series(k)})
 		}
 	}
 	return d
 }
 
-// series is the class of a relay's colour.
-func series(relay int) string { return fmt.Sprintf("s%d", relay%10) }
+// series is the class of a relay's colour: relatives have like ones, and others take
+// what is left.
+func (r *Results) series(relay int) string {
+	known := []string{"direct", "tprelay", "tprelay-loops", "tprelay-buffered", "haproxy", "haproxy-2threads", "haproxy-copy", "iocopy", "iocopy-nosplice"}
+	if i := slices.Index(known, r.Relays[relay].Name); i >= 0 {
+		return fmt.Sprintf("s%d", i)
+	}
+	others := 0
+	for _, other := range r.Relays[:relay] {
+		if !slices.Contains(known, other.Name) {
+			others++
+		}
+	}
+	return fmt.Sprintf("s%d", len(known)+others%3)
+}
 
 func better(m Metric) string {
 	if m.More {

@@ -40,8 +40,13 @@ type Driver struct {
 
 // Run runs the plan and appends the runs to r.Runs. A run that fails is there with
 // its error. When ctx ends, Run returns its error, and r has what was measured so far.
-func (d *Driver) Run(ctx context.Context, p Plan, r *Results) error {
+func (d *Driver) Run(ctx context.Context, p Plan, r *Results) (err error) {
 	steps := p.Steps()
+	defer func() {
+		if err != nil {
+			r.Notes = append(r.Notes, fmt.Sprintf("interrupted after %d of %s", len(r.Runs), plural(len(steps), "run")))
+		}
+	}()
 	left := p.Total()
 	var took, planned time.Duration
 	for i, s := range steps {

@@ -144,7 +144,12 @@ func (p Point) takes(relay string) bool {
 // setUp is how long a run takes beside its warm-up and window, as seen on two cores:
 // hosts, processes and connections to be made and taken away.
 func (p Point) setUp() time.Duration {
-	return 600*time.Millisecond + time.Duration(p.Connections)*150*time.Microsecond
+	d := 300*time.Millisecond + time.Duration(p.Connections)*250*time.Microsecond
+	switch p.Scenario {
+	case "idle", "many", "slow":
+		d += time.Second // one connection before the others, and a look at all after
+	}
+	return d
 }
 
 // plural gives "1 stream", "4 streams", "2,000 connections".

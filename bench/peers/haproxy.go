@@ -64,14 +64,14 @@ func (h haproxySettings) processes(s site) ([]process, error) {
 	return []process{{args: []string{path, "-db", "-f", config}, ports: []uint16{s.listen.Port()}}}, nil
 }
 
-// size divides the descriptors between connections and pipes: one sixth for
+// size divides the descriptors between connections and pipes: a tenth for
 // pipes, and no more than 20,000 connections, for which HAProxy takes memory.
 func (h *haproxySettings) size(descriptors uint64) {
 	const own = 100 // listeners, pollers, standard streams and what it keeps for itself
 	const most = 20_000
 	h.Descriptors, h.PipeSize = descriptors, haproxyPipe
 	if h.Splice {
-		h.Maxpipes = min(descriptors/12, most/4)
+		h.Maxpipes = min(descriptors/20, most/4)
 	}
 	h.Maxconn = min((descriptors-2*h.Maxpipes-own)/2, most)
 }

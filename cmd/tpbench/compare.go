@@ -29,7 +29,7 @@ type compareCmd struct {
 	Warmup       time.Duration `default:"1s" help:"Time before each window, from when all connections stand."`
 	Baseline     string        `placeholder:"haproxy" help:"The relay that others are divided by. Default: haproxy, and without it the first."`
 	With         string        `enum:"builtin,iperf3,wrk" default:"builtin" help:"Who sends and receives: ${enum}. iperf3 does bulk alone; wrk does rr alone, with nginx at the other end."`
-	RelayCommand string        `placeholder:"CMD" help:"A relay of your own; see --help-relay"`
+	RelayCommand string        `placeholder:"CMD" help:"${relay_command}"`
 	TPRelay      string        `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: that beside tpbench, or else that in PATH."`
 	Out          string        `placeholder:"DIR" help:"Write the raw figures there, as JSON and CSV, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
 	JSON         bool          `name:"json" help:"Print all raw figures as JSON instead of tables."`

@@ -11,6 +11,9 @@ import (
 	"io"
 	"os"
 
+	"github.com/alecthomas/kong"
+
+	"github.com/tprelay/tprelay/bench/peers"
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
@@ -32,5 +35,8 @@ func main() {
 
 // program runs the command line args and returns the exit status.
 func program(args []string, stdout, stderr io.Writer) int {
-	return cli.Application{Name: "tpbench", Description: "Measures TCP relays."}.Run(new(commands), args, stdout, stderr)
+	return cli.Application{
+		Name: "tpbench", Description: "Measures TCP relays.",
+		Options: []kong.Option{kong.Vars{"relay_command": peers.CommandHelp}},
+	}.Run(new(commands), args, stdout, stderr)
 }

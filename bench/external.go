@@ -100,7 +100,7 @@ func parseWrk(text string, figures map[string]float64) (requests float64, err er
 			if err != nil {
 				return 0, fmt.Errorf("%q: %w", strings.TrimSpace(line), err)
 			}
-			figures[quantiles[f[0]]] = d.Seconds() / milli
+			figures[quantiles[f[0]]] = inMilliseconds(d)
 		case len(f) > 2 && f[1] == "requests" && f[2] == "in":
 			if requests, err = strconv.ParseFloat(f[0], 64); err != nil {
 				return 0, fmt.Errorf("%q: %w", strings.TrimSpace(line), err)

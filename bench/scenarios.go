@@ -119,9 +119,11 @@ func latency(figures map[string]float64, r *ends.Result) {
 	}
 	h := hdrhistogram.Import(r.Latency)
 	for name, quantile := range map[string]float64{p50: 50, p90: 90, p99: 99, p999: 99.9} {
-		figures[name] = time.Duration(h.ValueAtQuantile(quantile)).Seconds() / milli
+		figures[name] = inMilliseconds(time.Duration(h.ValueAtQuantile(quantile)))
 	}
 }
+
+func inMilliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // mixed has elephants, and those who type meanwhile.
 func (b *bed) mixed(ctx context.Context, figures map[string]float64) error {

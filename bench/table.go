@@ -89,7 +89,7 @@ func (r *Results) rows(p Point) [][]string {
 		}
 		row := []string{relay.Name}
 		for _, m := range p.Metrics {
-			row = append(row, r.Cell(p, relay.Name, m).String())
+			row = append(row, r.show(p, relay.Name, m))
 		}
 		if failed := r.failed(p, relay.Name); failed != "" {
 			row = append([]string{relay.Name, "failed: " + failed}, make([]string, len(p.Metrics)-1)...)
@@ -97,6 +97,15 @@ func (r *Results) rows(p Point) [][]string {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// show is how a figure is shown in a table.
+func (r *Results) show(p Point, relay string, m Metric) string {
+	c := r.Cell(p, relay, m)
+	if m.Count && c.Rounds > 0 {
+		return thousands(fmt.Sprintf("%.0f", c.Median))
+	}
+	return c.String()
 }
 
 // failed says why there is no figure of the relay at the point at all, or "".

@@ -122,6 +122,9 @@ func (v Verdict) String() string {
 		return fmt.Sprintf("%s: no figure: must %s not held", v.Title, bound(v.Must))
 	}
 	value := fmt.Sprintf("%.2f", v.Value)
+	if value == bound(v.Must) && !v.Held(v.Must) || value == bound(v.After) && !v.Held(v.After) {
+		value = fmt.Sprintf("%.3f", v.Value) // rounded, it would seem to be held
+	}
 	if v.Against == "" && v.AgainstPoint == "" {
 		value = number(v.Value)
 	}

@@ -125,8 +125,25 @@ func (b *bed) inspect(m *measured) {
 	if busy := float64(others) / float64(capacity); busy > much {
 		b.warn("other programs used %.0f %% of the machine", 100*busy)
 	}
+	b.inspectDescriptors()
 	if n, first := m.errors(); n > 0 {
 		b.warn("%s, the first: %s", plural(int(n), "error"), first)
+	}
+}
+
+// inspectDescriptors warns of a relay that has none left: what it cannot take then is
+// a matter of its limit, not of its speed.
+func (b *bed) inspectDescriptors() {
+	const nearly = 0.95
+	for _, pid := range b.relay.PIDs() {
+		open, err := account.Descriptors(pid)
+		if err != nil {
+			continue // it has just ended
+		}
+		if limit, err := account.DescriptorLimit(pid); err == nil && float64(open) > nearly*float64(limit) {
+			b.warn("the relay has %s descriptors of %s that it may have", number(float64(open)), number(float64(limit)))
+			return
+		}
 	}
 }
 

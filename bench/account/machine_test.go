@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMachineCountsAProcessThatHasEnded(t *testing.T) {
@@ -80,6 +82,16 @@ func TestDescriptorsAreCounted(t *testing.T) {
 	after, err := Descriptors(os.Getpid())
 	if err != nil || after != before+len(files) {
 		t.Errorf("%d, then %d, %v", before, after, err)
+	}
+}
+
+func TestDescriptorLimitIsTheSoftOne(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := DescriptorLimit(os.Getpid()); err != nil || uint64(got) != min(limit.Cur, math.MaxInt32) {
+		t.Errorf("%d, %v, want %d", got, err, limit.Cur)
 	}
 }
 

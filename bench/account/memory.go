@@ -2,9 +2,12 @@ package account
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Resident returns the bytes of memory that the process occupies now, shared pages
@@ -42,4 +45,14 @@ func Descriptors(pid int) (int, error) {
 		return 0, fmt.Errorf("descriptors of process %d: %w", pid, err)
 	}
 	return len(names), nil
+}
+
+// DescriptorLimit returns how many the process may have open at most, its soft limit
+// at this moment.
+func DescriptorLimit(pid int) (int, error) {
+	var limit unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+		return 0, fmt.Errorf("limit of descriptors of process %d: %w", pid, err)
+	}
+	return int(min(limit.Cur, math.MaxInt32)), nil
 }

@@ -113,7 +113,7 @@ func (d *Driver) do(ctx context.Context, p Plan, s Step, scale float64) Run {
 		run.Figures, run.Error = nil, oneLine(err)
 		return run
 	}
-	run.Warnings = b.warnings
+	run.Others, run.Warnings = math.Round(1000*b.others)/1000, b.warnings
 	return run
 }
 
@@ -137,6 +137,7 @@ type bed struct {
 	step     Step
 	scale    float64 // requests/s in the scenario scale
 	warnings []string
+	others   float64 // part of the machine that other programs used in the window
 
 	lab     *netlab.Lab
 	relay   *peers.Running

@@ -56,8 +56,12 @@ func (b *bed) wrk(ctx context.Context, figures map[string]float64) error {
 	if err != nil {
 		return err
 	}
-	const file = "reply"
-	if err := os.WriteFile(filepath.Join(nginx.Root, file), make([]byte, b.step.Point.Reply), 0o644); err != nil {
+	const file = "unlogged/reply"
+	err = os.Mkdir(filepath.Join(nginx.Root, "unlogged"), 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(nginx.Root, file), make([]byte, b.step.Point.Reply), 0o644)
+	}
+	if err != nil {
 		return fmt.Errorf("file for nginx: %w", err)
 	}
 	from, err := b.usage()

@@ -44,17 +44,8 @@ type Run struct {
 	Began    time.Time          `json:"began"`
 	Figures  map[string]float64 `json:"figures,omitempty"` // by the names of the point's metrics
 	Error    string             `json:"error,omitempty"`   // why there are no figures
+	Others   float64            `json:"others"`            // part of the machine that other programs used
 	Warnings []string           `json:"warnings,omitempty"`
-}
-
-// relay gives the relay of that name.
-func (r *Results) relay(name string) (Relay, bool) {
-	for _, relay := range r.Relays {
-		if relay.Name == name {
-			return relay, true
-		}
-	}
-	return Relay{}, false
 }
 
 // points gives the points that were measured.

@@ -56,7 +56,7 @@ func example() *Results {
 		case run.Relay == "haproxy" && run.Point == "rr-100":
 			run.Figures[rate] *= 1 + 0.1*float64(run.Round)
 			run.Figures[errorCount] = float64(run.Round)
-			run.Warnings = []string{"other programs used 12 % of the machine"}
+			run.Others, run.Warnings = 0.12, []string{"2 errors, the first: connection reset by peer"}
 		}
 	}
 	return r
@@ -125,6 +125,16 @@ func TestTableWithoutBaselineHasNoRatios(t *testing.T) {
 		if strings.HasPrefix(line, "|") && strings.Contains(line, "(") {
 			t.Error(line)
 		}
+	}
+}
+
+func TestManyBusyRunsAreOneWarning(t *testing.T) {
+	r := example()
+	for i := range r.Runs {
+		r.Runs[i].Others = 0.3 + float64(i)/1000
+	}
+	if got, want := r.busy(), "other programs used more than 5 % of the machine in 60 of 60 runs, at most 36 %: nothing else should run meanwhile"; len(got) != 1 || got[0] != want {
+		t.Errorf("%q", got)
 	}
 }
 

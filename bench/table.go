@@ -137,11 +137,30 @@ func (c Cell) String() string {
 	return text
 }
 
-// warnings are those of the runs, alike ones together.
+// busy warns of other programs that used the machine meanwhile: run by run, or in one
+// line if there are many.
+func (r *Results) busy() (lines []string) {
+	const much, many = 0.05, 6
+	most := 0.0
+	for _, run := range r.Runs {
+		if run.Others > much {
+			most = max(most, run.Others)
+			lines = append(lines, fmt.Sprintf("%s, %s, round %d: other programs used %.0f %% of the machine", run.Point, run.Relay, run.Round, 100*run.Others))
+		}
+	}
+	if len(lines) > many {
+		return []string{fmt.Sprintf("other programs used more than %.0f %% of the machine in %d of %s, at most %.0f %%: nothing else should run meanwhile",
+			100*much, len(lines), plural(len(r.Runs), "run"), 100*most)}
+	}
+	return lines
+}
+
+// warnings are those of the machine and of the runs.
 func (r *Results) warnings() (lines []string) {
 	if note := r.Machine.note(); note != "" {
 		lines = append(lines, note)
 	}
+	lines = append(lines, r.busy()...)
 	for _, run := range r.Runs {
 		for _, w := range run.Warnings {
 			lines = append(lines, fmt.Sprintf("%s, %s, round %d: %s", run.Point, run.Relay, run.Round, w))

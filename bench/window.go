@@ -115,16 +115,13 @@ func sleepUntil(ctx context.Context, at time.Time) error {
 
 // inspect warns of what makes the figures doubtful.
 func (b *bed) inspect(m *measured) {
-	const much = 0.05
 	// What the kernel's threads did they did for us, mostly.
 	others := (m.to.machine - m.from.machine) - (m.to.kernel - m.from.kernel) - (m.to.relay - m.from.relay) - (m.to.driver - m.from.driver)
 	for _, r := range append(m.clients[:len(m.clients):len(m.clients)], m.servers...) {
 		others -= r.CPU
 	}
 	capacity := m.to.at.Sub(m.from.at) * time.Duration(runtime.NumCPU())
-	if busy := float64(others) / float64(capacity); busy > much {
-		b.warn("other programs used %.0f %% of the machine", 100*busy)
-	}
+	b.others = max(float64(others)/float64(capacity), 0)
 	b.inspectDescriptors()
 	if n, first := m.errors(); n > 0 {
 		b.warn("%s, the first: %s", plural(int(n), "error"), first)

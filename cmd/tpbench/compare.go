@@ -140,9 +140,16 @@ func (c *compareCmd) plan() (plan bench.Plan, r *bench.Results, err error) {
 	if plan.Points, err = bench.ChoosePoints(c.Scenarios, c.Only); err != nil {
 		return plan, nil, cli.Usagef("%w", err)
 	}
-	return plan, &bench.Results{Settings: bench.Settings{
+	r = &bench.Results{Settings: bench.Settings{
 		Began: time.Now(), Command: c.commandLine(), Rounds: c.Rounds, Seconds: c.Seconds, WarmUp: c.Warmup.Seconds(), With: c.With,
-	}}, nil
+	}}
+	switch c.With {
+	case bench.Wrk:
+		r.Notes = append(r.Notes, "wrk has no warm-up: opening the connections is within what was measured")
+	case bench.Iperf3:
+		r.Notes = append(r.Notes, "iperf3 tells the sender's rate after the warm-up; CPU time is that of the whole transfer over all its bytes")
+	}
+	return plan, r, nil
 }
 
 // reduce leaves out of the plan the relays whose programs are not here, and notes

@@ -13,7 +13,7 @@ import (
 //
 //	run:    bytes since the other direction carried any
 //	begins: provenBytes of a run within provenTime
-//	ends:   nothing came for patience, or the direction is throttled
+//	ends:   nothing was taken for patience, or the direction is throttled
 //	again:  after an eighth of that in an eighth of the time, as long as the run lasts:
 //	        a sender that shares its CPU falls silent for some milliseconds
 //
@@ -76,7 +76,8 @@ func (l *loop) beginModeration(p *pair, s side) {
 	l.count.moderations++
 }
 
-// moderate ends the moderation of directions whose sources are silent.
+// moderate ends the moderation of directions that bring nothing, be it that their
+// source is silent or that their sink has stopped: neither may keep the loop awake.
 func (l *loop) moderate() {
 	keep := l.moderations[:0]
 	for _, m := range l.moderations {
@@ -89,7 +90,7 @@ func (l *loop) moderate() {
 		case d.is(throttled):
 			l.unmoderate(p, m.side)
 			continue
-		case d.is(readable) || d.bytes != m.bytes: // readable: it is the sink that keeps us
+		case d.bytes != m.bytes:
 			m.bytes, m.at = d.bytes, l.now
 		case l.now.Sub(m.at) >= patience:
 			l.unmoderate(p, m.side)

@@ -1,47 +1,35 @@
 package engine_test
 
 import (
+	"bytes"
 	"io"
 	"net"
-	"sync/atomic"
 	"testing"
 
 	"github.com/tprelay/tprelay/engine"
 )
 
-// flood sends at full speed until the direction is moderated. The server has read all of
-// it when it returns.
+// flood sends some MiB that are moderated on their way. The server has read all of them
+// when it returns.
 func flood(t *testing.T, r *rig, client, server *net.TCPConn) {
 	t.Helper()
-	var stop atomic.Bool
-	total := make(chan int64, 1)
-	go func() {
-		data, n := noise(256<<10), int64(0)
-		for last := false; !last; {
-			last = stop.Load()
-			if n += int64(len(data)); last {
-				total <- n // before the last are written: the reader must not wait for more
-			}
-			if _, err := client.Write(data); err != nil {
-				return
-			}
+	data := noise(4 << 20)
+	done := sendAll(client, data, false)
+	got := make([]byte, len(data))
+	for at := range 4 {
+		r.Moderate()
+		if n, err := io.ReadFull(server, got[at<<20:(at+1)<<20]); err != nil {
+			t.Fatalf("%v after %d bytes: %+v", err, at<<20+n, r.Stats())
 		}
-	}()
-	read, buf := int64(0), make([]byte, 256<<10)
-	before := r.Stats().Moderations
-	defer stop.Store(true)
-	for all := int64(-1); read != all; {
-		n, err := server.Read(buf)
-		if read += int64(n); err != nil {
-			t.Fatalf("%v after %d bytes: %+v", err, read, r.Stats())
-		}
-		if r.Stats().Moderations > before {
-			stop.Store(true)
-		}
-		select {
-		case all = <-total:
-		default:
-		}
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, data) {
+		t.Fatal("other bytes than were sent")
+	}
+	if r.Stats().Moderations == 0 {
+		t.Error("not moderated")
 	}
 }
 
@@ -86,25 +74,10 @@ func TestDialogueIsNotModerated(t *testing.T) {
 func TestModeratedPairIsHandedOver(t *testing.T) {
 	r := newRig(t, engine.Options{})
 	client, server := r.pair()
-	data, got := noise(64<<20), make([]byte, 32<<20)
-	for n := r.Stats().Moderations; r.Stats().Moderations == n; {
-		done := sendAll(client, data, false)
-		if _, err := io.ReadFull(server, got); err != nil {
-			t.Fatal(err)
-		}
-		moderated := r.Stats().Moderations > n
-		if moderated {
-			r.handOver(engine.Options{}, 0)
-		}
-		if _, err := io.ReadFull(server, got); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-		if moderated {
-			break
-		}
-	}
-	exchange(t, client, server, []byte("x"))
+	data := noise(8 << 20)
+	done := sendAll(client, data, true)
+	r.Moderate()
+	r.handOver(engine.Options{}, 0)
+	exchange(t, server, client, []byte("x"))
+	expectAfter(t, done, "server", server, data)
 }

@@ -272,7 +272,9 @@ func (l *loop) emptyPipe(d *direction) error {
 }
 
 // finFollows: this turn passes the FIN on, if the sink takes what comes before it.
-func (p *pair) finFollows(s side) bool { return p.dir[s].is(eof) && !p.broken[s] && p.state == stateOpen }
+func (p *pair) finFollows(s side) bool {
+	return p.dir[s].is(eof) && !p.broken[s] && p.state == stateOpen
+}
 
 // write sends what the socket takes. Less than all clears the latch; EAGAIN is 0 and
 // no error. More: keep a last segment that is not full for what follows.

@@ -1,0 +1,93 @@
+package engine
+
+import (
+	"testing"
+	"time"
+)
+
+// TestOnlyBulkIsModerated: what proves a direction to be bulk, and what does not. Each
+// step is some bytes that a turn took, after some time, in one of the directions.
+func TestOnlyBulkIsModerated(t *testing.T) {
+	type step struct {
+		after time.Duration
+		side  side
+		bytes int
+	}
+	repeat := func(n int, steps ...step) (all []step) {
+		for range n {
+			all = append(all, steps...)
+		}
+		return all
+	}
+	const ms = time.Millisecond
+	fast := repeat(20, step{ms, upstream, 256 << 10})
+	for _, c := range []struct {
+		name  string
+		steps []step
+		want  bool
+	}{
+		{"2 Gbit/s", fast, true},
+		{"1 Gbit/s", repeat(1000, step{ms, upstream, 125_000}), false},
+		{"less than a proof", fast[:15], false},
+		{"fast, with a word of the other side now and then", repeat(100, append([]step{{0, downstream, 1}}, fast[:10]...)...), false},
+		{"replies of 64 KiB, one after the other", repeat(1000, step{ms / 10, downstream, 100}, step{ms / 10, upstream, 64 << 10}), false},
+		{"fast after an hour of little", append(repeat(3600, step{time.Second, upstream, 100}), repeat(40, fast[0])...), true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e, err := New(Options{Loops: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			l := e.loops[0]
+			l.clock()
+			p := l.pairs.take()
+			defer l.pairs.put(p)
+			p.state = stateOpen
+			p.fd = [2]int32{-1, -1}
+			for _, s := range c.steps {
+				l.now = l.now.Add(s.after)
+				p.dir[s.side].bytes += uint64(s.bytes)
+				l.ran(p, s.side, s.bytes)
+			}
+			if got := p.dir[upstream].is(moderated); got != c.want {
+				t.Errorf("moderated: %v, want %v", got, c.want)
+			}
+			if p.dir[downstream].is(moderated) {
+				t.Error("the other direction is moderated")
+			}
+		})
+	}
+}
+
+// TestModerationEndsWhenNothingIsTaken: the source has more, and its sink has stopped. The
+// timer of the moderation must not run on.
+func TestModerationEndsWhenNothingIsTaken(t *testing.T) {
+	e, err := New(Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	l := e.loops[0]
+	l.clock()
+	p := l.pairs.take()
+	defer l.pairs.put(p)
+	p.state = stateOpen
+	p.fd = [2]int32{-1, -1}
+	d := &p.dir[upstream]
+	d.set(readable | paused)
+	l.beginModeration(p, upstream)
+	for range 3 {
+		d.bytes++
+		l.now = l.now.Add(patience / 2)
+		l.moderate()
+		if !d.is(moderated) {
+			t.Fatal("moderation ended while bytes were taken")
+		}
+	}
+	l.now = l.now.Add(patience)
+	l.moderate()
+	if d.is(moderated) || len(l.moderations) > 0 {
+		t.Errorf("moderated %v, %d on the list", d.is(moderated), len(l.moderations))
+	}
+}

@@ -29,17 +29,21 @@ func Targets() (targets []Target) {
 		add(Target{Point: p, Metric: relayCPU, Against: "haproxy"}, 1.05, 0.90)
 		add(Target{Point: p, Metric: relayCPU, Against: "iocopy"}, 0.85, 0.70)
 	}
-	add(Target{Point: "rr-100", Metric: rate, Against: "haproxy"}, 0.97, 1.10)
+	// For small messages forced splicing costs HAProxy more than it gives, so we measure
+	// ourselves against it without, too.
+	for _, haproxy := range []string{"haproxy", "haproxy-copy"} {
+		add(Target{Point: "rr-100", Metric: rate, Against: haproxy}, 0.97, 1.10)
+		add(Target{Point: "rr-100", Metric: relayCPU, Against: haproxy}, 1.0, 0.85)
+		add(Target{Point: "rr-100", Metric: p99, Against: haproxy}, 1.2, 0.9)
+		add(Target{Point: "rr-2000", Metric: rate, Against: haproxy}, 1.15, 1.4)
+		add(Target{Point: "rr-2000", Metric: relayCPU, Against: haproxy}, 0.75, 0.6)
+		add(Target{Point: "cps-50", Metric: relayCPU, Against: haproxy}, 0.9, 0.7)
+	}
 	add(Target{Point: "rr-100", Metric: rate, Against: "iocopy"}, 1.15, 1.3)
-	add(Target{Point: "rr-2000", Metric: rate, Against: "haproxy"}, 1.15, 1.4)
-	add(Target{Point: "rr-2000", Metric: rate, Against: "iocopy"}, 1.15, 1.3)
-	add(Target{Point: "rr-100", Metric: relayCPU, Against: "haproxy"}, 1.0, 0.85)
 	add(Target{Point: "rr-100", Metric: relayCPU, Against: "iocopy"}, 0.8, 0.65)
-	add(Target{Point: "rr-2000", Metric: relayCPU, Against: "haproxy"}, 0.75, 0.6)
-	add(Target{Point: "rr-2000", Metric: relayCPU, Against: "iocopy"}, 0.8, 0.65)
-	add(Target{Point: "rr-100", Metric: p99, Against: "haproxy"}, 1.2, 0.9)
 	add(Target{Point: "rr-100", Metric: p99, Against: "iocopy"}, 0.5, 0.4)
-	add(Target{Point: "cps-50", Metric: relayCPU, Against: "haproxy"}, 0.9, 0.7)
+	add(Target{Point: "rr-2000", Metric: rate, Against: "iocopy"}, 1.15, 1.3)
+	add(Target{Point: "rr-2000", Metric: relayCPU, Against: "iocopy"}, 0.8, 0.65)
 	add(Target{Point: "cps-50", Metric: relayCPU, Against: "iocopy"}, 0.65, 0.5)
 	add(Target{Point: "idle-8000", Metric: resident}, 512, 256)
 	add(Target{Point: "idle-8000", Metric: descriptors}, 2, 2)

@@ -21,6 +21,14 @@ package engine
 // before other pairs have theirs.
 const turnBudget = 256 << 10
 
+// budget is more where that many bytes were waited for.
+func (d *direction) budget() int {
+	if d.is(moderated) {
+		return lowat
+	}
+	return turnBudget
+}
+
 // minRead is the least room in memory for which a read is worth its call. With less, and
 // nothing pending, only what the sink takes at once is read.
 const minRead = 4 << 10
@@ -40,7 +48,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 		if !d.mayRead() {
 			break
 		}
-		if taken >= turnBudget {
+		if taken >= d.budget() {
 			again = true
 			break
 		}

@@ -26,7 +26,7 @@ const (
 	lowat       = 512 << 10
 	patience    = 2 * time.Millisecond
 	// widePipe is the capacity of the pipes for it, or the high watermark where that is less.
-	widePipe = 256 << 10
+	widePipe = 512 << 10
 	// widePipes is how many a loop has at most, and keepWide how many of them it keeps.
 	// There can be more only with more gigabits than there are.
 	widePipes, keepWide = 64, 4

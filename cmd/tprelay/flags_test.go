@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -67,8 +68,8 @@ func TestFlagDefaultsAreTheEngines(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := c.options([]listenAt{{address: netip.MustParseAddrPort("127.0.0.1:1")}}, netip.MustParseAddrPort("192.0.2.1:80"), nil)
-	if o.HighWatermark != 256<<10 || o.LowWatermark != 0 || o.MemoryLimit != 256<<20 || o.ConnectTimeout != 5*time.Second ||
-		o.IdleTimeout != 0 || o.HalfCloseTimeout != time.Minute || o.DrainTimeout != 30*time.Second || o.Loops != 0 ||
+	if o.HighWatermark != engine.DefaultHighWatermark || o.LowWatermark != 0 || o.MemoryLimit != engine.DefaultMemoryLimit || o.ConnectTimeout != engine.DefaultConnectTimeout ||
+		o.IdleTimeout != 0 || o.HalfCloseTimeout != engine.DefaultHalfCloseTimeout || o.DrainTimeout != 30*time.Second || o.Loops != 0 ||
 		o.Spoof != tproxy.SpoofDefault || o.Mark != 0 || o.MaxPairs != 0 || o.MaxPairsPerSource != 0 || o.Deny != nil || o.AllowLocal ||
 		o.UserTimeout != 0 || o.KeepAlive != 0 || o.KeepAliveInterval != 0 || o.KeepAliveCount != 0 || o.NoFlowControl || o.NoSplice {
 		t.Errorf("%+v", o)
@@ -113,7 +114,7 @@ func TestWrongFlagsExitWith2(t *testing.T) {
 		{append([]string{"run"}, forwarding("--mark", "0x100000000")...), "want a number up to 0xffffffff"},
 		{append([]string{"run"}, forwarding("--high-watermark", "1KiB")...), "--high-watermark 1KiB: want 4KiB to 1GiB"},
 		{append([]string{"run"}, forwarding("--high-watermark", "lots")...), `size "lots": want bytes`},
-		{append([]string{"run"}, forwarding("--low-watermark", "256KiB")...), "--low-watermark 256KiB: want less than"},
+		{append([]string{"run"}, forwarding("--low-watermark", "512KiB")...), "--low-watermark 512KiB: want less than"},
 		{append([]string{"run"}, forwarding("--memory-limit", "1KB")...), "--memory-limit 1000: want at least 1MiB"},
 		{append([]string{"run"}, forwarding("--loops", "257")...), "--loops 257: want 1 to 256"},
 		{append([]string{"run"}, forwarding("--max-pairs=-1")...), "--max-pairs -1: want a positive number"},
@@ -153,7 +154,7 @@ func TestHelpAndVersion(t *testing.T) {
 		{[]string{"--help"}, []string{"run", "rules", "version"}},
 		{[]string{"run", "--help"}, []string{
 			"tprelay run --mode forward --listen 127.0.0.1:9091 --upstream example.com:80",
-			"tprelay run --mode tproxy", "tprelay run --mode redirect", "--high-watermark", "256KiB", "Default: 5s", "Exit status", "Limits and timeouts"}},
+			"tprelay run --mode tproxy", "tprelay run --mode redirect", "--high-watermark", "512KiB", "Default: 5s", "Exit status", "Limits and timeouts"}},
 		{[]string{"version"}, []string{"tprelay ", "linux/"}},
 		{[]string{"--version"}, []string{"tprelay ", "linux/"}},
 	} {

@@ -49,6 +49,9 @@ type Token struct {
 
 const wakeKey = -1
 
+// shortWait is how long a wait is short, in milliseconds.
+const shortWait = 2
+
 // Event is what happened to a descriptor, as the kernel writes it.
 type Event unix.EpollEvent
 
@@ -128,11 +131,18 @@ func (p *Poller) Remove(fd int) {
 // No events and no error: the time is over, or a signal came.
 //
 // It first looks without blocking: on a busy loop something is always there, and
-// a call that cannot block need not tell the Go scheduler.
+// a call that cannot block need not tell the Go scheduler. Nor is it told of a short
+// wait, in which it would only take the processor away and look for somebody to give
+// it to: other goroutines get it some milliseconds later at worst, as from any
+// goroutine that computes, and the collector interrupts the wait with a signal.
 func (p *Poller) Wait(timeout int) ([]Event, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), 0, 0, 0)
 	if errno == 0 && n == 0 && timeout != 0 {
-		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(timeout), 0, 0)
+		if timeout > 0 && timeout <= shortWait {
+			n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(timeout), 0, 0)
+		} else {
+			n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(timeout), 0, 0)
+		}
 	}
 	switch errno {
 	case 0:

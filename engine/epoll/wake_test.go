@@ -162,3 +162,26 @@ func TestNewWithoutDescriptorsFailsAndLeavesNone(t *testing.T) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 }
+
+// TestShortWaitsLetOthersRun: they do not tell the Go scheduler, which must take the only
+// processor from them all the same, for the collector and for other goroutines.
+func TestShortWaitsLetOthersRun(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	p := poller(t, 8)
+	var over atomic.Bool
+	var waiter sync.WaitGroup
+	waiter.Go(func() {
+		for !over.Load() {
+			if _, err := p.Wait(1); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 5 {
+		runtime.GC()
+		runtime.Gosched()
+	}
+	over.Store(true)
+	waiter.Wait()
+}

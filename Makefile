@@ -91,7 +91,7 @@ soak: ## random streams and faults for SOAK (10m); with RACE=-race, a relay that
 	@TPRELAY_SOAK=$(SOAK) TPRELAY_SOAK_RACE=$(RACE) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' $(TESTFLAGS) ./internal/soak
 
 # Nothing else should run on the machine meanwhile.
-bench: BENCH := --seconds 3
+bench: BENCH := --seconds 2 --warmup 800ms
 bench: compare ## relays against each other, at every point, in under half an hour; a page with plots
 
 bench-quick: BENCH := --quick

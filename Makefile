@@ -9,6 +9,8 @@ MINIMUM     ?= 85
 FUZZTIME    ?= 5s
 SOAK        ?= 10m
 DEMOFLAGS   ?=
+BENCHDIR    ?= bench/results
+BENCHFLAGS  ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # The packages whose coverage is measured; those whose tests count for it; and all
@@ -39,7 +41,7 @@ endif
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: ## a bottleneck, with and without flow control, in under a minute; no root needed
 	@.ci/setup demo
@@ -88,10 +90,22 @@ soak: ## random streams and faults for SOAK (10m); with RACE=-race, a relay that
 	@.ci/setup test
 	@TPRELAY_SOAK=$(SOAK) TPRELAY_SOAK_RACE=$(RACE) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' $(TESTFLAGS) ./internal/soak
 
-setup: ## install what demo, test and lint need (as root)
-	@.ci/setup demo test
+# Nothing else should run on the machine meanwhile.
+bench: BENCH := --seconds 3
+bench: compare ## relays against each other, at every point, in under half an hour; a page with plots
+
+bench-quick: BENCH := --quick
+bench-quick: compare ## the most important of it, in a few minutes
+
+compare: build
+	@.ci/setup bench
+	@bin/tpbench compare $(BENCH) --out $(BENCHDIR) $(BENCHFLAGS) </dev/null
+	@echo; echo "raw figures, tables and a page with plots:"; bin/tpbench report $(BENCHDIR)
+
+setup: ## install what demo, bench, test and lint need (as root)
+	@.ci/setup demo bench test
 
 clean: ## remove what was built
 	rm -rf bin cover.out .cache
 
-.PHONY: help demo test again lint build cover fuzz soak setup clean
+.PHONY: help demo test again lint build cover fuzz soak bench bench-quick compare setup clean

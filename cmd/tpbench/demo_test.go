@@ -19,9 +19,15 @@ import (
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
-// demo is tpbench demo as a process, of an ordinary user if so wanted. Nothing of it
-// may be left when the test has ended.
+// demo is tpbench demo as a process.
 func demo(t *testing.T, ordinary bool, args ...string) *exec.Cmd {
+	t.Helper()
+	return process(t, ordinary, append([]string{"demo"}, args...)...)
+}
+
+// process is tpbench as a process, of an ordinary user if so wanted. Nothing of it may
+// be left when the test has ended.
+func process(t *testing.T, ordinary bool, args ...string) *exec.Cmd {
 	t.Helper()
 	temp := t.TempDir()
 	exe := self
@@ -34,7 +40,7 @@ func demo(t *testing.T, ordinary bool, args ...string) *exec.Cmd {
 		}
 		temp, exe = forEverybody(t)
 	}
-	cmd := exec.Command(exe, append([]string{"demo"}, args...)...)
+	cmd := exec.Command(exe, args...)
 	mark := fmt.Sprintf("TPBENCH_TEST=%d/%s", os.Getpid(), t.Name())
 	cmd.Env = append(os.Environ(), asProgram+"=1", mark, "TMPDIR="+temp)
 	cmd.Dir = "/"

@@ -1,6 +1,7 @@
 // Command tpbench measures TCP relays: tpbench demo shows what flow control is
-// for, on three hosts that it makes up by itself; tpbench serve and tpbench load
-// are the two ends of a measurement, with any relay between them, or none.
+// for, on three hosts that it makes up by itself; tpbench compare measures relays
+// against each other there, and tpbench report makes a page of it; tpbench serve and
+// tpbench load are the two ends of a measurement, with any relay between them, or none.
 //
 // It exits with status 0 when all went well, 1 when something failed, and 2 when
 // it was called wrongly. Errors are one line on standard error.
@@ -10,15 +11,22 @@ import (
 	"io"
 	"os"
 
+	"github.com/alecthomas/kong"
+
+	"github.com/tprelay/tprelay/bench/peers"
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
 // commands are the subcommands.
 type commands struct {
-	Demo  demoCmd  `cmd:"" help:"Show a bottleneck directly, behind the relay, and behind the relay without flow control. Needs no privileges, takes under a minute."`
-	Serve serveCmd `cmd:"" help:"Be the receiving end: take what comes, and count it or send it back."`
-	Load  loadCmd  `cmd:"" help:"Be the sending end: send as fast as the connection takes."`
-	Relay relayCmd `cmd:"" hidden:"" help:"Be the relay of the demo."`
+	Demo    demoCmd    `cmd:"" help:"Show a bottleneck directly, behind the relay, and behind the relay without flow control. Needs no privileges, takes under a minute."`
+	Compare compareCmd `cmd:"" help:"Measure relays against each other: throughput, requests, connections, memory, CPU time. Needs no privileges."`
+	Report  reportCmd  `cmd:"" help:"Make a page with plots of what compare --out has written."`
+	Serve   serveCmd   `cmd:"" help:"Be the receiving end: take what comes, and count it or send it back."`
+	Load    loadCmd    `cmd:"" help:"Be the sending end: send as fast as the connection takes."`
+	Relay   relayCmd   `cmd:"" hidden:"" help:"Be the relay of the demo."`
+	Worker  workerCmd  `cmd:"" hidden:"" help:"Be an end of a comparison."`
+	Peer    peerCmd    `cmd:"" hidden:"" help:"Be a relay that others are compared to."`
 }
 
 func main() {
@@ -27,5 +35,8 @@ func main() {
 
 // program runs the command line args and returns the exit status.
 func program(args []string, stdout, stderr io.Writer) int {
-	return cli.Application{Name: "tpbench", Description: "Measures TCP relays."}.Run(new(commands), args, stdout, stderr)
+	return cli.Application{
+		Name: "tpbench", Description: "Measures TCP relays.",
+		Options: []kong.Option{kong.Vars{"relay_command": peers.CommandHelp}},
+	}.Run(new(commands), args, stdout, stderr)
 }

@@ -28,25 +28,34 @@ func TestMain(m *testing.M) {
 
 func TestWrongUsageExitsWith2(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                                    "expected one of",
-		"compare":                             "compare",
-		"demo --seconds 2":                    "--seconds 2: must be between 3 and 600",
-		"demo --mode forward":                 "--mode",
-		"demo --traffic ping":                 "--traffic",
-		"demo --access 5mbps":                 `rate "5mbps"`,
-		"demo --bottleneck 1":                 "must be between 8kbit and 1000gbit",
-		"demo --queue 0s":                     "--queue 0s",
-		"demo --delay=-1s":                    "--delay -1s",
-		"serve localhost:5201":                "want ADDR:PORT",
-		"serve --loops=-1":                    "--loops -1",
-		"load":                                "<target>",
-		"load 127.0.0.1:0":                    "want ADDR:PORT",
-		"load 127.0.0.1:1 --connections 0":    "--connections 0",
-		"load 127.0.0.1:1 --block 0":          "--block 0",
-		"load 127.0.0.1:1 --seconds 0":        "--seconds 0",
-		"load 127.0.0.1:1 --drain=-1s":        "--drain -1s",
-		"load 127.0.0.1:1 --bytes a":          `size "a"`,
-		"relay --listen 127.0.0.1:1 --mode x": "--mode",
+		"":                                     "expected one of",
+		"compare --scenarios foo":              "--scenarios foo: no such scenario; there are bulk, rr, cps, idle, slow, mixed, scale, many",
+		"compare --only rr-7":                  "--only rr-7: no such point; there are bulk-1-up, ",
+		"compare --relays nobody":              "there are direct, tprelay, ",
+		"compare --rounds=-1":                  "--rounds -1: must be between 1 and 100",
+		"compare --seconds 0.01":               "--seconds 0.01: must be between 0.1 and 600",
+		"compare --warmup=-1s":                 "--warmup -1s: must be between 0 and 10m",
+		"compare --with ping":                  "--with",
+		"compare --with iperf3 --scenarios rr": "--scenarios rr: --with iperf3 does bulk alone",
+		"compare --relays direct --baseline x": "--baseline x: it is not among the relays that are measured",
+		"report":                               "<dir>",
+		"demo --seconds 2":                     "--seconds 2: must be between 3 and 600",
+		"demo --mode forward":                  "--mode",
+		"demo --traffic ping":                  "--traffic",
+		"demo --access 5mbps":                  `rate "5mbps"`,
+		"demo --bottleneck 1":                  "must be between 8kbit and 1000gbit",
+		"demo --queue 0s":                      "--queue 0s",
+		"demo --delay=-1s":                     "--delay -1s",
+		"serve localhost:5201":                 "want ADDR:PORT",
+		"serve --loops=-1":                     "--loops -1",
+		"load":                                 "<target>",
+		"load 127.0.0.1:0":                     "want ADDR:PORT",
+		"load 127.0.0.1:1 --connections 0":     "--connections 0",
+		"load 127.0.0.1:1 --block 0":           "--block 0",
+		"load 127.0.0.1:1 --seconds 0":         "--seconds 0",
+		"load 127.0.0.1:1 --drain=-1s":         "--drain -1s",
+		"load 127.0.0.1:1 --bytes a":           `size "a"`,
+		"relay --listen 127.0.0.1:1 --mode x":  "--mode",
 	} {
 		var stdout, stderr bytes.Buffer
 		if status := program(strings.Fields(args), &stdout, &stderr); status != cli.Usage {
@@ -61,18 +70,20 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 	}
 }
 
-func TestHelpExitsWith0AndHidesTheRelay(t *testing.T) {
+func TestHelpExitsWith0AndHidesWhatIsForItself(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if status := program([]string{"--help"}, &stdout, &stderr); status != cli.OK || stderr.Len() > 0 {
 		t.Errorf("status %d, %s", status, stderr.String())
 	}
-	for _, command := range []string{"demo", "serve", "load"} {
+	for _, command := range []string{"demo", "compare", "report", "serve", "load"} {
 		if !strings.Contains(stdout.String(), command) {
 			t.Errorf("no %s in:\n%s", command, stdout.String())
 		}
 	}
-	if strings.Contains(stdout.String(), "Be the relay") {
-		t.Errorf("the hidden command shows:\n%s", stdout.String())
+	for _, hidden := range []string{"Be the relay", "Be an end"} {
+		if strings.Contains(stdout.String(), hidden) {
+			t.Errorf("a hidden command shows:\n%s", stdout.String())
+		}
 	}
 }
 

@@ -39,6 +39,16 @@ func (p *progress) begin(phase string, seconds int) {
 	}
 }
 
+// step says what is done now, where every phase is short: on a terminal the line
+// changes, elsewhere there is one more.
+func (p *progress) step(text string) {
+	if p.terminal {
+		p.line(text)
+	} else {
+		fmt.Fprintln(p.to, text)
+	}
+}
+
 // watch keeps the line fresh until ctx ends; the returned group waits for that.
 func (p *progress) watch(ctx context.Context, live func() string) *sync.WaitGroup {
 	var wg sync.WaitGroup

@@ -10,7 +10,8 @@ import (
 )
 
 // Nginx is a running nginx. It serves the files below Root, and takes uploads
-// by PUT, which become files there.
+// by PUT, which become files there. Requests below /unlogged/ are not logged, and files
+// there are kept open: for benchmarks.
 type Nginx struct {
 	*Cmd
 	Root string
@@ -73,7 +74,7 @@ master_process off;
 user root root;
 pid "DIR/nginx.pid";
 error_log stderr warn;
-events { worker_connections 4096; }
+events { worker_connections 16384; }
 http {
 	log_format access '$remote_addr $remote_port $server_addr $server_port $request_method $request_uri $status $body_bytes_sent $request_length';
 	access_log "DIR/access.log" access;
@@ -83,13 +84,17 @@ http {
 	uwsgi_temp_path "DIR/uwsgi";
 	scgi_temp_path "DIR/scgi";
 	client_max_body_size 0;
-	keepalive_requests 1000000;
+	keepalive_requests 1000000000;
 	sendfile on;
 	tcp_nodelay on;
 	server {
 		listen PORT backlog=4096;
 		listen [::]:PORT ipv6only=on backlog=4096;
 		root "ROOT";
+		location /unlogged/ {
+			access_log off;
+			open_file_cache max=64;
+		}
 		location / {
 			dav_methods PUT DELETE;
 			create_full_put_path on;

@@ -1,0 +1,216 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"time"
+
+	"github.com/tprelay/tprelay/bench/ends"
+	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/internal/netlab"
+)
+
+// The programs that may be the two ends.
+const (
+	Builtin = "builtin"
+	Iperf3  = "iperf3"
+	Wrk     = "wrk"
+)
+
+const (
+	relayPort  = 9091
+	serverPort = 5201
+)
+
+// Driver runs plans.
+type Driver struct {
+	// Self and TPRelay are the paths of tpbench and of tprelay.
+	Self, TPRelay string
+	// Command is what --relay-command says.
+	Command string
+	// With are the programs that send and receive.
+	With string
+	// Progress, if not nil, is told before each run: how many are done, and what
+	// time is left, about.
+	Progress func(s Step, done, all int, left time.Duration)
+}
+
+// Run runs the plan and appends the runs to r.Runs. A run that fails is there with
+// its error. When ctx ends, Run returns its error, and r has what was measured so far.
+func (d *Driver) Run(ctx context.Context, p Plan, r *Results) (err error) {
+	steps := p.Steps()
+	defer func() {
+		if err != nil {
+			r.Notes = append(r.Notes, fmt.Sprintf("interrupted after %d of %s", len(r.Runs), plural(len(steps), "run")))
+		}
+	}()
+	left := p.Total()
+	var took, planned time.Duration
+	for i, s := range steps {
+		if s.Point.Scenario == "scale" && r.Settings.ScaleRate == 0 {
+			d.choose(ctx, p, s, r)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if d.Progress != nil {
+			// Once a while was measured, what is left is believed to deviate alike.
+			slower := 1.0
+			if planned > 20*time.Second {
+				slower = float64(took) / float64(planned)
+			}
+			d.Progress(s, i, len(steps), time.Duration(float64(left)*slower))
+		}
+		run := d.do(ctx, p, s, r.Settings.ScaleRate)
+		if ctx.Err() != nil {
+			return ctx.Err() // the run was cut short
+		}
+		r.Runs = append(r.Runs, run)
+		took += time.Since(run.Began)
+		planned += p.Estimate(s)
+		left -= p.Estimate(s)
+	}
+	return nil
+}
+
+// choose finds out whether the machine can do the rate of the scenario scale without
+// a relay, and takes less if it cannot.
+func (d *Driver) choose(ctx context.Context, p Plan, s Step, r *Results) {
+	r.Settings.ScaleRate = scaleRate
+	direct, err := peers.Find("direct", "")
+	if err != nil {
+		return
+	}
+	run := d.do(ctx, p, Step{Point: s.Point, Relay: Contestant{"direct", direct}}, scaleRate)
+	const enough, part = 0.97, 0.7
+	if got := run.Figures[rate]; run.Error == "" && got < enough*scaleRate {
+		r.Settings.ScaleRate = max(math.Floor(got*part/1000)*1000, 1000)
+		r.Notes = append(r.Notes, fmt.Sprintf("scale: %s requests/s instead of %s, as this machine does no more than %s without a relay",
+			number(r.Settings.ScaleRate), number(scaleRate), number(got)))
+	}
+}
+
+// do does one step.
+func (d *Driver) do(ctx context.Context, p Plan, s Step, scale float64) Run {
+	run := Run{Round: s.Round, Point: s.Point.Name, Relay: s.Relay.Name, Began: time.Now()}
+	// Nothing may hang for ever. Workers give up on connections after a minute.
+	limit := 2*p.Estimate(s) + 2*time.Minute
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took more than %v", limit))
+	defer cancel()
+	b := &bed{driver: d, plan: p, step: s, scale: scale}
+	err := b.make(ctx)
+	if err == nil {
+		run.Figures, err = b.figures(ctx)
+	}
+	err = b.why(ctx, err)
+	if cleared := b.clear(); err == nil {
+		err = cleared
+	}
+	if err != nil {
+		run.Figures, run.Error = nil, oneLine(err)
+		return run
+	}
+	run.Others, run.Warnings = math.Round(1000*b.others)/1000, b.warnings
+	return run
+}
+
+// why is the cause of an error: the end of the relay, or of the time, if it was that.
+func (b *bed) why(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case b.relay != nil && b.relay.Err() != nil:
+		return b.relay.Err()
+	}
+	return err
+}
+
+// bed is what one run stands on: three hosts, the relay, and workers at both ends.
+type bed struct {
+	driver   *Driver
+	plan     Plan
+	step     Step
+	scale    float64 // requests/s in the scenario scale
+	warnings []string
+	others   float64 // part of the machine that other programs used in the window
+
+	lab     *netlab.Lab
+	relay   *peers.Running
+	servers []*ends.Worker
+	clients []*ends.Worker
+}
+
+// server is where the server listens, and with several the first of them.
+func (b *bed) server() netip.AddrPort {
+	return netip.AddrPortFrom(b.lab.H3.Addr4, serverPort)
+}
+
+// make sets everything up but the clients.
+func (b *bed) make(ctx context.Context) (err error) {
+	if b.lab, err = netlab.New(netlab.Config{}); err != nil {
+		return err
+	}
+	processes := 1
+	if b.step.Point.Scenario == "many" {
+		processes = manyProcesses
+	}
+	if b.driver.With == Builtin {
+		for i := range processes {
+			at, err := b.serverAddress(i)
+			if err != nil {
+				return err
+			}
+			worker, err := ends.Start(ctx, b.lab.H3, b.driver.Self, ends.Job{Kind: ends.Serve, Address: at})
+			if err != nil {
+				return err
+			}
+			b.servers = append(b.servers, worker)
+		}
+	}
+	b.relay, err = b.step.Relay.Start(ctx, peers.Env{
+		Lab: b.lab, Self: b.driver.Self, TPRelay: b.driver.TPRelay, Command: b.driver.Command, Processes: processes,
+		Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), relayPort), Server: b.server(),
+	})
+	return err
+}
+
+// client starts a client worker, which connects to the relay or through it.
+func (b *bed) client(ctx context.Context, job ends.Job) (*ends.Worker, error) {
+	if !job.Address.IsValid() {
+		job.Address = b.relay.Target()
+	}
+	job.Request = requestSize
+	w, err := ends.Start(ctx, b.lab.H1, b.driver.Self, job)
+	if err != nil {
+		return nil, err
+	}
+	b.clients = append(b.clients, w)
+	return w, nil
+}
+
+// clear takes everything away. The error says so if the relay had ended by itself.
+func (b *bed) clear() error {
+	var errs []error
+	for _, w := range b.clients {
+		errs = append(errs, w.Stop())
+	}
+	if b.relay != nil {
+		errs = append(errs, b.relay.Stop())
+	}
+	for _, w := range b.servers {
+		errs = append(errs, w.Stop())
+	}
+	if b.lab != nil {
+		errs = append(errs, b.lab.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (b *bed) warn(format string, args ...any) {
+	b.warnings = append(b.warnings, fmt.Sprintf(format, args...))
+}

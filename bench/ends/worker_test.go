@@ -1,0 +1,135 @@
+package ends
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tprelay/tprelay/internal/netlab"
+)
+
+func testLab(t *testing.T) *netlab.Lab {
+	t.Helper()
+	t.Setenv(asWorker, "1")
+	lab, err := netlab.New(netlab.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return lab
+}
+
+func start(t *testing.T, host *netlab.Host, job Job) *Worker {
+	t.Helper()
+	w, err := Start(t.Context(), host, "/proc/self/exe", job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Stop() })
+	return w
+}
+
+func TestWorkersOnHostsMeasure(t *testing.T) {
+	t.Cleanup(netlab.CheckLeaks(t))
+	lab := testLab(t)
+	address := netip.AddrPortFrom(lab.H3.Addr4, 8080)
+	server := start(t, lab.H3, Job{Kind: Serve, Address: address})
+	if limit, err := lab.H3.Sysctl("net.core.somaxconn"); err != nil || limit != backlog {
+		t.Errorf("somaxconn is %s, %v", limit, err)
+	}
+	for _, job := range []Job{{Kind: RR, Connections: 10}, {Kind: Bulk}, {Kind: CPS, Connections: 2}} {
+		job.Address = address
+		client := start(t, lab.H1, job)
+		if client.PID() == 0 || client.PID() == os.Getpid() {
+			t.Errorf("PID %d", client.PID())
+		}
+		w := window(short)
+		for _, worker := range []*Worker{server, client} {
+			if err := worker.Measure(w); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := client.Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		atServer, err := server.Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Errors > 0 || got.Requests+atServer.Bytes == 0 || got.CPU <= 0 || atServer.CPU <= 0 {
+			t.Errorf("%s: %+v, %+v", job.Kind, got, atServer)
+		}
+		if err := client.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 2 {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestLastWordsAreInTheError(t *testing.T) {
+	t.Cleanup(netlab.CheckLeaks(t))
+	lab := testLab(t)
+	_, err := Start(t.Context(), lab.H1, "/proc/self/exe", Job{Kind: Serve, Address: netip.AddrPortFrom(lab.H3.Addr4, 8080)})
+	if err == nil || !strings.Contains(err.Error(), "cannot assign requested address") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+	if _, err = Start(t.Context(), lab.H1, "/proc/self/exe", Job{Kind: "ftp"}); err == nil || !strings.Contains(err.Error(), `kind "ftp"`) {
+		t.Errorf("got %v", err)
+	}
+	if _, err = Start(t.Context(), lab.H1, "/no/such/program", Job{Kind: RR}); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("got %v", err)
+	}
+	w := start(t, lab.H1, Job{Kind: CPS, Address: netip.AddrPortFrom(lab.H3.Addr4, 8080)})
+	if err := w.Measure(Window{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Result(); err == nil || !strings.Contains(err.Error(), "still to come") {
+		t.Errorf("got %v", err)
+	}
+	if err := w.Stop(); err == nil {
+		t.Error("it ended well")
+	}
+}
+
+func TestKilledWorkerIsAnError(t *testing.T) {
+	t.Cleanup(netlab.CheckLeaks(t))
+	lab := testLab(t)
+	w := start(t, lab.H1, Job{Kind: CPS, Address: netip.AddrPortFrom(lab.H3.Addr4, 8080)})
+	if err := w.Measure(Window{time.Now().Add(time.Second), time.Now().Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(w.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Result(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestContextEndsAWorker(t *testing.T) {
+	t.Cleanup(netlab.CheckLeaks(t))
+	lab := testLab(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	w, err := Start(ctx, lab.H3, "/proc/self/exe", Job{Kind: Serve, Address: netip.AddrPortFrom(lab.H3.Addr4, 8080)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := w.Result(); err == nil {
+		t.Error("a result")
+	}
+	w.Stop()
+}

@@ -1,0 +1,39 @@
+package peers
+
+import "errors"
+
+// direct is what all others are compared to: no relay at all.
+func direct() Peer {
+	return Peer{
+		Name:   "direct",
+		Title:  "direct, no relay",
+		Advice: "h2 forwards packets; what a relay adds is what it does worse than this.",
+		Way:    Direct,
+	}
+}
+
+// tprelays are this project's own daemon.
+func tprelays() []Peer {
+	of := func(name, title, advice string, flags ...string) Peer {
+		return Peer{
+			Name: name, Title: title, Advice: advice, Way: Transparent, shares: true,
+			recipe: func(s site) ([]process, error) {
+				if s.TPRelay == "" {
+					return nil, errors.New("no path of tprelay was given")
+				}
+				args := []string{s.TPRelay, "run", "--mode", "tproxy", "--listen", s.listen.String(), "--log-level", "warn"}
+				return []process{{args: append(args, flags...), ports: []uint16{s.listen.Port()}, socket: s.Processes > 1}}, nil
+			},
+		}
+	}
+	return []Peer{
+		of("tprelay", "tprelay, 1 loop",
+			"Its defaults, with one loop, so that it has as many threads as HAProxy with nbthread 1.", "--loops", "1"),
+		of("tprelay-loops", "tprelay, one loop per CPU", "Its defaults."),
+		// Not an interceptor that looks on: of those on the command line, record writes
+		// files, label changes bytes, and replace holds back what may be the beginning of
+		// its text, so that random bytes at the end of a request would wait for ever.
+		of("tprelay-buffered", "tprelay, 1 loop, buffers instead of splice",
+			"--no-splice: all bytes go through user space, on the path of interceptors, but no interceptor looks at them.", "--loops", "1", "--no-splice"),
+	}
+}

@@ -1,0 +1,116 @@
+package bench
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func planOf(t *testing.T, relays, only []string) Plan {
+	t.Helper()
+	p := Plan{Rounds: 3, WarmUp: time.Second, Window: 4 * time.Second, Named: len(relays) > 0}
+	var err error
+	if p.Relays, err = ChooseRelays(relays, ""); err != nil {
+		t.Fatal(err)
+	}
+	if p.Points, err = ChoosePoints(nil, only); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestRelaysTakeTurnsAndEachRoundBeginsWithAnother(t *testing.T) {
+	var b strings.Builder
+	for _, s := range planOf(t, []string{"direct", "tprelay", "haproxy"}, []string{"rr-1", "cps-50"}).Steps() {
+		fmt.Fprintln(&b, s.Round, s.Point.Name, s.Relay.Name)
+	}
+	golden(t, "plan.golden", []byte(b.String()))
+}
+
+func TestVariantsAreMeasuredAtPrincipalPointsUnlessNamed(t *testing.T) {
+	count := func(p Plan, relay, point string) (n int) {
+		for _, s := range p.Steps() {
+			if s.Relay.Name == relay && s.Point.Name == point {
+				n++
+			}
+		}
+		return n
+	}
+	byDefault, named := planOf(t, nil, nil), planOf(t, []string{"haproxy-copy", "direct"}, nil)
+	for _, tc := range []struct {
+		plan         Plan
+		relay, point string
+		want         int
+	}{
+		{byDefault, "haproxy-copy", "rr-100", 3}, {byDefault, "haproxy-copy", "rr-1", 0}, {byDefault, "haproxy", "rr-1", 3},
+		{named, "haproxy-copy", "rr-1", 3}, {byDefault, "iocopy", "many-40000", 0}, {byDefault, "tprelay", "many-40000", 3},
+	} {
+		if got := count(tc.plan, tc.relay, tc.point); got != tc.want {
+			t.Errorf("%s at %s: %d runs, want %d", tc.relay, tc.point, got, tc.want)
+		}
+	}
+}
+
+func TestEstimateAddsUp(t *testing.T) {
+	p := planOf(t, []string{"direct", "tprelay"}, []string{"rr-100", "idle-1000"})
+	// 300 ms and a quarter per 1,000 connections, the warm-up; a window, or a look.
+	const rr, idle = 325*time.Millisecond + 5*time.Second, 550*time.Millisecond + 2*time.Second
+	if got, want := p.Total(), 2*3*(rr+idle); got != want {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestMakeBenchEndsInTime: the whole set with windows of 3 s, as make bench runs it,
+// with some minutes to spare for the build and for a slower machine.
+func TestMakeBenchEndsInTime(t *testing.T) {
+	p := planOf(t, nil, nil)
+	p.Named, p.Window = false, 3*time.Second
+	if total := p.Total(); total > 28*time.Minute {
+		t.Errorf("make bench would take %v", total)
+	}
+	p = planOf(t, []string{"direct", "tprelay", "haproxy", "iocopy"}, []string{"bulk-1-up", "rr-100", "rr-2000", "cps-50", "idle-1000"})
+	p.Rounds, p.Window = 2, 2*time.Second
+	if total := p.Total(); total > 3*time.Minute {
+		t.Errorf("make bench-quick would take %v", total)
+	}
+}
+
+func TestARelayNamedTwiceHasTwoNames(t *testing.T) {
+	chosen, err := ChooseRelays([]string{"tprelay", "direct", "tprelay"}, "")
+	if err != nil || len(chosen) != 3 || chosen[0].Name != "tprelay" || chosen[2].Name != "tprelay#2" || chosen[2].Peer.Name != "tprelay" {
+		t.Errorf("%v, %v", chosen, err)
+	}
+}
+
+func TestRelayCommandIsMeasuredToo(t *testing.T) {
+	chosen, err := ChooseRelays(nil, "myrelay")
+	if err != nil || chosen[len(chosen)-1].Name != "command" {
+		t.Errorf("%v, %v", chosen, err)
+	}
+}
+
+func TestPointsAreCompleteAndUnique(t *testing.T) {
+	scenarios, points := map[string]bool{}, map[string]bool{}
+	for _, s := range Scenarios() {
+		scenarios[s.Name] = false
+	}
+	for _, p := range Points() {
+		if _, known := scenarios[p.Scenario]; !known || points[p.Name] || p.Title == "" || len(p.Metrics) == 0 || p.Connections == 0 {
+			t.Errorf("%+v", p)
+		}
+		scenarios[p.Scenario], points[p.Name] = true, true
+		metrics := map[string]bool{}
+		for _, m := range p.Metrics {
+			if metrics[m.Name] || m.Title == "" || m.Unit == "" || m.How == "" {
+				t.Errorf("%s: %+v", p.Name, m)
+			}
+			metrics[m.Name] = true
+		}
+	}
+	for name, used := range scenarios {
+		if !used {
+			t.Errorf("scenario %s has no points", name)
+		}
+	}
+}

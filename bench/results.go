@@ -1,0 +1,128 @@
+package bench
+
+import (
+	"slices"
+	"time"
+)
+
+// Results are all that was measured, raw.
+type Results struct {
+	Machine  Machine  `json:"machine"`
+	Settings Settings `json:"settings"`
+	Relays   []Relay  `json:"relays"`          // in the order of the tables
+	Points   []string `json:"points"`          // their names, likewise
+	Notes    []string `json:"notes,omitempty"` // what was left out, and the like
+	Runs     []Run    `json:"runs"`            // in the order of time
+}
+
+// Settings are what all runs had in common.
+type Settings struct {
+	Began     time.Time `json:"began"`
+	Command   string    `json:"command"` // to do it again
+	Rounds    int       `json:"rounds"`
+	Seconds   float64   `json:"seconds"` // of each window
+	WarmUp    float64   `json:"warm_up_seconds"`
+	Baseline  string    `json:"baseline"` // a relay, "" for none
+	With      string    `json:"with"`     // builtin, iperf3 or wrk
+	ScaleRate float64   `json:"scale_requests_per_s,omitempty"`
+}
+
+// Relay is one that was measured.
+type Relay struct {
+	Name   string `json:"name"` // in the tables; of two that are the same relay, the second has #2
+	Peer   string `json:"peer"` // as on the command line
+	Title  string `json:"title"`
+	Way    string `json:"way"` // how connections came to it
+	Advice string `json:"advice,omitempty"`
+}
+
+// Run is one relay at one point in one round.
+type Run struct {
+	Round    int                `json:"round"` // from 1
+	Point    string             `json:"point"`
+	Relay    string             `json:"relay"`
+	Began    time.Time          `json:"began"`
+	Figures  map[string]float64 `json:"figures,omitempty"` // by the names of the point's metrics
+	Error    string             `json:"error,omitempty"`   // why there are no figures
+	Others   float64            `json:"others"`            // part of the machine that other programs used
+	Warnings []string           `json:"warnings,omitempty"`
+}
+
+// points gives the points that were measured.
+func (r *Results) points() (points []Point) {
+	for _, name := range r.Points {
+		if p, ok := FindPoint(name); ok {
+			points = append(points, p)
+		}
+	}
+	return points
+}
+
+// Cell is what the rounds gave for one figure.
+type Cell struct {
+	Median, Min, Max float64
+	Rounds           int     // that have the figure
+	Ratio            float64 // of the median to the baseline's; 0: none
+	Error            string  // of a run that failed; with Rounds > 0 others did not
+}
+
+// Spread is half the range, as a part of the median.
+func (c Cell) Spread() float64 {
+	if c.Median == 0 {
+		return 0
+	}
+	return (c.Max - c.Min) / 2 / c.Median
+}
+
+// Cell gives the figure of a relay at a point. Rounds is 0 and Error "" if there is
+// none: a relay that is none has no CPU time.
+func (r *Results) Cell(point Point, relay string, metric Metric) Cell {
+	c := r.cell(point.Name, relay, metric)
+	if base := r.Settings.Baseline; base != "" && c.Rounds > 0 && !metric.Count {
+		if b := r.cell(point.Name, base, metric); b.Rounds > 0 && b.Median != 0 {
+			c.Ratio = c.Median / b.Median
+		}
+	}
+	return c
+}
+
+func (r *Results) cell(point, relay string, metric Metric) (c Cell) {
+	var values []float64
+	for _, run := range r.Runs {
+		if run.Point != point || run.Relay != relay {
+			continue
+		}
+		if run.Error != "" {
+			c.Error = run.Error
+		} else if v, ok := run.Figures[metric.Name]; ok {
+			values = append(values, v)
+		}
+	}
+	if len(values) == 0 {
+		return c
+	}
+	c.Rounds, c.Min, c.Max, c.Median = len(values), slices.Min(values), slices.Max(values), median(values)
+	if metric.Count {
+		sum := 0.0
+		for _, v := range values {
+			sum += v
+		}
+		c.Median, c.Min, c.Max = sum, sum, sum
+	}
+	return c
+}
+
+// has says whether the relay was measured at the point, or was meant to be and failed.
+func (r *Results) has(point, relay string) bool {
+	return slices.ContainsFunc(r.Runs, func(run Run) bool { return run.Point == point && run.Relay == relay })
+}
+
+// median is the middle value, or the mean of the two in the middle. There is at least one.
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	if n%2 == 1 {
+		return sorted[n/2]
+	}
+	return (sorted[n/2-1] + sorted[n/2]) / 2
+}

@@ -1,0 +1,174 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/tprelay/tprelay/bench/account"
+	"github.com/tprelay/tprelay/bench/ends"
+)
+
+// lead is how far ahead a window begins at least, so that workers are told in time.
+const lead = 150 * time.Millisecond
+
+// usage is CPU time used up to a moment.
+type usage struct {
+	at                             time.Time
+	relay, machine, kernel, driver time.Duration
+}
+
+// usage reads it: the relay's first, as it is what matters most.
+func (b *bed) usage() (u usage, err error) {
+	u.at = time.Now()
+	for _, pid := range b.relay.PIDs() {
+		used, err := account.Process(pid)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // one of many has ended; if it was the relay itself, Stop will say so
+		}
+		if err != nil {
+			return u, err
+		}
+		u.relay += used
+	}
+	if u.machine, err = account.Machine(); err != nil {
+		return u, err
+	}
+	if u.kernel, err = account.Kernel(); err != nil {
+		return u, err
+	}
+	u.driver, err = account.Process(os.Getpid())
+	return u, err
+}
+
+// measured is what was seen in a window.
+type measured struct {
+	clients, servers []*ends.Result
+	window           time.Duration
+	from, to         usage
+}
+
+// window lets all workers count for the length of the plan's window.
+func (b *bed) window(ctx context.Context) (*measured, error) {
+	return b.count(ctx, max(b.plan.WarmUp, lead), b.plan.Window)
+}
+
+// count lets all workers count for a while, after a warm-up.
+func (b *bed) count(ctx context.Context, warmUp, window time.Duration) (*measured, error) {
+	m := &measured{window: window}
+	w := ends.Window{From: time.Now().Add(warmUp)}
+	w.To = w.From.Add(window)
+	for _, worker := range append(b.clients[:len(b.clients):len(b.clients)], b.servers...) {
+		if err := worker.Measure(w); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if err = sleepUntil(ctx, w.From); err != nil {
+		return nil, err
+	}
+	if m.from, err = b.usage(); err != nil {
+		return nil, err
+	}
+	if err = sleepUntil(ctx, w.To); err != nil {
+		return nil, err
+	}
+	if m.to, err = b.usage(); err != nil {
+		return nil, err
+	}
+	if err := b.relay.Err(); err != nil {
+		return nil, err
+	}
+	if m.clients, err = results(b.clients); err != nil {
+		return nil, err
+	}
+	if m.servers, err = results(b.servers); err != nil {
+		return nil, err
+	}
+	b.inspect(m)
+	return m, nil
+}
+
+func results(workers []*ends.Worker) (all []*ends.Result, err error) {
+	for _, w := range workers {
+		r, err := w.Result()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+func sleepUntil(ctx context.Context, at time.Time) error {
+	timer := time.NewTimer(time.Until(at))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// inspect warns of what makes the figures doubtful.
+func (b *bed) inspect(m *measured) {
+	// What the kernel's threads did they did for us, mostly.
+	others := (m.to.machine - m.from.machine) - (m.to.kernel - m.from.kernel) - (m.to.relay - m.from.relay) - (m.to.driver - m.from.driver)
+	for _, r := range append(m.clients[:len(m.clients):len(m.clients)], m.servers...) {
+		others -= r.CPU
+	}
+	capacity := m.to.at.Sub(m.from.at) * time.Duration(runtime.NumCPU())
+	b.others = max(float64(others)/float64(capacity), 0)
+	b.inspectDescriptors()
+	if n, first := m.errors(); n > 0 {
+		b.warn("%s, the first: %s", plural(int(n), "error"), first)
+	}
+}
+
+// inspectDescriptors warns of a relay that has none left: what it cannot take then is
+// a matter of its limit, not of its speed.
+func (b *bed) inspectDescriptors() {
+	const nearly = 0.95
+	for _, pid := range b.relay.PIDs() {
+		open, err := account.Descriptors(pid)
+		if err != nil {
+			continue // it has just ended
+		}
+		if limit, err := account.DescriptorLimit(pid); err == nil && float64(open) > nearly*float64(limit) {
+			b.warn("the relay has %s descriptors of %s that it may have", number(float64(open)), number(float64(limit)))
+			return
+		}
+	}
+}
+
+// errors counts those of all workers, and gives the first.
+func (m *measured) errors() (n uint64, first string) {
+	for _, r := range append(m.clients[:len(m.clients):len(m.clients)], m.servers...) {
+		n += r.Errors
+		if first == "" {
+			first = r.Error
+		}
+	}
+	return n, first
+}
+
+// cpu puts the CPU time per unit of work into figures, in parts of a second such as
+// 1e-6: relay's and machine's. units is the work done in the window. Of no relay, and
+// of no work, there is none.
+func (b *bed) cpu(figures map[string]float64, m *measured, units, part float64) {
+	perUnit(figures, b, m.from, m.to, units/m.window.Seconds()*m.to.at.Sub(m.from.at).Seconds(), part)
+}
+
+// perUnit does it for the work done between from and to.
+func perUnit(figures map[string]float64, b *bed, from, to usage, units, part float64) {
+	if units <= 0 {
+		return
+	}
+	if len(b.relay.PIDs()) > 0 {
+		figures[relayCPU] = (to.relay - from.relay).Seconds() / units / part
+	}
+	figures[machineCPU] = (to.machine - from.machine).Seconds() / units / part
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/tprelay/tprelay/bench/peers/gnetrelay"
+	"github.com/tprelay/tprelay/bench/peers/iocopy"
+	"github.com/tprelay/tprelay/internal/cli"
+)
+
+// peerCmd are those peers of tpbench compare that are no programs of their own.
+type peerCmd struct {
+	Iocopy iocopyCmd `cmd:"" help:"Be a relay with two goroutines per pair."`
+	Gnet   gnetCmd   `cmd:"" help:"Be a relay on gnet."`
+}
+
+// iocopyCmd is a transparent relay with the standard library.
+type iocopyCmd struct {
+	Listen   cli.Listen `required:"" help:"Where TPROXY brings connections."`
+	NoSplice bool       `help:"Copy through buffers."`
+}
+
+// Run relays until SIGINT or SIGTERM.
+func (c *iocopyCmd) Run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	relay := iocopy.Relay{Listen: c.Listen.AddrPort, NoSplice: c.NoSplice}
+	return relay.Run(ctx)
+}
+
+// gnetCmd is a relay that clients connect to.
+type gnetCmd struct {
+	Forward     []forward `required:"" sep:"none" help:"Where to listen, and where to go from there: ADDR:PORT=ADDR:PORT."`
+	MostUnread  int       `help:"Bytes that may wait for one receiver before its pair is closed; 0: no limit."`
+	MemoryLimit uint64    `default:"4294967296" help:"Bytes of memory beyond which it ends."`
+}
+
+// forward is a flag of two addresses.
+type forward gnetrelay.Forward
+
+// UnmarshalText reads ADDR:PORT=ADDR:PORT.
+func (f *forward) UnmarshalText(text []byte) (err error) {
+	listen, server, _ := strings.Cut(string(text), "=")
+	if f.Listen, err = netip.ParseAddrPort(listen); err == nil {
+		f.Server, err = netip.ParseAddrPort(server)
+	}
+	if err != nil {
+		return fmt.Errorf("%q: want ADDR:PORT=ADDR:PORT with IP addresses", text)
+	}
+	return nil
+}
+
+// Run relays until SIGINT or SIGTERM.
+func (c *gnetCmd) Run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	relay := gnetrelay.Relay{MostUnread: c.MostUnread, MemoryLimit: c.MemoryLimit}
+	for _, f := range c.Forward {
+		relay.Forwards = append(relay.Forwards, gnetrelay.Forward(f))
+	}
+	return relay.Run(ctx)
+}

@@ -10,8 +10,8 @@ MIB = 1 << 20
 def mean_rate(intervals, skip=SKIP):
     """The rate of what came after skip seconds, in bit/s. Intervals are [start, end, bytes]."""
     counted = [i for i in intervals if i[0] >= skip - 1e-3]
-    seconds = sum(end - start for start, end, _ in counted)
-    return sum(i[2] for i in counted) * 8 / seconds if seconds > 0 else 0.0
+    span = sum(end - start for start, end, _ in counted)
+    return sum(i[2] for i in counted) * 8 / span if span > 0 else 0.0
 
 
 def settled(intervals, target, tolerance=0.1):
@@ -107,6 +107,16 @@ def table(rounds, args, many=None):
         rows.append(row('control', 'without flow control: sender / bottleneck', '> 2, memory grows', believed,
                         lambda v: v > 2 and grown > MIB, f'{believed or 0:.2f}, by {(grown or 0) / MIB:.1f} MiB'))
     return rows
+
+
+def broken(rounds):
+    """What does not work at all, in any round, whatever the figures: they depend on how busy the machine is."""
+    wrong = []
+    for n, runs in enumerate(rounds, 1):
+        wrong += [f'round {n}: nothing arrived, {name}' for name, run in runs.items() if not run['sent'] or not run['arrived']]
+        if 'control' in runs and runs['control']['sent'] <= max(run['sent'] for name, run in runs.items() if name != 'control'):
+            wrong.append(f'round {n}: the sender was not faster without flow control')
+    return wrong
 
 
 def seconds(value):

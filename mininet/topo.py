@@ -94,6 +94,8 @@ def run(args):
         for path in plot.draw(report, args.plot):
             progress(f'wrote {path}')
     missed = [r['key'] for r in rows if not r['ok'] and r['key'] in (args.check or [])]
+    if 'works' in (args.check or []):
+        missed += figures.broken(done)
     if missed:
         progress('missed: ' + ', '.join(missed))
     return 1 if missed else 0
@@ -118,6 +120,12 @@ def main():
     missing = needs(args)
     if missing:
         sys.exit('topo.py: ' + missing)
+    if args.plot:
+        import plot  # pylint: disable=import-outside-toplevel
+        try:
+            plot.pyplot()  # said now, not after minutes of measuring
+        except plot.PlotError as err:
+            sys.exit(f'topo.py: {err}')
     signals()
     try:
         status = run(args)

@@ -56,10 +56,10 @@ def _rates(plt, runs, bottleneck, folder):
         axis.plot(*smooth(run['sender_intervals']), color=COLOURS[name], label='sender')
         axis.plot(*smooth(run['arrived_intervals']), color='black', linestyle=':', label='arrived')
         axis.axhline(bottleneck / 1e6, color='black', linewidth=0.5)
-        axis.set_ylim(bottom=0)
         axis.set_ylabel('Mbit/s')
         axis.set_title(NAMES[name])
         axis.legend()
+    axes[0].set_ylim(bottom=0)  # of all panels, and only now: it ends their scaling by themselves
     return _save(plt, figure, folder, 'rates.png')
 
 

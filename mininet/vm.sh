@@ -34,6 +34,7 @@ version=${kernel#linux-image-}
 
 work=$(mktemp -d)
 qemu=
+# shellcheck disable=SC2317  # called by the trap
 cleanup() {
 	[ -z "$qemu" ] || kill "$qemu" 2>/dev/null || true
 	rm -rf "$work"

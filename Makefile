@@ -11,6 +11,7 @@ SOAK        ?= 10m
 DEMOFLAGS   ?=
 BENCHDIR    ?= bench/results
 BENCHFLAGS  ?=
+MININETFLAGS ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # The packages whose coverage is measured; those whose tests count for it; and all
@@ -41,7 +42,7 @@ endif
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: ## a bottleneck, with and without flow control, in under a minute; no root needed
 	@.ci/setup demo
@@ -102,10 +103,27 @@ compare: build
 	@bin/tpbench compare $(BENCH) --out $(BENCHDIR) $(BENCHFLAGS) </dev/null
 	@echo; echo "raw figures, tables and a page with plots:"; bin/tpbench report $(BENCHDIR)
 
+# On this machine, and where its kernel lacks netem or Open vSwitch, also on one that has both.
+mininet: mininet-host ## the bottleneck topology in Mininet, as root: seven minutes, and more in a VM where the kernel lacks netem
+	@/usr/bin/python3 -c 'import sys; sys.path.insert(0, "mininet"); import lab; sys.exit(not (lab.has_netem() and lab.has_openvswitch()))' \
+	|| { echo; $(MAKE) --no-print-directory mininet-vm; }
+
+mininet-host: build ## the same, on this machine only
+	@.ci/setup mininet
+	@mininet/topo.py $(MININETFLAGS) </dev/null
+
+mininet-vm: build ## the same, in a VM with a stock Debian kernel
+	@.ci/setup mininet
+	@VM_TIMEOUT=$${VM_TIMEOUT:-1800} mininet/vm.sh mininet/topo.py $(MININETFLAGS) </dev/null
+
+mininet-test: ## its unit tests, and pylint where it is installed; no root needed
+	@cd mininet && python3 -B -m unittest
+	@if command -v pylint >/dev/null; then cd mininet && pylint -s n *.py; else echo "pylint is not installed: left out"; fi
+
 setup: ## install what demo, bench, test and lint need (as root)
 	@.ci/setup demo bench test
 
 clean: ## remove what was built
 	rm -rf bin cover.out .cache
 
-.PHONY: help demo test again lint build cover fuzz soak bench bench-quick compare setup clean
+.PHONY: help demo test again lint build cover fuzz soak bench bench-quick compare mininet mininet-host mininet-vm mininet-test setup clean

@@ -13,6 +13,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/rules"
@@ -23,8 +25,8 @@ import (
 type demoCmd struct {
 	Mode       string        `enum:"tproxy,redirect" default:"tproxy" help:"How connections come to the relay: ${enum}."`
 	IPv6       bool          `name:"ipv6" help:"Do it over IPv6."`
-	Access     rate          `default:"20mbit" help:"Rate of the link h1-h2, before the relay."`
-	Bottleneck rate          `default:"6mbit" help:"Rate of the link h2-h3, behind it."`
+	Access     units.Rate    `default:"20mbit" help:"Rate of the link h1-h2, before the relay."`
+	Bottleneck units.Rate    `default:"6mbit" help:"Rate of the link h2-h3, behind it."`
 	Queue      time.Duration `default:"100ms" help:"Queue before each link, as the time that it takes to pass; at least ten packets."`
 	Delay      time.Duration `default:"10ms" help:"Delay of each link, one way, where the kernel can delay."`
 	Seconds    int           `default:"10" help:"Length of each of the three runs."`
@@ -78,7 +80,7 @@ func (c *demoCmd) measure(ctx context.Context, p *progress) (r *report, err erro
 	}
 	r = &report{Settings: settings{
 		Mode: c.Mode, IPv6: c.IPv6, Access: uint64(c.Access), Bottleneck: uint64(c.Bottleneck), Seconds: c.Seconds,
-		Skipped: skipped(c.Seconds), Queue: c.Queue.Seconds(), Backend: string(e.backend),
+		Skipped: flow.Skipped(c.Seconds), Queue: c.Queue.Seconds(), Backend: string(e.backend),
 	}}
 	e.traffic, err = c.source()
 	if err != nil {
@@ -114,7 +116,7 @@ func (c *demoCmd) measure(ctx context.Context, p *progress) (r *report, err erro
 }
 
 func (c *demoCmd) lab(delay time.Duration) (*netlab.Lab, error) {
-	link := func(r rate) netlab.Link {
+	link := func(r units.Rate) netlab.Link {
 		const tenPackets = 10 * 1514
 		queue := float64(r) / 8 * c.Queue.Seconds()
 		return netlab.Link{Rate: uint64(r), Delay: delay, Queue: int(min(max(queue, tenPackets), 1<<30))}

@@ -22,10 +22,7 @@ func (i Interval) Rate() float64 {
 // An interval of less than half the usual length does not count: programs end with
 // a remainder of some milliseconds, in which a single block makes any rate.
 func MeanRate(intervals []Interval, skip float64) float64 {
-	usual := 0.0
-	for _, i := range intervals {
-		usual = max(usual, i.End-i.Start)
-	}
+	usual := usualLength(intervals)
 	slack := usual / 10 // intervals do not begin at the full second exactly
 	var sum Interval
 	for _, i := range intervals {
@@ -35,6 +32,19 @@ func MeanRate(intervals []Interval, skip float64) float64 {
 		}
 	}
 	return sum.Rate()
+}
+
+// usualLength is the median of the intervals' lengths in seconds.
+func usualLength(intervals []Interval) float64 {
+	if len(intervals) == 0 {
+		return 0
+	}
+	var lengths []float64
+	for _, i := range intervals {
+		lengths = append(lengths, i.End-i.Start)
+	}
+	slices.Sort(lengths)
+	return lengths[len(lengths)/2]
 }
 
 // Total is the number of bytes in all intervals.
@@ -71,19 +81,19 @@ func Settled(intervals []Interval, target float64) (at float64, ok bool) {
 		return 0, false
 	}
 	end := intervals[len(intervals)-1].End
+	slack := usualLength(intervals) / 5
 	if target <= 0 {
-		last := slices.IndexFunc(reversed(intervals), func(i Interval) bool { return i.Bytes > 0 })
-		if last < 0 {
-			return 0, true
+		for _, i := range slices.Backward(intervals) {
+			if i.Bytes > 0 {
+				return i.End, end-i.End >= settling-slack
+			}
 		}
-		at = intervals[len(intervals)-1-last].End
-		return at, end-at >= settling-slackOf(intervals)
+		return 0, true
 	}
 	near := func(part []Interval) bool {
 		rate := MeanRate(part, 0)
 		return rate >= target*(1-tolerance) && rate <= target*(1+tolerance)
 	}
-	slack := slackOf(intervals)
 	for n, i := range intervals {
 		if i.Start+settling > end+slack {
 			break
@@ -97,15 +107,6 @@ func Settled(intervals []Interval, target float64) (at float64, ok bool) {
 		}
 	}
 	return 0, false
-}
-
-// slackOf is how far an interval may be off its place.
-func slackOf(intervals []Interval) float64 { return (intervals[0].End - intervals[0].Start) / 5 }
-
-func reversed(intervals []Interval) []Interval {
-	r := slices.Clone(intervals)
-	slices.Reverse(r)
-	return r
 }
 
 // Swallowed is the most that was on the way at any time, in bytes: what had been sent

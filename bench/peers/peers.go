@@ -83,6 +83,8 @@ type Env struct {
 	Server netip.AddrPort
 	// Command is what --relay-command says, for the peer of that name.
 	Command string
+	// Flags are added to the command line of tprelay, whatever its variant.
+	Flags []string
 	// Processes is how many processes of the relay share the listening port.
 	// Default: 1.
 	Processes int

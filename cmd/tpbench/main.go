@@ -20,6 +20,8 @@ import (
 // commands are the subcommands.
 type commands struct {
 	Demo    demoCmd    `cmd:"" help:"Show a bottleneck directly, behind the relay, and behind the relay without flow control. Needs no privileges, takes under a minute."`
+	Slow    slowCmd    `cmd:"" help:"Measure what relays do behind a slow link or before a slow receiver: what the sender sees, delay, what they swallow."`
+	Probe   probeCmd   `cmd:"" help:"Look closely at one transfer through tprelay: what waits in it, when it pauses, and TCP's windows on both sides."`
 	Compare compareCmd `cmd:"" help:"Measure relays against each other: throughput, requests, connections, memory, CPU time. Needs no privileges."`
 	Report  reportCmd  `cmd:"" help:"Make a page with plots of what compare --out has written."`
 	Serve   serveCmd   `cmd:"" help:"Be the receiving end: take what comes, and count it or send it back."`
@@ -37,6 +39,6 @@ func main() {
 func program(args []string, stdout, stderr io.Writer) int {
 	return cli.Application{
 		Name: "tpbench", Description: "Measures TCP relays.",
-		Options: []kong.Option{kong.Vars{"relay_command": peers.CommandHelp}},
+		Options: []kong.Option{kong.Vars{"relay_command": peers.CommandHelp, "json_help": "x"}},
 	}.Run(new(commands), args, stdout, stderr)
 }

@@ -1,6 +1,7 @@
 // Command tpbench measures TCP relays: tpbench demo shows what flow control is
-// for, on three hosts that it makes up by itself; tpbench compare measures relays
-// against each other there, and tpbench report makes a page of it; tpbench serve and
+// for, on three hosts that it makes up by itself; tpbench slow and tpbench probe look
+// closely at what happens there behind a slow link; tpbench compare measures relays
+// against each other, and tpbench report makes a page of it; tpbench serve and
 // tpbench load are the two ends of a measurement, with any relay between them, or none.
 //
 // It exits with status 0 when all went well, 1 when something failed, and 2 when
@@ -39,6 +40,6 @@ func main() {
 func program(args []string, stdout, stderr io.Writer) int {
 	return cli.Application{
 		Name: "tpbench", Description: "Measures TCP relays.",
-		Options: []kong.Option{kong.Vars{"relay_command": peers.CommandHelp, "json_help": "x"}},
+		Options: []kong.Option{kong.Vars{"relay_command": peers.CommandHelp}},
 	}.Run(new(commands), args, stdout, stderr)
 }

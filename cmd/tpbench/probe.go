@@ -15,18 +15,23 @@ import (
 
 	"github.com/tprelay/tprelay/bench/flow"
 	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
 // probeCmd is tpbench probe.
 type probeCmd struct {
+	JSON string `name:"json" placeholder:"FILE" default:"-" help:"Where to write a line of JSON for each sample. Default: standard output."`
 	transferFlags
 }
 
 // Run measures one transfer, and prints its samples.
 func (c *probeCmd) Run(command *kong.Context) error {
-	if err := c.check(); err != nil {
+	if err := errors.Join(c.check(), checkFile("--json", c.JSON)); err != nil {
 		return err
+	}
+	if c.Plot == "-" && c.JSON == "-" {
+		return cli.Usagef("--plot -: say with --json FILE where the samples go instead")
 	}
 	if err := netlab.Enter(); err != nil {
 		return err
@@ -47,12 +52,13 @@ func (c *probeCmd) Run(command *kong.Context) error {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends at once
 
-	lines, person := "-", command.Stderr
-	if c.JSON != "" && c.JSON != "-" {
-		lines, person = c.JSON, command.Stdout
+	person := command.Stdout
+	if c.JSON == "-" || c.Plot == "-" {
+		person = command.Stderr
 	}
+	asked := setup.Path.Delay
 	var m *flow.Measured
-	err = writeTo(lines, command.Stdout, func(w io.Writer) error {
+	err = writeTo(c.JSON, command.Stdout, func(w io.Writer) error {
 		buffered := bufio.NewWriter(w)
 		out := json.NewEncoder(buffered)
 		m, err = setup.Run(ctx, peer, func(s flow.Sample) {
@@ -66,6 +72,20 @@ func (c *probeCmd) Run(command *kong.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("probe: %w", err)
+	}
+	m.Round = 1
+	result := &flow.Comparison{Settings: setup.Settings(), Relays: []flow.Name{{Name: peer.Name, Title: peer.Title}}, Runs: []*flow.Measured{m}}
+	result.Settings.Command = commandLine(command.Args)
+	if setup.Path.Delay < asked {
+		result.Notes = append(result.Notes, flow.NoDelay)
+	}
+	if c.Plot != "" {
+		if err := writeTo(c.Plot, command.Stdout, result.HTML); err != nil {
+			return fmt.Errorf("probe: %w", err)
+		}
+	}
+	for _, note := range result.Notes {
+		fmt.Fprintln(person, note)
 	}
 	fmt.Fprintln(person, m.Figures)
 	return nil

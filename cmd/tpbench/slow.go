@@ -15,7 +15,6 @@ import (
 
 	"github.com/tprelay/tprelay/bench/flow"
 	"github.com/tprelay/tprelay/bench/peers"
-	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
@@ -25,6 +24,7 @@ type slowCmd struct {
 	Relays       []string `default:"direct,tprelay,tprelay-no-flow-control,haproxy,iocopy" help:"Relays, of those that tpbench compare --list names. What a relay adds is told if direct is among them."`
 	RelayCommand string   `placeholder:"CMD" help:"${relay_command}"`
 	Rounds       int      `default:"3" help:"How often each relay is measured; the medians are printed."`
+	JSON         string   `name:"json" placeholder:"FILE" help:"Write all figures and samples there as JSON; -: print them instead of the table. Default: nowhere."`
 	transferFlags
 }
 
@@ -42,7 +42,7 @@ func (c *slowCmd) Run(command *kong.Context) error {
 		return fmt.Errorf("slow: path of this program: %w", err)
 	}
 	result := &flow.Comparison{Settings: setup.Settings()}
-	result.Settings.Rounds = c.Rounds
+	result.Settings.Rounds, result.Settings.Command = c.Rounds, commandLine(command.Args)
 	if setup.TPRelay, relays, err = c.installed(relays, result); err != nil {
 		return err
 	}
@@ -69,6 +69,9 @@ func (c *slowCmd) Run(command *kong.Context) error {
 // relays are those that were asked for.
 func (c *slowCmd) relays() (relays []peers.Peer, err error) {
 	if err := c.check(); err != nil {
+		return nil, err
+	}
+	if err := checkFile("--json", c.JSON); err != nil {
 		return nil, err
 	}
 	if c.Rounds < 1 || c.Rounds > 100 {
@@ -121,12 +124,17 @@ func (c *slowCmd) tell(w io.Writer, r *flow.Comparison) error {
 			return err
 		}
 	}
-	if c.JSON == "-" {
+	if c.Plot != "" {
+		if err := writeTo(c.Plot, w, r.HTML); err != nil {
+			return err
+		}
+	}
+	if c.JSON == "-" || c.Plot == "-" {
 		return nil
 	}
 	var b strings.Builder
 	s := r.Settings
-	fmt.Fprintf(&b, "h1 --- %v --- h2 --- %v --- h3; %d rounds of %d s\n", units.Rate(s.Access), units.Rate(s.Bottleneck), s.Rounds, s.Seconds)
+	fmt.Fprintln(&b, s)
 	for _, note := range r.Notes {
 		fmt.Fprintln(&b, note)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,7 +25,6 @@ type transferFlags struct {
 	LowWatermark  units.Size    `placeholder:"SIZE" help:"Of tprelay. Default: its own."`
 	TPRelayFlags  string        `name:"tprelay-flags" placeholder:"FLAGS" help:"More flags for tprelay run."`
 	TPRelay       string        `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: that beside tpbench, or else that in PATH."`
-	JSON          string        `name:"json" placeholder:"FILE" help:"${json_help}"`
 	Plot          string        `placeholder:"FILE" help:"Write one HTML page with the time lines there. Default: none."`
 }
 
@@ -40,6 +40,21 @@ func (c *transferFlags) check() error {
 		return cli.Usagef("--interval %v: must be between 5ms and 1s", c.Interval)
 	case c.Unsent > 1<<30:
 		return cli.Usagef("--unsent %s: must be at most 1GiB", units.FormatBytes(int64(c.Unsent)))
+	}
+	return checkFile("--plot", c.Plot)
+}
+
+// checkFile refuses a file that cannot be written because of where it is, before anything
+// is measured.
+func checkFile(flag, path string) error {
+	if path == "" || path == "-" {
+		return nil
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
+		return cli.Usagef("%s %s: there is no directory %s", flag, path, filepath.Dir(path))
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return cli.Usagef("%s %s: is a directory", flag, path)
 	}
 	return nil
 }
@@ -74,4 +89,9 @@ func writeTo(path string, stdout io.Writer, write func(io.Writer) error) error {
 		return err
 	}
 	return errors.Join(write(f), f.Close())
+}
+
+// commandLine gives the command that was called.
+func commandLine(args []string) string {
+	return strings.Join(append([]string{"tpbench"}, args...), " ")
 }

@@ -120,7 +120,6 @@ func (s *sampler) look(ctx context.Context) (Sample, error) {
 			return now, err
 		}
 	}
-	s.ready = append(s.ready, now)
 	return now, nil
 }
 
@@ -141,6 +140,7 @@ func (s *sampler) run(ctx context.Context, every time.Duration, tell func(Sample
 		if err != nil {
 			return err
 		}
+		s.ready = append(s.ready, now)
 		tell(now)
 	}
 }

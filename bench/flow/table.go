@@ -90,12 +90,13 @@ func (c *Comparison) Rows() [][]string {
 // Legend says what the columns are, in sentences.
 func (s Settings) Legend() []string {
 	held := fmt.Sprintf("the bottleneck, %s", units.Rate(s.Bottleneck))
-	settled := fmt.Sprintf("settled: time until the sender's rate stays within 10 %% of what TCP delivers over %s", held)
+	const stays = ", both in the second that follows and in all that follows"
+	settled := fmt.Sprintf("Settled: time until the sender's rate stays within 10 %% of what TCP delivers over %s", held) + stays
 	switch s.Reader {
 	case "slow":
-		settled = fmt.Sprintf("settled: time until the sender's rate stays within 10 %% of the reader's, %s", units.Rate(s.Bottleneck))
+		settled = fmt.Sprintf("Settled: time until the sender's rate stays within 10 %% of the reader's, %s", units.Rate(s.Bottleneck)) + stays
 	case "stopped":
-		settled = "settled: time after which the sender sent nothing any more"
+		settled = "Settled: time after which the sender sent nothing any more"
 	}
 	return []string{
 		fmt.Sprintf("Rates and delays: of seconds %d to %d; ratio: what the sender saw by what arrived.", s.Skipped+1, s.Seconds),

@@ -2,11 +2,11 @@ package bench
 
 import (
 	_ "embed"
-	"fmt"
-	"html/template"
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/tprelay/tprelay/bench/draw"
 )
 
 //go:embed report.html.tmpl
@@ -29,7 +29,7 @@ type (
 	}
 	scenarioView struct {
 		Scenario
-		Drawings []*drawing
+		Drawings []*draw.Drawing
 		Tables   []tableView
 		Metrics  []Metric // each once, for how it was measured
 	}
@@ -46,9 +46,9 @@ type (
 
 // HTML writes the page: everything in one file, which loads nothing.
 func (r *Results) HTML(w io.Writer) error {
-	t, err := template.New("report").Parse(page)
+	t, err := draw.Page("report", page)
 	if err != nil {
-		return fmt.Errorf("template of the report: %w", err)
+		return err
 	}
 	return t.Execute(w, r.view())
 }
@@ -77,7 +77,7 @@ func (r *Results) view() pageView {
 
 func (r *Results) scenario(s Scenario, points []Point) scenarioView {
 	v := scenarioView{Scenario: s}
-	draw := func(d *drawing) {
+	add := func(d *draw.Drawing) {
 		if d != nil {
 			v.Drawings = append(v.Drawings, d)
 		}
@@ -92,15 +92,15 @@ func (r *Results) scenario(s Scenario, points []Point) scenarioView {
 			v.Metrics = append(v.Metrics, m)
 			quantile := slices.Contains([]string{p50, p90, p99, p999}, m.Name)
 			if !m.Count && (!quantile || s.Name == "cps") {
-				draw(r.bars(points, m.Name))
+				add(r.bars(points, m.Name))
 			}
 		}
 	}
 	if s.Name == "scale" {
-		draw(r.growing(points, relayCPU))
+		add(r.growing(points, relayCPU))
 	}
 	for _, p := range points {
-		draw(r.latencies(p))
+		add(r.latencies(p))
 		rows := r.rows(p)
 		v.Tables = append(v.Tables, tableView{p.Name, p.Title, rows[0], rows[1:]})
 	}

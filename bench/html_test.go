@@ -74,18 +74,3 @@ func TestPageOfLittle(t *testing.T) {
 		t.Error("figures of 0 make no numbers")
 	}
 }
-
-func TestTicksAreRoundAndWithin(t *testing.T) {
-	for _, s := range []scale{{from: 0, to: 1.3}, {from: 0, to: 47000}, {from: 0.02, to: 300, logarithms: true}, {from: 0.9, to: 1.6, logarithms: true}} {
-		s.low, s.high = 200, 0
-		ticks := s.ticks()
-		if len(ticks) == 0 || len(ticks) > 16 {
-			t.Errorf("%+v: %v", s, ticks)
-		}
-		for _, v := range ticks {
-			if at := s.at(v); at < -1 || at > 201 {
-				t.Errorf("%+v: %g is at %g", s, v, at)
-			}
-		}
-	}
-}

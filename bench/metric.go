@@ -3,7 +3,8 @@ package bench
 import (
 	"math"
 	"strconv"
-	"strings"
+
+	"github.com/tprelay/tprelay/bench/draw"
 )
 
 // Metric is one figure of a point.
@@ -96,7 +97,7 @@ func number(x float64) string {
 	case a == 0:
 		return "0"
 	case a >= 100:
-		return thousands(strconv.FormatFloat(x, 'f', 0, 64))
+		return draw.Thousands(strconv.FormatFloat(x, 'f', 0, 64))
 	case a >= 10:
 		return strconv.FormatFloat(x, 'f', 1, 64)
 	case a >= 1:
@@ -105,16 +106,4 @@ func number(x float64) string {
 		return strconv.FormatFloat(x, 'f', 3, 64)
 	}
 	return strconv.FormatFloat(x, 'g', 2, 64)
-}
-
-// thousands sets commas into a whole number: 65,390.
-func thousands(digits string) string {
-	sign := ""
-	if strings.HasPrefix(digits, "-") {
-		sign, digits = "-", digits[1:]
-	}
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return sign + digits
 }

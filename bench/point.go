@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tprelay/tprelay/bench/draw"
 )
 
 // Point is one kind of traffic with its numbers, and the figures that come of it.
@@ -157,5 +159,5 @@ func plural(n int, what string) string {
 	if n != 1 {
 		what += "s"
 	}
-	return thousands(fmt.Sprint(n)) + " " + what
+	return draw.Thousands(fmt.Sprint(n)) + " " + what
 }

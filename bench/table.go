@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/tprelay/tprelay/bench/draw"
 )
 
 // wide is the spread from which on it is shown, as a part of the median.
@@ -103,7 +105,7 @@ func (r *Results) rows(p Point) [][]string {
 func (r *Results) show(p Point, relay string, m Metric) string {
 	c := r.Cell(p, relay, m)
 	if m.Count && c.Rounds > 0 {
-		return thousands(fmt.Sprintf("%.0f", c.Median))
+		return draw.Thousands(fmt.Sprintf("%.0f", c.Median))
 	}
 	return c.String()
 }

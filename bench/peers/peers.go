@@ -1,5 +1,5 @@
-// Package peers starts the relays that tpbench compare measures against each
-// other, each set up as its own users would: see README.md for what was done and
+// Package peers starts the relays that tpbench compare and tpbench slow measure against
+// each other, each set up as its own users would: see README.md for what was done and
 // on whose advice.
 //
 // Every relay runs on h2 of a lab, between clients on h1 and servers on h3:
@@ -83,6 +83,8 @@ type Env struct {
 	Server netip.AddrPort
 	// Command is what --relay-command says, for the peer of that name.
 	Command string
+	// Flags are added to the command line of tprelay, whatever its variant.
+	Flags []string
 	// Processes is how many processes of the relay share the listening port.
 	// Default: 1.
 	Processes int

@@ -22,7 +22,8 @@ func tprelays() []Peer {
 					return nil, errors.New("no path of tprelay was given")
 				}
 				args := []string{s.TPRelay, "run", "--mode", "tproxy", "--listen", s.listen.String(), "--log-level", "warn"}
-				return []process{{args: append(args, flags...), ports: []uint16{s.listen.Port()}, socket: s.Processes > 1}}, nil
+				args = append(append(args, flags...), s.Flags...)
+				return []process{{args: args, ports: []uint16{s.listen.Port()}, socket: s.Processes > 1}}, nil
 			},
 		}
 	}
@@ -35,5 +36,7 @@ func tprelays() []Peer {
 		// its text, so that random bytes at the end of a request would wait for ever.
 		of("tprelay-buffered", "tprelay, 1 loop, buffers instead of splice",
 			"--no-splice: all bytes go through user space, on the path of interceptors, but no interceptor looks at them.", "--loops", "1", "--no-splice"),
+		of("tprelay-no-flow-control", "tprelay, 1 loop, no flow control",
+			"--no-flow-control: it takes whatever the sender sends, up to its memory limit; to see what flow control is for.", "--loops", "1", "--no-flow-control"),
 	}
 }

@@ -9,11 +9,10 @@ import (
 	"os/exec"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/alecthomas/kong"
 
-	"github.com/tprelay/tprelay/internal/cli"
+	"github.com/tprelay/tprelay/bench/flow"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/rules"
 	"github.com/tprelay/tprelay/tproxy"
@@ -21,27 +20,19 @@ import (
 
 // demoCmd is tpbench demo.
 type demoCmd struct {
-	Mode       string        `enum:"tproxy,redirect" default:"tproxy" help:"How connections come to the relay: ${enum}."`
-	IPv6       bool          `name:"ipv6" help:"Do it over IPv6."`
-	Access     rate          `default:"20mbit" help:"Rate of the link h1-h2, before the relay."`
-	Bottleneck rate          `default:"6mbit" help:"Rate of the link h2-h3, behind it."`
-	Queue      time.Duration `default:"100ms" help:"Queue before each link, as the time that it takes to pass; at least ten packets."`
-	Delay      time.Duration `default:"10ms" help:"Delay of each link, one way, where the kernel can delay."`
-	Seconds    int           `default:"10" help:"Length of each of the three runs."`
-	Traffic    string        `enum:"auto,iperf3,builtin" default:"auto" help:"Who sends: ${enum}; auto is iperf3 where it is installed."`
-	JSON       bool          `name:"json" help:"Print JSON."`
+	Mode string `enum:"tproxy,redirect" default:"tproxy" help:"How connections come to the relay: ${enum}."`
+	IPv6 bool   `name:"ipv6" help:"Do it over IPv6."`
+	pathFlags
+	Seconds int    `default:"10" help:"Length of each of the three runs."`
+	Traffic string `enum:"auto,iperf3,builtin" default:"auto" help:"Who sends: ${enum}; auto is iperf3 where it is installed."`
+	JSON    bool   `name:"json" help:"Print JSON."`
 }
 
 func (c *demoCmd) check() error {
-	switch {
-	case c.Seconds < 3 || c.Seconds > 600:
-		return cli.Usagef("--seconds %d: must be between 3 and 600", c.Seconds)
-	case c.Queue <= 0 || c.Queue > 10*time.Second:
-		return cli.Usagef("--queue %v: must be more than 0 and at most 10s", c.Queue)
-	case c.Delay < 0 || c.Delay > 10*time.Second:
-		return cli.Usagef("--delay %v: must be between 0 and 10s", c.Delay)
+	if err := checkSeconds(c.Seconds); err != nil {
+		return err
 	}
-	return nil
+	return c.pathFlags.check()
 }
 
 // Run makes the three hosts, sends through them three times, and prints what that
@@ -78,7 +69,7 @@ func (c *demoCmd) measure(ctx context.Context, p *progress) (r *report, err erro
 	}
 	r = &report{Settings: settings{
 		Mode: c.Mode, IPv6: c.IPv6, Access: uint64(c.Access), Bottleneck: uint64(c.Bottleneck), Seconds: c.Seconds,
-		Skipped: skipped(c.Seconds), Queue: c.Queue.Seconds(), Backend: string(e.backend),
+		Skipped: flow.Skipped(c.Seconds), Queue: c.Queue.Seconds(), Backend: string(e.backend),
 	}}
 	e.traffic, err = c.source()
 	if err != nil {
@@ -89,37 +80,26 @@ func (c *demoCmd) measure(ctx context.Context, p *progress) (r *report, err erro
 		r.Notes = append(r.Notes, "built-in traffic: iperf3 is not installed")
 	}
 
-	delay := c.Delay
-	lab, err := c.lab(delay)
-	if errors.Is(err, netlab.ErrNoNetem) {
-		r.Notes = append(r.Notes, "no delay: this kernel has no netem")
-		delay = 0
-		lab, err = c.lab(delay)
-	}
+	path := c.path()
+	lab, err := path.Lab()
 	if err != nil {
 		return nil, err
+	}
+	if path.Delay < c.Delay {
+		r.Notes = append(r.Notes, flow.NoDelay)
 	}
 	defer func() {
 		if closeErr := lab.Close(); err == nil {
 			err = closeErr
 		}
 	}()
-	r.Settings.Delay = delay.Seconds()
+	r.Settings.Delay = path.Delay.Seconds()
 	e.lab = lab
 	if r.Runs, err = e.all(ctx); err != nil {
 		return nil, err
 	}
 	r.Reading = r.read()
 	return r, nil
-}
-
-func (c *demoCmd) lab(delay time.Duration) (*netlab.Lab, error) {
-	link := func(r rate) netlab.Link {
-		const tenPackets = 10 * 1514
-		queue := float64(r) / 8 * c.Queue.Seconds()
-		return netlab.Link{Rate: uint64(r), Delay: delay, Queue: int(min(max(queue, tenPackets), 1<<30))}
-	}
-	return netlab.New(netlab.Config{Access: link(c.Access), Bottleneck: link(c.Bottleneck)})
 }
 
 // source is the traffic that was asked for.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/bench/flow"
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/internal/cli"
 )
@@ -158,7 +159,7 @@ func check(t *testing.T, r *report, redirect bool) {
 		if run.SenderRate <= 0 || run.ArrivedRate <= 0 || run.ArrivedBytes <= 0 || run.ArrivedBytes > run.SentBytes {
 			t.Errorf("%s: sent %d bytes at %.0f bit/s, arrived %d at %.0f", run.Name, run.SentBytes, run.SenderRate, run.ArrivedBytes, run.ArrivedRate)
 		}
-		if run.SentBytes != total(run.Sender) || run.ArrivedBytes != total(run.Arrived) || len(run.Sender) < 3 || len(run.Arrived) < 3 {
+		if run.SentBytes != flow.Total(run.Sender) || run.ArrivedBytes != flow.Total(run.Arrived) || len(run.Sender) < 3 || len(run.Arrived) < 3 {
 			t.Errorf("%s: intervals %v, %v", run.Name, run.Sender, run.Arrived)
 		}
 		wantSaw := sawClient

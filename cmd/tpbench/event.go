@@ -6,6 +6,9 @@ import (
 	"io"
 	"net/netip"
 	"sync"
+
+	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/units"
 )
 
 // Kinds of events.
@@ -37,7 +40,9 @@ type event struct {
 }
 
 // interval is what the event says of a piece of time.
-func (e event) interval() interval { return interval{e.Start, e.End, e.Bytes} }
+func (e event) interval() flow.Interval {
+	return flow.Interval{Start: e.Start, End: e.End, Bytes: e.Bytes}
+}
 
 // String gives the event in plain words.
 func (e event) String() string {
@@ -47,15 +52,15 @@ func (e event) String() string {
 	case eventOpen:
 		return fmt.Sprintf("%7.2f s  open   %v, peer %v", e.Start, e.Local, e.Peer)
 	case eventInterval:
-		return fmt.Sprintf("%7.2f s  %14s  %10s  %d connections", e.End, formatRate(e.Rate, 1), formatBytes(e.Bytes), e.Connections)
+		return fmt.Sprintf("%7.2f s  %14s  %10s  %d connections", e.End, units.FormatRate(e.Rate, 1), units.FormatBytes(e.Bytes), e.Connections)
 	case eventClose:
-		text := fmt.Sprintf("%7.2f s  close  %v, peer %v: %s", e.End, e.Local, e.Peer, formatBytes(e.Bytes))
+		text := fmt.Sprintf("%7.2f s  close  %v, peer %v: %s", e.End, e.Local, e.Peer, units.FormatBytes(e.Bytes))
 		if e.Error != "" {
 			text += ", " + e.Error
 		}
 		return text
 	}
-	text := fmt.Sprintf("total: %d bytes in %.2f s, %s, %d connections", e.Bytes, e.End-e.Start, formatRate(e.Rate, 1), e.Connections)
+	text := fmt.Sprintf("total: %d bytes in %.2f s, %s, %d connections", e.Bytes, e.End-e.Start, units.FormatRate(e.Rate, 1), e.Connections)
 	if e.Returned > 0 {
 		text += fmt.Sprintf("; %d bytes came back", e.Returned)
 	}
@@ -79,7 +84,7 @@ type printer struct {
 
 func (p *printer) print(e event) {
 	if e.Event == eventInterval || e.Event == eventTotal {
-		e.Rate = e.interval().rate()
+		e.Rate = e.interval().Rate()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/rules"
 	"github.com/tprelay/tprelay/tproxy"
@@ -68,21 +70,21 @@ func (e *experiment) do(ctx context.Context, r *run) (err error) {
 				err = removeErr
 			}
 		}()
-		live = func() string { return formatBytes(relay.figures().Pending) + " wait in the relay" }
+		live = func() string { return units.FormatBytes(relay.figures().Pending) + " wait in the relay" }
 	}
 	watching, unwatch := context.WithCancel(ctx)
 	defer e.progress.watch(watching, live).Wait()
 	defer unwatch()
 
-	flow, err := e.traffic.send(ctx, e.lab, netip.AddrPortFrom(e.address(e.lab.H3.Iface(netlab.Edge)), serverPort), e.seconds)
+	sent, err := e.traffic.send(ctx, e.lab, netip.AddrPortFrom(e.address(e.lab.H3.Iface(netlab.Edge)), serverPort), e.seconds)
 	if err != nil {
 		return err
 	}
-	skip := skipped(e.seconds)
-	r.flow = flow
-	r.SenderRate, r.ArrivedRate = meanRate(flow.Sender, skip), meanRate(flow.Arrived, skip)
-	r.SentBytes, r.ArrivedBytes = total(flow.Sender), total(flow.Arrived)
-	r.Saw = e.saw(flow)
+	skip := flow.Skipped(e.seconds)
+	r.transfer = sent
+	r.SenderRate, r.ArrivedRate = flow.MeanRate(sent.Sender, float64(skip)), flow.MeanRate(sent.Arrived, float64(skip))
+	r.SentBytes, r.ArrivedBytes = flow.Total(sent.Sender), flow.Total(sent.Arrived)
+	r.Saw = e.saw(sent)
 	if relay == nil {
 		return nil
 	}
@@ -142,7 +144,7 @@ func (e *experiment) divert(ctx context.Context) (remove func() error, err error
 }
 
 // saw says whose address the server saw.
-func (e *experiment) saw(f flow) string {
+func (e *experiment) saw(f transfer) string {
 	switch {
 	case f.ServerSaw == f.Client:
 		return sawClient

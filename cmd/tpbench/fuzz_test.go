@@ -1,31 +1,9 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 )
-
-func FuzzSize(f *testing.F) {
-	for _, text := range []string{"0", "64KiB", "1.5 mb", "7B", "", "KiB", "99999999999GiB", "1e3", ".", "١k"} {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		var s size
-		if s.UnmarshalText([]byte(text)) != nil {
-			return
-		}
-		if s < 0 || s > 1<<60 {
-			t.Errorf("%q: %d is out of bounds", text, s)
-		}
-		for _, again := range []string{fmt.Sprint(int64(s)), " " + text + " "} {
-			var same size
-			if err := same.UnmarshalText([]byte(again)); err != nil || same != s {
-				t.Errorf("%q is %d, and %q is %d, %v", text, s, again, same, err)
-			}
-		}
-	})
-}
 
 // FuzzReports: what other processes and the kernel report is read, or refused.
 func FuzzReports(f *testing.F) {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tprelay/tprelay/bench/flow"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -18,34 +19,34 @@ type iperf3 struct{ path string }
 
 func (iperf3) name() string { return "iperf3" }
 
-func (t iperf3) send(ctx context.Context, lab *netlab.Lab, to netip.AddrPort, seconds int) (flow, error) {
+func (t iperf3) send(ctx context.Context, lab *netlab.Lab, to netip.AddrPort, seconds int) (transfer, error) {
 	// A server for one test: it prints its report and ends.
 	server := lab.H3.Command(ctx, t.path, "-s", "-1", "-J", "-i", "1", "-p", strconv.Itoa(int(to.Port())))
 	var report bytes.Buffer
 	server.Stdout = &report
 	if err := server.Start(); err != nil {
-		return flow{}, err
+		return transfer{}, err
 	}
 	defer server.Stop()
 	if err := listening(ctx, lab.H3, server, to.Port()); err != nil {
-		return flow{}, err
+		return transfer{}, err
 	}
 	client, err := lab.H1.Iperf3(ctx, netlab.Iperf3Options{Server: to, Duration: time.Duration(seconds) * time.Second, Interval: time.Second})
 	if err != nil {
-		return flow{}, err
+		return transfer{}, err
 	}
 	if err := ended(ctx, server); err != nil {
-		return flow{}, err
+		return transfer{}, err
 	}
 	sent, err := parseIperf3(client.JSON)
 	if err != nil {
-		return flow{}, fmt.Errorf("iperf3 client: %w", err)
+		return transfer{}, fmt.Errorf("iperf3 client: %w", err)
 	}
 	got, err := parseIperf3(report.Bytes())
 	if err != nil {
-		return flow{}, fmt.Errorf("iperf3 server: %w", err)
+		return transfer{}, fmt.Errorf("iperf3 server: %w", err)
 	}
-	return flow{Client: sent.local, ServerSaw: got.remote, Sender: sent.intervals, Arrived: got.intervals}, nil
+	return transfer{Client: sent.local, ServerSaw: got.remote, Sender: sent.intervals, Arrived: got.intervals}, nil
 }
 
 // ended waits for a server whose client is through.
@@ -82,7 +83,7 @@ func listening(ctx context.Context, host *netlab.Host, server *netlab.Cmd, port 
 // iperf3End is one end's report.
 type iperf3End struct {
 	local, remote netip.AddrPort // of the first data connection
-	intervals     []interval
+	intervals     []flow.Interval
 }
 
 func parseIperf3(text []byte) (end iperf3End, err error) {
@@ -121,7 +122,7 @@ func parseIperf3(text []byte) (end iperf3End, err error) {
 		return end, err
 	}
 	for _, i := range report.Intervals {
-		end.intervals = append(end.intervals, interval(i.Sum))
+		end.intervals = append(end.intervals, flow.Interval(i.Sum))
 	}
 	return end, nil
 }

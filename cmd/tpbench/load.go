@@ -11,6 +11,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
@@ -18,9 +19,9 @@ import (
 type loadCmd struct {
 	Target      targetFlag    `arg:"" help:"Address and port to send to."`
 	Seconds     float64       `default:"10" help:"How long to send."`
-	Bytes       size          `default:"0" help:"How much to send, on all connections together, instead of --seconds: 100MB, 1GiB."`
+	Bytes       units.Size    `default:"0" help:"How much to send, on all connections together, instead of --seconds: 100MB, 1GiB."`
 	Connections int           `default:"1" help:"Connections at a time."`
-	Block       size          `default:"64KiB" help:"Bytes per write."`
+	Block       units.Size    `default:"64KiB" help:"Bytes per write."`
 	Echo        bool          `help:"The other end sends everything back: wait for it before closing."`
 	Drain       time.Duration `default:"10s" help:"How long to wait, once all is sent, until the other end has it; 0: do not wait but reset."`
 	JSON        bool          `name:"json" help:"Print JSON, one object per line."`

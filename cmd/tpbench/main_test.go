@@ -46,6 +46,19 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 		"demo --bottleneck 1":                  "must be between 8kbit and 1000gbit",
 		"demo --queue 0s":                      "--queue 0s",
 		"demo --delay=-1s":                     "--delay -1s",
+		"slow --relays nobody":                 "there are direct, tprelay, ",
+		"slow --relays direct,direct":          "--relays: direct is named twice",
+		"slow --relays command":                "say with --relay-command what to run",
+		"slow --rounds 0":                      "--rounds 0: must be between 1 and 100",
+		"slow --seconds 2":                     "--seconds 2: must be between 3 and 600",
+		"slow --reader fast":                   "--reader",
+		"slow --bottleneck 5mbps":              `rate "5mbps"`,
+		"slow --json /nonexistent/x":           "--json /nonexistent/x: there is no directory /nonexistent",
+		"probe --plot /tmp":                    "--plot /tmp: is a directory",
+		"probe --plot -":                       "--plot -: say with --json FILE where the samples go instead",
+		"probe --interval 1ms":                 "--interval 1ms: must be between 5ms and 1s",
+		"probe --unsent 2GiB":                  "--unsent 2.0 GiB: must be at most 1GiB",
+		"probe --high-watermark x":             `size "x"`,
 		"serve localhost:5201":                 "want ADDR:PORT",
 		"serve --loops=-1":                     "--loops -1",
 		"load":                                 "<target>",
@@ -75,7 +88,7 @@ func TestHelpExitsWith0AndHidesWhatIsForItself(t *testing.T) {
 	if status := program([]string{"--help"}, &stdout, &stderr); status != cli.OK || stderr.Len() > 0 {
 		t.Errorf("status %d, %s", status, stderr.String())
 	}
-	for _, command := range []string{"demo", "compare", "report", "serve", "load"} {
+	for _, command := range []string{"demo", "slow", "probe", "compare", "report", "serve", "load"} {
 		if !strings.Contains(stdout.String(), command) {
 			t.Errorf("no %s in:\n%s", command, stdout.String())
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -20,7 +21,7 @@ func (r run) agrees() bool {
 }
 
 func (r run) rates() (sender, arrived string) {
-	return formatRate(r.SenderRate, 1), formatRate(r.ArrivedRate, 1)
+	return units.FormatRate(r.SenderRate, 1), units.FormatRate(r.ArrivedRate, 1)
 }
 
 // read puts into sentences what the figures say, be it what was to be shown or not.
@@ -49,13 +50,13 @@ func readControlled(r run) string {
 	default:
 		text += fmt.Sprintf("believed in %s, but %s arrived, which is not as it should be", sender, arrived)
 	}
-	return text + fmt.Sprintf("; at most %s waited in the relay.", formatBytes(r.Process.PendingPeak))
+	return text + fmt.Sprintf("; at most %s waited in the relay.", units.FormatBytes(r.Process.PendingPeak))
 }
 
 func readUncontrolled(r run) string {
 	sender, arrived := r.rates()
-	waited := formatBytes(r.Process.PendingPeak)
-	piled := fmt.Sprintf("%s piled up in the relay, whose memory grew by %s", waited, formatBytes(r.Process.growth()))
+	waited := units.FormatBytes(r.Process.PendingPeak)
+	piled := fmt.Sprintf("%s piled up in the relay, whose memory grew by %s", waited, units.FormatBytes(r.Process.growth()))
 	text := "Without it, the sender believed in " + sender
 	switch {
 	case r.Process.PendingPeak < pile:

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"github.com/tprelay/tprelay/bench/units"
 )
 
 // Whose address the server saw.
@@ -47,7 +49,7 @@ type run struct {
 	ArrivedBytes int64         `json:"arrived_bytes"`
 	Saw          string        `json:"server_saw_address_of"`
 	Process      *relayFigures `json:"relay_process,omitempty"`
-	flow
+	transfer
 }
 
 // table gives the report for people.
@@ -59,7 +61,7 @@ func (r *report) table() string {
 		family = "IPv6"
 	}
 	fmt.Fprintf(&b, "h1 --- %v --- h2 --- %v --- h3; relay on h2 by %s; %s by %s, %d s per run\n",
-		rate(s.Access), rate(s.Bottleneck), strings.ToUpper(s.Mode), family, s.Traffic, s.Seconds)
+		units.Rate(s.Access), units.Rate(s.Bottleneck), strings.ToUpper(s.Mode), family, s.Traffic, s.Seconds)
 	if s.Delay > 0 {
 		fmt.Fprintf(&b, "delay: %g ms per link, one way\n", s.Delay*1000)
 	}
@@ -84,14 +86,14 @@ func (r *report) table() string {
 func (r run) row() []string {
 	memory, waiting := "-", "-"
 	if p := r.Process; p != nil {
-		memory = fmt.Sprintf("%s (+%s)", formatBytes(p.RSSPeak), formatBytes(p.growth()))
-		waiting = formatBytes(p.PendingPeak)
+		memory = fmt.Sprintf("%s (+%s)", units.FormatBytes(p.RSSPeak), units.FormatBytes(p.growth()))
+		waiting = units.FormatBytes(p.PendingPeak)
 	}
 	saw := map[string]string{
 		sawClient: "its own", sawOtherPort: "its own, with another port", sawRelay: "the relay's", sawStranger: "a stranger's",
 	}[r.Saw]
 	return []string{
-		r.Name, formatRate(r.SenderRate, 1), formatRate(r.ArrivedRate, 1), memory, waiting,
+		r.Name, units.FormatRate(r.SenderRate, 1), units.FormatRate(r.ArrivedRate, 1), memory, waiting,
 		fmt.Sprintf("%v (%s)", r.ServerSaw, saw),
 	}
 }

@@ -11,9 +11,9 @@ import (
 // example is a report of fixed figures.
 func example() *report {
 	client := netip.MustParseAddrPort("10.77.1.1:41000")
-	own := func(port uint16) flow {
+	own := func(port uint16) transfer {
 		c := netip.AddrPortFrom(client.Addr(), port)
-		return flow{Client: c, ServerSaw: c}
+		return transfer{Client: c, ServerSaw: c}
 	}
 	return &report{
 		Settings: settings{
@@ -21,10 +21,10 @@ func example() *report {
 			Seconds: 10, Skipped: 2, Traffic: "iperf3", Backend: "nft",
 		},
 		Runs: []run{
-			{Name: "direct, no relay", SenderRate: 5_710_000, ArrivedRate: 5_690_000, Saw: sawClient, flow: own(41000)},
-			{Name: "relay with flow control", Relay: true, FlowControl: true, SenderRate: 5_820_000, ArrivedRate: 5_680_000, Saw: sawClient, flow: own(41002),
+			{Name: "direct, no relay", SenderRate: 5_710_000, ArrivedRate: 5_690_000, Saw: sawClient, transfer: own(41000)},
+			{Name: "relay with flow control", Relay: true, FlowControl: true, SenderRate: 5_820_000, ArrivedRate: 5_680_000, Saw: sawClient, transfer: own(41002),
 				Process: &relayFigures{RSSAtStart: 9 << 20, RSSPeak: 9<<20 + 600<<10, PendingPeak: 160 << 10, Accepted: 2}},
-			{Name: "relay without flow control", Relay: true, SenderRate: 19_120_000, ArrivedRate: 5_700_000, Saw: sawClient, flow: own(41004),
+			{Name: "relay without flow control", Relay: true, SenderRate: 19_120_000, ArrivedRate: 5_700_000, Saw: sawClient, transfer: own(41004),
 				Process: &relayFigures{RSSAtStart: 9 << 20, RSSPeak: 40 << 20, PendingPeak: 17_091_789, Accepted: 2}},
 		},
 	}
@@ -111,21 +111,6 @@ func TestReadingFollowsTheFigures(t *testing.T) {
 		if text := strings.Join(r.read(), "\n"); !strings.Contains(text, tc.want) {
 			t.Errorf("%s:\n%s\nwanted: %s", name, text, tc.want)
 		}
-	}
-}
-
-func TestMeanLeavesOutTheBeginningAndRemainders(t *testing.T) {
-	intervals := []interval{
-		{0, 1.0001, 9_000_000}, {1.0001, 2, 1_000_000}, {2, 3.0002, 1_000_200}, {3.0002, 3.02, 500_000},
-	}
-	if got := meanRate(intervals, 1); got < 7_999_000 || got > 8_001_000 {
-		t.Errorf("mean %f", got)
-	}
-	if got := meanRate(nil, 1); got != 0 {
-		t.Errorf("mean of nothing %f", got)
-	}
-	if got := total(intervals); got != 11_500_200 {
-		t.Errorf("total %d", got)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -23,7 +24,7 @@ import (
 // would fill the memory.
 const mostUnsent = 64 << 20
 
-var errUnread = fmt.Errorf("cut off: the client left %s unread", formatBytes(mostUnsent))
+var errUnread = fmt.Errorf("cut off: the client left %s unread", units.FormatBytes(mostUnsent))
 
 // server counts what comes, or sends it back. On the client's FIN, gnet closes
 // the connection: a sink has everything then, an echo loses what it still owes.

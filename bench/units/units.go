@@ -1,4 +1,5 @@
-package main
+// Package units reads and writes rates and sizes as people do: 20mbit, 64KiB.
+package units
 
 import (
 	"fmt"
@@ -7,14 +8,14 @@ import (
 	"strings"
 )
 
-// rate is a rate on the command line, in bit/s: 20mbit, 1.5Gbit/s, 800k, 8000.
-type rate uint64
+// Rate is a rate on the command line, in bit/s: 20mbit, 1.5Gbit/s, 800k, 8000.
+type Rate uint64
 
 // The bounds of a rate: a link of less than minRate would need seconds for one
 // packet, and one of more than maxRate is none that could be had.
 const (
-	minRate rate = 8_000
-	maxRate rate = 1_000_000_000_000
+	minRate Rate = 8_000
+	maxRate Rate = 1_000_000_000_000
 )
 
 // unit is a suffix and what it stands for.
@@ -61,7 +62,7 @@ func quantity(text string, units []unit) (float64, bool) {
 }
 
 // UnmarshalText reads a rate.
-func (r *rate) UnmarshalText(text []byte) error {
+func (r *Rate) UnmarshalText(text []byte) error {
 	n, ok := quantity(strings.TrimSuffix(strings.ToLower(string(text)), "/s"), rateUnits())
 	if !ok {
 		return fmt.Errorf("rate %q: want bit/s, or a number with kbit, mbit or gbit, such as 20mbit", text)
@@ -69,18 +70,18 @@ func (r *rate) UnmarshalText(text []byte) error {
 	if n < float64(minRate) || n > float64(maxRate) {
 		return fmt.Errorf("rate %q: must be between 8kbit and 1000gbit", text)
 	}
-	*r = rate(math.Round(n))
+	*r = Rate(math.Round(n))
 	return nil
 }
 
 // String gives the rate as people read it: 20 Mbit/s.
-func (r rate) String() string {
-	return strings.TrimSuffix(formatRate(float64(r), -1), ".0")
+func (r Rate) String() string {
+	return strings.TrimSuffix(FormatRate(float64(r), -1), ".0")
 }
 
-// formatRate gives bit/s in the unit that fits, with so many decimals; -1 for as
+// FormatRate gives bit/s in the unit that fits, with so many decimals; -1 for as
 // many as it takes.
-func formatRate(bitPerSecond float64, decimals int) string {
+func FormatRate(bitPerSecond float64, decimals int) string {
 	for _, u := range []unit{{"Gbit/s", 1e9}, {"Mbit/s", 1e6}, {"kbit/s", 1e3}} {
 		if bitPerSecond >= u.factor {
 			return strconv.FormatFloat(bitPerSecond/u.factor, 'f', decimals, 64) + " " + u.name
@@ -89,11 +90,11 @@ func formatRate(bitPerSecond float64, decimals int) string {
 	return strconv.FormatFloat(bitPerSecond, 'f', max(decimals, 0), 64) + " bit/s"
 }
 
-// size is a number of bytes on the command line: 65536, 64KiB, 1.5MB.
-type size int64
+// Size is a number of bytes on the command line: 65536, 64KiB, 1.5MB.
+type Size int64
 
 // UnmarshalText reads a size.
-func (s *size) UnmarshalText(text []byte) error {
+func (s *Size) UnmarshalText(text []byte) error {
 	n, ok := quantity(string(text), sizeUnits())
 	if !ok {
 		return fmt.Errorf("size %q: want bytes, or a number with KiB, MiB, GiB, KB, MB or GB, such as 64KiB", text)
@@ -101,12 +102,12 @@ func (s *size) UnmarshalText(text []byte) error {
 	if n > 1<<60 {
 		return fmt.Errorf("size %q: more than can be counted", text)
 	}
-	*s = size(math.Round(n))
+	*s = Size(math.Round(n))
 	return nil
 }
 
-// formatBytes gives a number of bytes as people read it: 16.3 MiB, 256 KiB.
-func formatBytes(n int64) string {
+// FormatBytes gives a number of bytes as people read it: 16.3 MiB, 256 KiB.
+func FormatBytes(n int64) string {
 	switch {
 	case n >= 1<<30:
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))

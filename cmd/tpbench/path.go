@@ -1,0 +1,39 @@
+package main
+
+import (
+	"time"
+
+	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/units"
+	"github.com/tprelay/tprelay/internal/cli"
+)
+
+// pathFlags are the flags of the way from h1 to h3.
+type pathFlags struct {
+	Access     units.Rate    `default:"20mbit" help:"Rate of the link h1-h2, before the relay."`
+	Bottleneck units.Rate    `default:"6mbit" help:"Rate of the link h2-h3, behind it."`
+	Queue      time.Duration `default:"100ms" help:"Queue before each link, as the time that it takes to pass; at least ten packets."`
+	Delay      time.Duration `default:"10ms" help:"Delay of each link, one way, where the kernel can delay."`
+}
+
+func (p *pathFlags) check() error {
+	switch {
+	case p.Queue <= 0 || p.Queue > 10*time.Second:
+		return cli.Usagef("--queue %v: must be more than 0 and at most 10s", p.Queue)
+	case p.Delay < 0 || p.Delay > 10*time.Second:
+		return cli.Usagef("--delay %v: must be between 0 and 10s", p.Delay)
+	}
+	return nil
+}
+
+func (p *pathFlags) path() flow.Path {
+	return flow.Path{Access: uint64(p.Access), Bottleneck: uint64(p.Bottleneck), Queue: p.Queue, Delay: p.Delay}
+}
+
+// checkSeconds refuses lengths of a run that say nothing.
+func checkSeconds(seconds int) error {
+	if seconds < 3 || seconds > 600 {
+		return cli.Usagef("--seconds %d: must be between 3 and 600", seconds)
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/internal/cli"
+	"github.com/tprelay/tprelay/internal/netlab"
+)
+
+// probeCmd is tpbench probe.
+type probeCmd struct {
+	JSON string `name:"json" placeholder:"FILE" default:"-" help:"Where to write a line of JSON for each sample. Default: standard output."`
+	transferFlags
+}
+
+// Run measures one transfer, and prints its samples.
+func (c *probeCmd) Run(command *kong.Context) error {
+	if err := errors.Join(c.check(), checkFile("--json", c.JSON)); err != nil {
+		return err
+	}
+	if c.Plot == "-" && c.JSON == "-" {
+		return cli.Usagef("--plot -: say with --json FILE where the samples go instead")
+	}
+	if err := netlab.Enter(); err != nil {
+		return err
+	}
+	setup := c.setup()
+	var err error
+	if setup.Self, err = os.Executable(); err != nil {
+		return fmt.Errorf("probe: path of this program: %w", err)
+	}
+	if setup.TPRelay, err = findTPRelay(c.TPRelay); err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	peer, err := peers.Find("tprelay", "")
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends at once
+
+	person := command.Stdout
+	if c.JSON == "-" || c.Plot == "-" {
+		person = command.Stderr
+	}
+	asked := setup.Path.Delay
+	var m *flow.Measured
+	err = writeTo(c.JSON, command.Stdout, func(w io.Writer) error {
+		buffered := bufio.NewWriter(w)
+		out := json.NewEncoder(buffered)
+		m, err = setup.Run(ctx, peer, func(s flow.Sample) {
+			_ = out.Encode(s) // what fails here fails at Flush again
+			_ = buffered.Flush()
+		})
+		return errors.Join(err, buffered.Flush())
+	})
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	m.Round = 1
+	result := &flow.Comparison{Settings: setup.Settings(), Relays: []flow.Name{{Name: peer.Name, Title: peer.Title}}, Runs: []*flow.Measured{m}}
+	result.Settings.Command = commandLine(command.Args)
+	if setup.Path.Delay < asked {
+		result.Notes = append(result.Notes, flow.NoDelay)
+	}
+	if c.Plot != "" {
+		if err := writeTo(c.Plot, command.Stdout, result.HTML); err != nil {
+			return fmt.Errorf("probe: %w", err)
+		}
+	}
+	for _, note := range result.Notes {
+		fmt.Fprintln(person, note)
+	}
+	fmt.Fprintln(person, m.Figures)
+	return nil
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/units"
+	"github.com/tprelay/tprelay/internal/cli"
+)
+
+// transferFlags are the flags of the transfers that slow and probe look at.
+type transferFlags struct {
+	pathFlags
+	Seconds       int           `default:"10" help:"Length of each transfer."`
+	Interval      time.Duration `default:"50ms" help:"Time between samples."`
+	Reader        string        `enum:"link,slow,stopped" default:"link" help:"What holds the sender up: ${enum}. link: --bottleneck is the rate of the link; slow: of the receiver, which reads no faster, behind a link as fast as --access; stopped: the receiver reads nothing."`
+	Unsent        units.Size    `default:"16KiB" help:"How much the sender's own kernel may hold unsent, so that it hides nothing; 0: as much as it likes, as with most programs."`
+	HighWatermark units.Size    `placeholder:"SIZE" help:"Of tprelay. Default: its own."`
+	LowWatermark  units.Size    `placeholder:"SIZE" help:"Of tprelay. Default: its own."`
+	TPRelayFlags  string        `name:"tprelay-flags" placeholder:"FLAGS" help:"More flags for tprelay run."`
+	TPRelay       string        `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: that beside tpbench, or else that in PATH."`
+	Plot          string        `placeholder:"FILE" help:"Write one HTML page with the time lines there. Default: none."`
+}
+
+func (c *transferFlags) check() error {
+	if err := checkSeconds(c.Seconds); err != nil {
+		return err
+	}
+	if err := c.pathFlags.check(); err != nil {
+		return err
+	}
+	switch {
+	case c.Interval < 5*time.Millisecond || c.Interval > time.Second:
+		return cli.Usagef("--interval %v: must be between 5ms and 1s", c.Interval)
+	case c.Unsent > 1<<30:
+		return cli.Usagef("--unsent %s: must be at most 1GiB", units.FormatBytes(int64(c.Unsent)))
+	}
+	return checkFile("--plot", c.Plot)
+}
+
+// checkFile refuses a file that cannot be written because of where it is, before anything
+// is measured.
+func checkFile(flag, path string) error {
+	if path == "" || path == "-" {
+		return nil
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
+		return cli.Usagef("%s %s: there is no directory %s", flag, path, filepath.Dir(path))
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return cli.Usagef("%s %s: is a directory", flag, path)
+	}
+	return nil
+}
+
+// setup is what the transfers have in common, but for the programs.
+func (c *transferFlags) setup() flow.Setup {
+	s := flow.Setup{Path: c.path(), Length: time.Duration(c.Seconds) * time.Second, Every: c.Interval, Unsent: int(c.Unsent)}
+	switch c.Reader {
+	case "slow":
+		s.Reader.Pace = int64(c.Bottleneck) / 8
+		s.Path.Bottleneck = s.Path.Access
+	case "stopped":
+		s.Reader.Stopped = true
+	}
+	if c.HighWatermark > 0 {
+		s.Flags = append(s.Flags, "--high-watermark", fmt.Sprint(int64(c.HighWatermark)))
+	}
+	if c.LowWatermark > 0 {
+		s.Flags = append(s.Flags, "--low-watermark", fmt.Sprint(int64(c.LowWatermark)))
+	}
+	s.Flags = append(s.Flags, strings.Fields(c.TPRelayFlags)...)
+	return s
+}
+
+// writeTo writes a file, or standard output for "-".
+func writeTo(path string, stdout io.Writer, write func(io.Writer) error) error {
+	if path == "-" {
+		return write(stdout)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+// commandLine gives the command that was called.
+func commandLine(args []string) string {
+	return strings.Join(append([]string{"tpbench"}, args...), " ")
+}

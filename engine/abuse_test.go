@@ -140,7 +140,9 @@ func TestSlowLoris(t *testing.T) {
 		a.talk(100)
 		a.come(kindWriter, abusers/2)
 		a.come(kindReader, abusers/2)
-		a.until("starvation", func(s engine.Stats) bool { return s.Starved > 0 })
+		// Until memory is gone, or all readers hold what they may: a spliced direction that
+		// holds a few bytes in a buffer takes no more.
+		a.until("a crowd that fills all it can", func(s engine.Stats) bool { return s.Starved > 0 || s.Pauses >= abusers/2 })
 		before := a.Stats()
 		a.talk(500)
 		for begin := time.Now(); time.Since(begin) < 2*nowAndThen; {

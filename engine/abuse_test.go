@@ -99,6 +99,7 @@ func (a *abused) talkOn(c net.Conn, n int) []time.Duration {
 	took := make([]time.Duration, n)
 	for i := range took {
 		begin := time.Now()
+		c.SetDeadline(begin.Add(patience))
 		if err := hear(c, fmt.Appendf(nil, "are you still there? %d", i)); err != nil {
 			a.t.Fatalf("after %d exchanges: %v", i, err)
 		}

@@ -224,11 +224,15 @@ func (g *gateway) PairEnded(p engine.PairInfo) {
 func (g *gateway) endedPairs(n int) []engine.PairInfo {
 	g.t.Helper()
 	var ended []engine.PairInfo
-	g.until(fmt.Sprintf("the end of %d pairs", n), func(engine.Stats) bool {
+	g.until(fmt.Sprintf("the end of %d pairs", n), func(s engine.Stats) bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		ended = append([]engine.PairInfo(nil), g.ended...)
-		return len(ended) >= n
+		var counted uint64 // a little later than they are told of
+		for _, n := range s.Ended {
+			counted += n
+		}
+		return len(ended) >= n && counted >= uint64(n)
 	})
 	if len(ended) != n {
 		g.t.Fatalf("%d pairs have ended, want %d", len(ended), n)

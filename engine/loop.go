@@ -44,7 +44,6 @@ type loop struct {
 	hungry         []reference // pairs that wait for memory
 	watches        []watch     // directions that stalled of late
 	moderations    []moderation
-	receiveMost    int64 // see receiveMost; of the network namespace that the loop is in
 	tcp            unix.TCPInfo
 	opened         uint64 // pairs so far, for their ids
 	parked         int    // pairs that wait for a descriptor
@@ -91,8 +90,6 @@ func newLoop(e *Engine, index int) (*loop, error) {
 		high:    o.HighWatermark,
 		low:     o.LowWatermark,
 		start:   e.start,
-
-		receiveMost: usualReceiveMost,
 	}
 	if o.NoFlowControl {
 		l.high = int(^uint32(0) >> 1)
@@ -117,7 +114,6 @@ func (l *loop) run() error {
 	}
 	l.clock()
 	l.askLocals() // while there are descriptors
-	l.receiveMost = receiveMost()
 	for i := range l.listeners {
 		if err := l.poller.Add(l.listeners[i].fd, listenerToken(i)); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math/bits"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +51,7 @@ func (l *loop) ran(p *pair, s side, n int) {
 	if d.is(moderated | throttled) {
 		return
 	}
-	now := uint32(l.now.Sub(l.start) / time.Millisecond)
+	now := l.millis()
 	if d.run == 0 {
 		d.runAt = now
 	}
@@ -58,7 +59,12 @@ func (l *loop) ran(p *pair, s side, n int) {
 	if d.is(proven) {
 		enough, within = enough/8, within/8
 	}
-	if d.run += uint32(n); d.run < enough {
+	before := d.run
+	d.run += uint32(n)
+	if bits.Len32(d.run/firstLook) != bits.Len32(before/firstLook) {
+		l.lookForQueue(p, s)
+	}
+	if d.run < enough {
 		return
 	}
 	if time.Duration(now-d.runAt)*time.Millisecond <= within {

@@ -2,31 +2,32 @@ package engine
 
 import (
 	"slices"
-	"strconv"
-	"strings"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
+	"time"
 )
 
 // The watermarks bound what the relay holds, but not what the kernel holds for it:
 // the source's receive buffer and the sink's send buffer grow to megabytes by
 // themselves, and a sender in front of them believes in a rate that is not there
-// until they are full. So a direction that keeps stalling is throttled through them.
-// Every tick, for as long as it stalls:
+// until they are full. So a direction whose sink falls behind is throttled through them,
+// and the throttle follows the sink with every tick:
 //
-//	sink:    TCP_NOTSENT_LOWAT = what it delivers in 30 ms
-//	relay:   pending bytes at most twice that
-//	source:  receive buffer and TCP_WINDOW_CLAMP = twice what the sink delivers in one of
-//	         the source's round trips, and 32 KiB
+//	sink:    TCP_NOTSENT_LOWAT = what it delivers in 20 ms
+//	relay:   pending bytes at most as many
+//	source:  window = twice what the sink delivers in one of the source's
+//	         round trips and 5 ms, and 8 KiB
 //
-// neither less than four segments, and the receive buffer no larger than the kernel's own
-// tuning would make it.
+// none less than four segments. The source may still send twice as fast as the sink
+// delivers, so that the throttle follows a link that gets faster; when the sink no longer
+// stalls, all is lifted. A path that is fast is left alone: what counts is how long the
+// hidden bytes take, not how many they are.
 //
-// The source may still send twice as fast as the sink delivers, so that the throttle
-// follows a link that gets faster; when the sink no longer stalls, all is lifted. A
-// path that is fast is left alone: what counts is how long the hidden bytes take, not
-// how many they are.
+// What a source was promised room for it may have sent, so the throttle has to come before
+// the kernel's tuning has promised much. Two signs bring it:
+//
+//	a queue:  the sink's round trip has grown, and what waits in front of it takes too long.
+//	          Looked for whenever a run of bytes has doubled. (Slow start on a long path
+//	          also lets bytes wait, but there the round trip does not grow.)
+//	stalls:   the direction has stalled in two ticks: a slow receiver, or losses
 
 const (
 	// throttleAfter is for how many ticks a direction must stall before it is
@@ -34,11 +35,14 @@ const (
 	throttleAfter = 2
 	calmAfter     = 10
 	// hiddenMillis is how long the bytes that wait in front of the sink must take for
-	// a throttle to begin.
+	// a throttle to begin, and queueMicros how much a queue adds to its round trip.
 	hiddenMillis = 40
+	queueMicros  = 10_000
+	// firstLook is the length of a run at which its sink is looked at first, in bytes.
+	firstLook = 64 << 10
 	// lowatMillis is how much the sink keeps unsent: enough that it never runs dry
 	// between two turns.
-	lowatMillis = 30
+	lowatMillis = 20
 	// leastSegments is how many segments fit at least: beyond loopback's, which are as
 	// large as 64 KiB, this decides nothing.
 	leastSegments = 4
@@ -46,20 +50,23 @@ const (
 	// (net.ipv4.tcp_wmem[2] is 4 MiB by default). A sink that delivers this within
 	// hiddenMillis has nothing to hide.
 	kernelHides = 4 << 20
-	windowSpare = 32 << 10
-	// usualReceiveMost is Linux's default of what receiveMost reads.
-	usualReceiveMost = 6 << 20
+	// windowSpare is what the source's window has beyond its round trip, in bytes and in
+	// time: as much as comes while the relay does something else.
+	windowSpare       = 8 << 10
+	windowSpareMicros = 5000
+	// sampleMillis is the least time over which a rate is measured.
+	sampleMillis = 50
 )
 
-// watch is a direction that stalled of late.
+// watch is a direction that stalled of late, or is throttled.
 type watch struct {
 	reference
 	side    side
-	strikes int8  // ticks with a stall, less those without; bounded
-	still   int8  // ticks in which the sink's other end acknowledged nothing
-	next    uint8 // of rates
-	tick    uint32
-	acked   uint64   // by the sink's other end, at that tick
+	strikes int8     // ticks with a stall, less those without; bounded
+	still   int8     // ticks in which nothing arrived at the sink's other end
+	next    uint8    // of rates
+	since   uint32   // milliseconds since the loop's start
+	arrived int64    // at the sink's other end, at that time
 	rates   [5]int64 // bytes per second, of late
 }
 
@@ -67,17 +74,48 @@ type watch struct {
 // single flights: a receiver that opens its window now and then looks fast.)
 func (w *watch) rate() int64 { return slices.Max(w.rates[:]) }
 
+// arrived is how many bytes the sink's other end says that it has. (Not only up to the first
+// that is missing: when that comes at last, it looks as if a second's worth came at once.)
+// Invariant: l.tcp is the sink's.
+func (l *loop) arrived() int64 {
+	return int64(l.tcp.Bytes_acked) + int64(l.tcp.Sacked)*int64(l.tcp.Snd_mss)
+}
+
+// millis is the time since the loop's start.
+func (l *loop) millis() uint32 { return uint32(l.now.Sub(l.start) / time.Millisecond) }
+
 // watchStall begins to look at a direction that has stalled.
 func (l *loop) watchStall(p *pair, s side) {
-	d := &p.dir[s]
-	if !d.is(watched) && !l.engine.options.NoFlowControl {
-		d.set(watched)
-		w := watch{reference: reference{p.slot, p.generation}, side: s, tick: l.tick}
-		if l.tcpInfo(int(p.fd[s.other()])) {
-			w.acked = l.tcp.Bytes_acked
-		}
-		l.watches = append(l.watches, w)
+	if !p.dir[s].is(watched) && l.tcpInfo(int(p.fd[s.other()])) {
+		l.watch(p, s, 0)
 	}
+}
+
+// watch has the direction looked at with each tick. Invariant: l.tcp is the sink's.
+func (l *loop) watch(p *pair, s side, strikes int8) {
+	if l.engine.options.NoFlowControl {
+		return
+	}
+	p.dir[s].set(watched)
+	l.watches = append(l.watches, watch{
+		reference: reference{p.slot, p.generation}, side: s, strikes: strikes, since: l.millis(), arrived: l.arrived(),
+	})
+}
+
+// lookForQueue throttles the direction at once when a queue has built up behind its sink.
+func (l *loop) lookForQueue(p *pair, s side) {
+	d := &p.dir[s]
+	if l.engine.options.NoFlowControl || d.is(eof) || !l.tcpInfo(int(p.fd[s.other()])) {
+		return
+	}
+	rate := int64(l.tcp.Delivery_rate)
+	if l.tcp.Rtt < l.tcp.Min_rtt+queueMicros || rate == 0 || !l.waitLong(d, rate) {
+		return
+	}
+	if !d.is(watched) {
+		l.watch(p, s, calmAfter/2)
+	}
+	l.adjust(p, s, rate)
 }
 
 // throttle looks at every direction that stalled of late, once per tick.
@@ -104,15 +142,16 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		d.clear(watched)
 		return false
 	}
-	if l.tcp.Bytes_acked == w.acked {
+	arrived := l.arrived()
+	if arrived == w.arrived {
 		w.still++
 	} else {
 		w.still = 0
 	}
-	if elapsed := int64(l.tick-w.tick) * tickLength.Milliseconds(); elapsed > 0 {
-		w.rates[w.next%uint8(len(w.rates))] = int64(l.tcp.Bytes_acked-w.acked) * 1000 / elapsed
+	if now := l.millis(); now-w.since >= sampleMillis {
+		w.rates[w.next%uint8(len(w.rates))] = max(arrived-w.arrived, 0) * 1000 / int64(now-w.since)
 		w.next++
-		w.tick, w.acked = l.tick, l.tcp.Bytes_acked
+		w.since, w.arrived = now, arrived
 	}
 	switch {
 	case d.is(eof) || w.still > calmAfter:
@@ -126,10 +165,17 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		}
 		d.clear(watched)
 		return false
-	case w.strikes >= throttleAfter && w.still == 0:
+	case w.next > 0 && (w.strikes >= throttleAfter || d.is(throttled)):
 		l.adjust(p, w.side, w.rate())
 	}
 	return true
+}
+
+// waitLong: the bytes that wait in front of the sink take long at that rate, in bytes per
+// second. Invariant: l.tcp is the sink's.
+func (l *loop) waitLong(d *direction, rate int64) bool {
+	hidden := int64(l.tcp.Notsent_bytes) + int64(d.pending)
+	return hidden > 0 && hidden*1000 >= rate*hiddenMillis
 }
 
 // adjust sets the throttle to the rate, in bytes per second, at which the sink
@@ -137,14 +183,13 @@ func (l *loop) judge(p *pair, w *watch) bool {
 func (l *loop) adjust(p *pair, s side, rate int64) {
 	d := &p.dir[s]
 	sink, source := int(p.fd[s.other()]), int(p.fd[s])
-	hidden := int64(l.tcp.Notsent_bytes) + int64(d.pending)
 	switch {
 	case rate*hiddenMillis/1000 >= kernelHides:
 		if d.is(throttled) {
 			l.lift(p, s)
 		}
 		return
-	case !d.is(throttled) && hidden*1000 < rate*hiddenMillis:
+	case !d.is(throttled) && !l.waitLong(d, rate):
 		return
 	}
 	lowat := max(rate*lowatMillis/1000, leastSegments*int64(l.tcp.Snd_mss))
@@ -153,64 +198,22 @@ func (l *loop) adjust(p *pair, s side, rate int64) {
 	}
 	// Less than some segments would have the source wait for acknowledgements that
 	// its other end delays.
-	window := max(2*rate*int64(l.tcp.Rtt)/1e6+windowSpare, leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)))
-	// Not beyond what the kernel's own tuning would come to: a throttle must not cost
-	// memory. Half, for SO_RCVBUF sets twice what it is given.
-	window = min(window, l.receiveMost/2)
+	window := max(
+		2*rate*(int64(l.tcp.Rtt)+windowSpareMicros)/1e6+windowSpare,
+		leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)),
+	)
 	d.set(throttled)
-	d.most = uint32(min(2*lowat, int64(l.high)))
-	setTCP(sink, unix.TCP_NOTSENT_LOWAT, lowat)
-	_ = unix.SetsockoptInt(source, unix.SOL_SOCKET, unix.SO_RCVBUF, int(min(window, 1<<30)))
-	setTCP(source, unix.TCP_WINDOW_CLAMP, window)
+	d.most = uint32(min(lowat, int64(l.high)))
+	setNotsentLowat(sink, lowat)
+	l.holdWindow(source, window)
 	l.count.throttles++
 }
 
-// lift takes the throttle off, and gives the receive buffer back to the kernel's own
-// tuning (SO_BUF_LOCK: Linux 5.14; before that, a large fixed buffer must do).
+// lift takes the throttle off.
 func (l *loop) lift(p *pair, s side) {
 	d := &p.dir[s]
 	d.clear(throttled)
 	d.most = 0
-	sink, source := int(p.fd[s.other()]), int(p.fd[s])
-	setTCP(sink, unix.TCP_NOTSENT_LOWAT, 0) // 0: what the sysctl says
-	if unix.SetsockoptInt(source, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0) != nil {
-		_ = unix.SetsockoptInt(source, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20)
-	}
-	setTCP(source, unix.TCP_WINDOW_CLAMP, 1<<30)
-}
-
-// receiveMost is the largest receive buffer to which the kernel tunes a connection by
-// itself, in bytes: net.ipv4.tcp_rmem[2], which holds for IPv6 too.
-func receiveMost() int64 {
-	// Not with package os, which would open Go's own poller: two descriptors.
-	fd, err := unix.Open("/proc/sys/net/ipv4/tcp_rmem", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return usualReceiveMost
-	}
-	defer unix.Close(fd)
-	text := make([]byte, 100)
-	n, _ := unix.Read(fd, text)
-	fields := strings.Fields(string(text[:max(n, 0)]))
-	if len(fields) != 3 {
-		return usualReceiveMost
-	}
-	most, err := strconv.ParseInt(fields[2], 10, 64)
-	if err != nil || most <= 0 {
-		return usualReceiveMost
-	}
-	return most
-}
-
-// setTCP sets a TCP option of a socket that may have broken meanwhile: its own event
-// tells of that.
-func setTCP(fd, name int, value int64) {
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, name, int(min(value, 1<<30)))
-}
-
-// tcpInfo reads TCP_INFO of fd into l.tcp, without allocating.
-func (l *loop) tcpInfo(fd int) bool {
-	size := uint32(unsafe.Sizeof(l.tcp))
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
-		uintptr(unsafe.Pointer(&l.tcp)), uintptr(unsafe.Pointer(&size)), 0)
-	return errno == 0
+	setNotsentLowat(int(p.fd[s.other()]), 0) // 0: what the sysctl says
+	l.freeWindow(int(p.fd[s]))
 }

@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the throttle sets of a socket. The socket may have broken meanwhile: its own event
+// tells of that, so errors say nothing new here.
+//
+// A window is held by two things. TCP_WINDOW_CLAMP bounds what is offered at a time, the
+// receive buffer what may wait unread; and the kernel's tuning would change both, unless the
+// buffer's size is fixed (SO_RCVBUF, which sets twice what it is given, so that half of it
+// is the window). But a buffer that is made smaller than what waits in it and what the other
+// end was promised room for drops what comes, and that is sent again after a time-out only.
+// So it gets smaller when nothing is promised, which is so when it is full.
+
+const noWindowClamp = 1 << 30 // more than any window
+
+// holdWindow has the source offer its other end a window of so many bytes, now or with the
+// next calls. Invariant: l.tcp is the source's.
+func (l *loop) holdWindow(fd int, window int64) {
+	bytes, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err != nil {
+		return
+	}
+	promised := int64(l.tcp.Rcv_wnd) // 0 before Linux 6.2
+	if promised < int64(l.tcp.Rcv_mss) {
+		promised = 0 // nobody sends less than a segment
+	}
+	switch size := int64(bytes) / 2; {
+	case size < window:
+		setReceiveBuffer(fd, window)
+	case size <= 2*window:
+		lockReceiveBuffer(fd, size)
+	case promised == 0:
+		setReceiveBuffer(fd, window)
+	default:
+		setReceiveBuffer(fd, min(size, max(window, int64(unread(fd))+promised)))
+	}
+	setTCP(fd, unix.TCP_WINDOW_CLAMP, window)
+}
+
+// freeWindow leaves the window to the kernel again, as large as its tuning had made it: that
+// makes it larger only when the source has brought more in a round trip than ever before.
+func (l *loop) freeWindow(fd int) {
+	if l.tcpInfo(fd) {
+		setReceiveBuffer(fd, 2*int64(l.tcp.Rcv_space)+16*int64(l.tcp.Advmss)) // as in tcp_rcv_space_adjust
+	}
+	// Before Linux 5.14 there is no way back, and a large one must do.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0) != nil {
+		setReceiveBuffer(fd, 4<<20)
+	}
+	setTCP(fd, unix.TCP_WINDOW_CLAMP, noWindowClamp)
+}
+
+// setReceiveBuffer fixes the receive buffer's size for a window of so many bytes. Without
+// CAP_NET_ADMIN the limit net.core.rmem_max holds.
+func setReceiveBuffer(fd int, window int64) {
+	bytes := int(min(window, 1<<30))
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
+	}
+}
+
+// lockReceiveBuffer fixes it as it is. (SO_BUF_LOCK: Linux 5.14.)
+func lockReceiveBuffer(fd int, window int64) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, unix.SOCK_RCVBUF_LOCK) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, int(window))
+	}
+}
+
+// setNotsentLowat has the socket say that it is full when so many bytes wait unsent in it.
+func setNotsentLowat(fd int, bytes int64) { setTCP(fd, unix.TCP_NOTSENT_LOWAT, bytes) }
+
+func setTCP(fd, name int, value int64) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, name, int(min(value, 1<<30)))
+}
+
+// tcpInfo reads TCP_INFO of fd into l.tcp, without allocating.
+func (l *loop) tcpInfo(fd int) bool {
+	size := uint32(unsafe.Sizeof(l.tcp))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(&l.tcp)), uintptr(unsafe.Pointer(&size)), 0)
+	return errno == 0
+}

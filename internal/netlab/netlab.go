@@ -39,11 +39,11 @@
 //
 // Nothing is left behind, even by kill -9: the namespaces have no names, they
 // live as long as a thread or a descriptor of this process holds them, and the
-// interfaces die with them, or with the descriptors of those that are this
-// process' own ([Host.LineStats]); programs started with [Host.Command] are killed by
-// the kernel when this process dies. What those programs fork survives a
-// kill -9 of this process unless [Cmd.OwnPIDs] is set; [Lab.Close] finds and
-// kills it in either case. The directory of [Lab.TempDir] is removed by Close only.
+// interfaces die with them; TAP devices die with this process; programs started
+// with [Host.Command] are killed by the kernel when this process dies. What those
+// programs fork survives a kill -9 of this process unless [Cmd.OwnPIDs] is set;
+// [Lab.Close] finds and kills it in either case. The directory of [Lab.TempDir]
+// is removed by Close only.
 package netlab
 
 import (

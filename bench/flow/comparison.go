@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/tprelay/tprelay/bench/peers"
@@ -64,7 +65,6 @@ func (s *Setup) Settings() Settings {
 // it fails later. Relays take turns, so that what the machine does by itself meets all
 // of them. step, if not nil, is told what comes next.
 func (s *Setup) Compare(ctx context.Context, relays []peers.Peer, c *Comparison, step func(round int, relay string)) error {
-	asked := s.Path.Delay
 	for round := range c.Settings.Rounds {
 		for _, p := range relays {
 			if step != nil {
@@ -76,9 +76,9 @@ func (s *Setup) Compare(ctx context.Context, relays []peers.Peer, c *Comparison,
 			}
 			m.Round = round + 1
 			c.Runs = append(c.Runs, m)
-			if s.Path.Delay < asked && c.Settings.Delay > 0 {
-				c.Settings.Delay = 0
-				c.Notes = append(c.Notes, NoDelay)
+			c.Settings.Delay = s.Path.Delay.Seconds()
+			if note := s.Path.Note; note != "" && !slices.Contains(c.Notes, note) {
+				c.Notes = append(c.Notes, note)
 			}
 		}
 		c.relate(round + 1)

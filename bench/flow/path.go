@@ -13,20 +13,38 @@ type Path struct {
 	Bottleneck uint64        // rate of the link h2-h3, in bit/s
 	Queue      time.Duration // before each link, as the time that it takes to pass; at least ten packets
 	Delay      time.Duration // of each link, one way
+	NetemOnly  bool          // no delay rather than one by this process
+
+	// Note is what there is to say about the delay once Lab was called, or "".
+	Note string
 }
 
-// NoDelay is what is said where there is none though it was asked for.
-const NoDelay = "no delay: this kernel has no netem"
+// What is said about the delay where the kernel has no netem.
+const (
+	noDelay   = "no delay: this kernel has no netem"
+	mayDelay  = noDelay + "; with --delay tpbench delays by itself"
+	ownDelay  = "tpbench delays by itself, as this kernel has no netem: the CPU time that takes is missing elsewhere"
+	cantDelay = noDelay + ", and /dev/net/tun cannot be opened"
+)
 
-// Lab makes the hosts. Where the kernel cannot delay packets, there is no delay: Delay
-// is 0 afterwards.
+// Lab makes the hosts. Where packets cannot be delayed, there is no delay: Delay is 0
+// afterwards.
 func (p *Path) Lab() (*netlab.Lab, error) {
 	lab, err := p.lab()
 	if errors.Is(err, netlab.ErrNoNetem) {
-		p.Delay = 0
+		p.Delay, p.Note = 0, cantDelay
+		if p.NetemOnly {
+			p.Note = mayDelay
+		}
 		lab, err = p.lab()
 	}
-	return lab, err
+	if err != nil {
+		return nil, err
+	}
+	if _, line := lab.H1.LineStats(netlab.Edge); line {
+		p.Note = ownDelay
+	}
+	return lab, nil
 }
 
 func (p *Path) lab() (*netlab.Lab, error) {
@@ -35,7 +53,7 @@ func (p *Path) lab() (*netlab.Lab, error) {
 		queue := float64(rate) / 8 * p.Queue.Seconds()
 		return netlab.Link{Rate: rate, Delay: p.Delay, Queue: int(min(max(queue, tenPackets), 1<<30))}
 	}
-	return netlab.New(netlab.Config{Access: link(p.Access), Bottleneck: link(p.Bottleneck)})
+	return netlab.New(netlab.Config{Access: link(p.Access), Bottleneck: link(p.Bottleneck), NetemOnly: p.NetemOnly})
 }
 
 // Goodput is what TCP delivers of a link's rate at most: the payload of full packets,

@@ -85,8 +85,8 @@ func (c *demoCmd) measure(ctx context.Context, p *progress) (r *report, err erro
 	if err != nil {
 		return nil, err
 	}
-	if path.Delay < c.Delay {
-		r.Notes = append(r.Notes, flow.NoDelay)
+	if path.Note != "" {
+		r.Notes = append(r.Notes, path.Note)
 	}
 	defer func() {
 		if closeErr := lab.Close(); err == nil {

@@ -8,26 +8,33 @@ import (
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
+// defaultDelay of each link, one way, where the kernel has netem.
+const defaultDelay = 10 * time.Millisecond
+
 // pathFlags are the flags of the way from h1 to h3.
 type pathFlags struct {
-	Access     units.Rate    `default:"20mbit" help:"Rate of the link h1-h2, before the relay."`
-	Bottleneck units.Rate    `default:"6mbit" help:"Rate of the link h2-h3, behind it."`
-	Queue      time.Duration `default:"100ms" help:"Queue before each link, as the time that it takes to pass; at least ten packets."`
-	Delay      time.Duration `default:"10ms" help:"Delay of each link, one way, where the kernel can delay."`
+	Access     units.Rate     `default:"20mbit" help:"Rate of the link h1-h2, before the relay."`
+	Bottleneck units.Rate     `default:"6mbit" help:"Rate of the link h2-h3, behind it."`
+	Queue      time.Duration  `default:"100ms" help:"Queue before each link, as the time that it takes to pass; at least ten packets."`
+	Delay      *time.Duration `placeholder:"10ms" help:"Delay of each link, one way. Default: 10ms where the kernel has netem, else none. If given, and there is no netem, tpbench delays by itself: the CPU time that takes is missing elsewhere, most of all at high rates."`
 }
 
 func (p *pathFlags) check() error {
 	switch {
 	case p.Queue <= 0 || p.Queue > 10*time.Second:
 		return cli.Usagef("--queue %v: must be more than 0 and at most 10s", p.Queue)
-	case p.Delay < 0 || p.Delay > 10*time.Second:
-		return cli.Usagef("--delay %v: must be between 0 and 10s", p.Delay)
+	case p.Delay != nil && (*p.Delay < 0 || *p.Delay > 10*time.Second):
+		return cli.Usagef("--delay %v: must be between 0 and 10s", *p.Delay)
 	}
 	return nil
 }
 
 func (p *pathFlags) path() flow.Path {
-	return flow.Path{Access: uint64(p.Access), Bottleneck: uint64(p.Bottleneck), Queue: p.Queue, Delay: p.Delay}
+	path := flow.Path{Access: uint64(p.Access), Bottleneck: uint64(p.Bottleneck), Queue: p.Queue, Delay: defaultDelay, NetemOnly: true}
+	if p.Delay != nil {
+		path.Delay, path.NetemOnly = *p.Delay, false
+	}
+	return path
 }
 
 // checkSeconds refuses lengths of a run that say nothing.

@@ -56,7 +56,6 @@ func (c *probeCmd) Run(command *kong.Context) error {
 	if c.JSON == "-" || c.Plot == "-" {
 		person = command.Stderr
 	}
-	asked := setup.Path.Delay
 	var m *flow.Measured
 	err = writeTo(c.JSON, command.Stdout, func(w io.Writer) error {
 		buffered := bufio.NewWriter(w)
@@ -76,8 +75,8 @@ func (c *probeCmd) Run(command *kong.Context) error {
 	m.Round = 1
 	result := &flow.Comparison{Settings: setup.Settings(), Relays: []flow.Name{{Name: peer.Name, Title: peer.Title}}, Runs: []*flow.Measured{m}}
 	result.Settings.Command = commandLine(command.Args)
-	if setup.Path.Delay < asked {
-		result.Notes = append(result.Notes, flow.NoDelay)
+	if setup.Path.Note != "" {
+		result.Notes = append(result.Notes, setup.Path.Note)
 	}
 	if c.Plot != "" {
 		if err := writeTo(c.Plot, command.Stdout, result.HTML); err != nil {

@@ -39,14 +39,15 @@ type Host struct {
 
 	lab    *Lab
 	thread *thread
-	inode  uint64 // of the namespace: its identity
+	inode  uint64          // of the namespace: its identity
+	ways   map[string]*way // out of interfaces that are the end of a delay line; fixed once built
 
 	mu sync.RWMutex // held for reading while ns is in use
 	ns int          // descriptor of the namespace; -1 once closed
 }
 
 func newHost(lab *Lab, name string) (*Host, error) {
-	h := &Host{Name: name, lab: lab, ns: -1}
+	h := &Host{Name: name, lab: lab, ns: -1, ways: map[string]*way{}}
 	thread, err := startThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("new network namespace: %w; call netlab.Enter first, or run as root", err)

@@ -1,5 +1,5 @@
 // Package netlab builds three hosts, h1 - h2 - h3, out of network namespaces
-// and veth pairs: a client, a gateway and a server, on one machine, with a
+// and veth pairs (TAP devices, where only these can delay): a client, a gateway and a server, on one machine, with a
 // bottleneck between them if wanted. It is what the tests, the benchmark and
 // the demo run on.
 //
@@ -39,10 +39,11 @@
 //
 // Nothing is left behind, even by kill -9: the namespaces have no names, they
 // live as long as a thread or a descriptor of this process holds them, and the
-// interfaces die with them; programs started with [Host.Command] are killed by
-// the kernel when this process dies. What those programs fork survives a
-// kill -9 of this process unless [Cmd.OwnPIDs] is set; [Lab.Close] finds and
-// kills it in either case. The directory of [Lab.TempDir] is removed by Close only.
+// interfaces die with them; TAP devices die with this process; programs started
+// with [Host.Command] are killed by the kernel when this process dies. What those
+// programs fork survives a kill -9 of this process unless [Cmd.OwnPIDs] is set;
+// [Lab.Close] finds and kills it in either case. The directory of [Lab.TempDir]
+// is removed by Close only.
 package netlab
 
 import (
@@ -71,6 +72,13 @@ type Config struct {
 	// It is not done with a small MTU, because Linux switches IPv6 off on
 	// interfaces with an MTU below 1,280.
 	MSS int
+
+	// NetemOnly has [New] fail with [ErrNoNetem] where the kernel has no netem
+	// for a Delay, instead of delaying in this process: for measurements whose
+	// figures must not have its CPU time in them. Default: false.
+	NetemOnly bool
+
+	alwaysLine bool // for tests: also where the kernel has netem
 }
 
 // Lab is three hosts. Its methods may be called from any goroutine.
@@ -80,6 +88,7 @@ type Lab struct {
 
 	ctx    context.Context // ends when Close begins; commands die with it
 	cancel context.CancelFunc
+	lines  []*line // fixed once built
 
 	mu      sync.Mutex
 	closed  bool
@@ -91,8 +100,9 @@ type Lab struct {
 }
 
 // New builds a lab. It needs CAP_SYS_ADMIN and CAP_NET_ADMIN, which [Enter]
-// sees to. The error is [ErrNoNetem] where a Delay was asked for and the kernel
-// cannot delay; nothing is left behind then, nor on any other error.
+// sees to. The error is [ErrNoNetem] where a Delay was asked for and can be had
+// neither from the kernel nor from this process (see [Link]); nothing is left
+// behind then, nor on any other error.
 func New(cfg Config) (*Lab, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("netlab: %w", err)
@@ -148,8 +158,8 @@ func (lab *Lab) TempDir() (string, error) {
 	return lab.tempDir, nil
 }
 
-// Close kills and awaits the programs that run in the lab, ends the threads of
-// the hosts, and gives the namespaces up. Connections and listeners made with
+// Close kills and awaits the programs that run in the lab, ends its delay lines
+// and the threads of the hosts, and gives the namespaces up. Connections and listeners made with
 // Dial and Listen belong to the caller, who closes them; until then the kernel
 // keeps their namespace. Close is idempotent: further calls return what the
 // first returned.
@@ -178,6 +188,9 @@ func (lab *Lab) close() error {
 	// program is killed by the kernel when the thread that forked it does, and
 	// we would rather have waited for it.
 	errs = append(errs, killInside(lab.hosts(), 5*time.Second))
+	for _, l := range lab.lines {
+		errs = append(errs, l.close())
+	}
 	for _, h := range lab.hosts() {
 		errs = append(errs, h.close())
 	}

@@ -17,6 +17,11 @@ func (h *Host) CutLink(iface string) (mend func() error, err error) {
 	if err := h.SetSysctl("net.ipv6.conf."+iface+".keep_addr_on_down", "1"); err != nil {
 		return nil, err
 	}
+	// The kernel does this for both ends of a veth pair, and we for a line's.
+	carrier := func(on bool) error { return nil }
+	if w, ok := h.ways[iface]; ok {
+		carrier = func(on bool) error { return setCarrier(w.to, on) }
+	}
 	var routes []netlink.Route
 	err = h.Do(func() error {
 		link, err := netlink.LinkByName(iface)
@@ -30,13 +35,16 @@ func (h *Host) CutLink(iface string) (mend func() error, err error) {
 			}
 			routes = append(routes, of...)
 		}
-		return netlink.LinkSetDown(link)
+		if err := netlink.LinkSetDown(link); err != nil {
+			return err
+		}
+		return carrier(false)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("netlab: %s: cut %s: %w", h.Name, iface, err)
 	}
 	return func() error {
-		if err := h.Do(func() error { return linkUpWith(iface, routes) }); err != nil {
+		if err := h.Do(func() error { return errors.Join(carrier(true), linkUpWith(iface, routes)) }); err != nil {
 			return fmt.Errorf("netlab: %s: mend %s: %w", h.Name, iface, err)
 		}
 		return nil

@@ -10,9 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoNetem says that a Delay was asked for and that this kernel cannot delay
-// packets. The lab can be had without.
-var ErrNoNetem = errors.New("this kernel has no netem to delay packets with; load the module sch_netem or do without delay")
+// ErrNoNetem says that a Delay was asked for and cannot be had: this kernel
+// cannot delay packets, and this process must not (Config.NetemOnly), may not
+// (/dev/net/tun cannot be opened) or cannot any more (the link was made without
+// a delay). The lab can be had without.
+var ErrNoNetem = errors.New("this kernel has no netem to delay packets with")
 
 // frame is the longest packet of a link, with its Ethernet header, in bytes:
 // what shaping counts.
@@ -26,7 +28,10 @@ type Link struct {
 	Rate uint64
 
 	// Delay is added to each packet, one way: a round trip takes twice as
-	// long. It needs netem in the kernel. Default 0: none.
+	// long. Default 0: none.
+	//
+	// Where the kernel has no netem, a link that is made with a Delay is a line
+	// in this process: see [Host.LineStats], also for what that costs.
 	Delay time.Duration
 
 	// Queue is how many bytes wait at most before the link; what comes beyond
@@ -66,12 +71,14 @@ func (l Link) BurstBytes() int {
 	return int(min(max(l.Rate/8/1000, 2*frame), math.MaxInt32))
 }
 
-// SetAccess shapes the link h1-h2 anew. What waits in its queues is lost.
+// SetAccess shapes the link h1-h2 anew. What waits in its queues is lost. Where
+// the kernel has no netem the link can be given a Delay only if it was made with
+// one, else the error is [ErrNoNetem] and the link is left without shape.
 func (lab *Lab) SetAccess(l Link) error {
 	return lab.reshape(l, lab.H1, Edge, lab.H2, Left)
 }
 
-// SetBottleneck shapes the link h2-h3 anew. What waits in its queues is lost.
+// SetBottleneck shapes the link h2-h3 anew, as SetAccess does h1-h2.
 func (lab *Lab) SetBottleneck(l Link) error {
 	return lab.reshape(l, lab.H2, Right, lab.H3, Edge)
 }
@@ -90,7 +97,7 @@ func (lab *Lab) reshape(l Link, a *Host, aIface string, b *Host, bIface string) 
 }
 
 // shape puts a token bucket on what leaves through the interface, and netem
-// above it.
+// above it unless a delay line is behind it.
 //
 // A token bucket, and not HTB, because of segmentation offload: stacks and
 // veths hand over "packets" of 64 KiB, even with offloads off on the device
@@ -111,13 +118,15 @@ func (h *Host) shape(iface string, l Link) error {
 			return fmt.Errorf("remove the old shaping: %w", err)
 		}
 		parent, handle := uint32(netlink.HANDLE_ROOT), netlink.MakeHandle(1, 0)
-		if l.Delay > 0 {
+		if w, ok := h.ways[iface]; ok {
+			w.setDelay(l.Delay)
+		} else if l.Delay > 0 {
 			err := netlink.QdiscAdd(netlink.NewNetem(
 				netlink.QdiscAttrs{LinkIndex: index, Parent: parent, Handle: handle},
 				netlink.NetemQdiscAttrs{Latency: uint32(l.Delay.Microseconds()), Limit: l.delayed()},
 			))
 			if errors.Is(err, unix.ENOENT) {
-				return ErrNoNetem
+				return fmt.Errorf("%w, and this link was made without a delay; make the lab with one", ErrNoNetem)
 			}
 			if err != nil {
 				return fmt.Errorf("delay by %s: %w", l.Delay, err)
@@ -146,6 +155,33 @@ func (h *Host) shape(iface string, l Link) error {
 		return fmt.Errorf("%s: %s: %w", h.Name, iface, err)
 	}
 	return nil
+}
+
+// hasNetem finds out by trying, which also makes the kernel load the module.
+func (h *Host) hasNetem() (able bool, err error) {
+	err = h.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		index := lo.Attrs().Index
+		err = netlink.QdiscAdd(netlink.NewNetem(
+			netlink.QdiscAttrs{LinkIndex: index, Parent: netlink.HANDLE_ROOT, Handle: netlink.MakeHandle(1, 0)},
+			netlink.NetemQdiscAttrs{Limit: 1000},
+		))
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		able = true
+		return clearQdisc(index)
+	})
+	if err != nil {
+		return false, fmt.Errorf("%s: try netem: %w", h.Name, err)
+	}
+	return able, nil
 }
 
 // delayed is how many packets netem may hold: its default of 1,000 would be

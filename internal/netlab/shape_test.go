@@ -137,7 +137,7 @@ func TestBottleneckCanBeReshaped(t *testing.T) {
 	}
 }
 
-func TestDelayNeedsNetem(t *testing.T) {
+func TestDelaysOfLinksAddUp(t *testing.T) {
 	t.Cleanup(netlab.CheckLeaks(t))
 	const delay = 20 * time.Millisecond
 	lab, err := netlab.New(netlab.Config{Access: netlab.Link{Delay: delay}, Bottleneck: netlab.Link{Rate: 10_000_000, Delay: delay}})

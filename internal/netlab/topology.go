@@ -31,10 +31,10 @@ func (lab *Lab) build(cfg Config) error {
 		}
 	}
 
-	if err := lab.H2.connect(Left, lab.H1, Edge); err != nil {
+	if err := lab.connect(lab.H2, Left, lab.H1, Edge, cfg.Access, cfg); err != nil {
 		return err
 	}
-	if err := lab.H2.connect(Right, lab.H3, Edge); err != nil {
+	if err := lab.connect(lab.H2, Right, lab.H3, Edge, cfg.Bottleneck, cfg); err != nil {
 		return err
 	}
 	for _, plug := range []struct {
@@ -115,6 +115,34 @@ func (h *Host) prepare(forward bool) error {
 	if err != nil {
 		return fmt.Errorf("%s: set lo up: %w", h.Name, err)
 	}
+	return nil
+}
+
+// connect makes a link between two hosts: a pair of interfaces of the kernel's,
+// or a delay line where only that can delay.
+func (lab *Lab) connect(a *Host, aName string, b *Host, bName string, l Link, cfg Config) error {
+	if l.Delay == 0 {
+		return a.connect(aName, b, bName)
+	}
+	able, err := a.hasNetem()
+	if err != nil {
+		return err
+	}
+	switch {
+	case able && !cfg.alwaysLine:
+		return a.connect(aName, b, bName)
+	case cfg.NetemOnly:
+		return fmt.Errorf("%w; load the module sch_netem or do without delay", ErrNoNetem)
+	}
+	line, err := newLine(a, aName, b, bName, l.Delay)
+	var no *noTAP
+	if errors.As(err, &no) {
+		return fmt.Errorf("%w, nor %s to do it without (%w); load the module sch_netem or tun, or do without delay", ErrNoNetem, tapDevice, no.err)
+	}
+	if err != nil {
+		return err
+	}
+	lab.lines = append(lab.lines, line)
 	return nil
 }
 

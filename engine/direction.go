@@ -41,6 +41,9 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 	d := &p.dir[s]
 	taken := 0
 	for {
+		if d.flags&(throttled|writable) == throttled|writable && l.enoughUnsent(p, s) {
+			d.clear(writable)
+		}
 		if d.pending > 0 && d.is(writable) && !l.flush(p, s) {
 			return false
 		}

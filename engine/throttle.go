@@ -13,10 +13,10 @@ import (
 //
 //	sink:    TCP_NOTSENT_LOWAT = what it delivers in 20 ms
 //	relay:   pending bytes at most as many
-//	source:  window = twice what the sink delivers in one of the source's
-//	         round trips and 5 ms, and 8 KiB
+//	source:  window = what the sink delivers in five quarters of the source's round trip
+//	         and 10 ms, and 8 KiB
 //
-// none less than four segments. The source may still send twice as fast as the sink
+// none less than four segments. The source may still send faster than the sink
 // delivers, so that the throttle follows a link that gets faster; when the sink no longer
 // stalls, all is lifted. A path that is fast is left alone: what counts is how long the
 // hidden bytes take, not how many they are.
@@ -24,9 +24,10 @@ import (
 // What a source was promised room for it may have sent, so the throttle has to come before
 // the kernel's tuning has promised much. Two signs bring it:
 //
-//	a queue:  the sink's round trip has grown, and what waits in front of it takes too long.
-//	          Looked for whenever a run of bytes has doubled. (Slow start on a long path
-//	          also lets bytes wait, but there the round trip does not grow.)
+//	a queue:  what waits in front of the sink takes too long, and its round trip has grown,
+//	          or it sends less than congestion control lets it: its own device or the
+//	          receiver holds it up. Looked for whenever a run of bytes has doubled. (Slow
+//	          start on a long path lets bytes wait, too, but has neither sign.)
 //	stalls:   the direction has stalled in two ticks: a slow receiver, or losses
 
 const (
@@ -53,7 +54,7 @@ const (
 	// windowSpare is what the source's window has beyond its round trip, in bytes and in
 	// time: as much as comes while the relay does something else.
 	windowSpare       = 8 << 10
-	windowSpareMicros = 5000
+	windowSpareMicros = 10_000
 	// sampleMillis is the least time over which a rate is measured.
 	sampleMillis = 50
 )
@@ -108,8 +109,9 @@ func (l *loop) lookForQueue(p *pair, s side) {
 	if l.engine.options.NoFlowControl || d.is(eof) || !l.tcpInfo(int(p.fd[s.other()])) {
 		return
 	}
+	queued := l.tcp.Rtt >= l.tcp.Min_rtt+queueMicros || 4*l.tcp.Unacked < 3*l.tcp.Snd_cwnd
 	rate := int64(l.tcp.Delivery_rate)
-	if l.tcp.Rtt < l.tcp.Min_rtt+queueMicros || rate == 0 || !l.waitLong(d, rate) {
+	if !queued || rate == 0 || !l.waitLong(d, rate) {
 		return
 	}
 	if !d.is(watched) {
@@ -199,12 +201,12 @@ func (l *loop) adjust(p *pair, s side, rate int64) {
 	// Less than some segments would have the source wait for acknowledgements that
 	// its other end delays.
 	window := max(
-		2*rate*(int64(l.tcp.Rtt)+windowSpareMicros)/1e6+windowSpare,
+		rate*(int64(l.tcp.Rtt)*5/4+windowSpareMicros)/1e6+windowSpare,
 		leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)),
 	)
 	d.set(throttled)
 	d.most = uint32(min(lowat, int64(l.high)))
-	setNotsentLowat(sink, lowat)
+	setNotsentLowat(sink, int64(d.most))
 	l.holdWindow(source, window)
 	l.count.throttles++
 }

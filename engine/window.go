@@ -14,7 +14,7 @@ import (
 // buffer's size is fixed (SO_RCVBUF, which sets twice what it is given, so that half of it
 // is the window). But a buffer that is made smaller than what waits in it and what the other
 // end was promised room for drops what comes, and that is sent again after a time-out only.
-// So it gets smaller when nothing is promised, which is so when it is full.
+// So it gets smaller with what is held and promised, and less is offered meanwhile.
 
 const noWindowClamp = 1 << 30 // more than any window
 
@@ -25,19 +25,24 @@ func (l *loop) holdWindow(fd int, window int64) {
 	if err != nil {
 		return
 	}
+	mss := int64(l.tcp.Rcv_mss)
 	promised := int64(l.tcp.Rcv_wnd) // 0 before Linux 6.2
-	if promised < int64(l.tcp.Rcv_mss) {
+	if promised < mss {
 		promised = 0 // nobody sends less than a segment
 	}
 	switch size := int64(bytes) / 2; {
 	case size < window:
 		setReceiveBuffer(fd, window)
-	case size <= 2*window:
+	case size <= window*5/4:
 		lockReceiveBuffer(fd, size)
 	case promised == 0:
 		setReceiveBuffer(fd, window)
 	default:
-		setReceiveBuffer(fd, min(size, max(window, int64(unread(fd))+promised)))
+		held := promised + int64(unread(fd))
+		setReceiveBuffer(fd, min(size, max(window, held)))
+		if held > window*5/4 {
+			window = max(window/4, 2*mss)
+		}
 	}
 	setTCP(fd, unix.TCP_WINDOW_CLAMP, window)
 }
@@ -69,6 +74,15 @@ func lockReceiveBuffer(fd int, window int64) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, unix.SOCK_RCVBUF_LOCK) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, int(window))
 	}
+}
+
+// enoughUnsent: the sink has as many unsent bytes as the throttle lets it have. The kernel
+// says so only when it would begin a new segment, and one that it builds is up to 64 KiB
+// long. So it is asked, and to tell when fewer are left.
+func (l *loop) enoughUnsent(p *pair, s side) bool {
+	sink := int(p.fd[s.other()])
+	n, err := unix.IoctlGetInt(sink, unix.SIOCOUTQNSD)
+	return err == nil && n >= int(p.dir[s].most) && l.poller.Rearm(sink, p.token(s.other())) == nil
 }
 
 // setNotsentLowat has the socket say that it is full when so many bytes wait unsent in it.

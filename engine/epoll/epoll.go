@@ -120,6 +120,17 @@ func (p *Poller) add(fd int, events uint32, t Token) error {
 	return nil
 }
 
+// Rearm has the state of fd told of again with the next Wait, and the kernel look out for
+// what it is not: a socket that was written to without being full gives no event when it
+// has room again, until it was asked.
+func (p *Poller) Rearm(fd int, t Token) error {
+	ev := unix.EpollEvent{Events: interest, Fd: t.Key, Pad: t.Generation}
+	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &ev); err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	return nil
+}
+
 // Remove takes fd out, for descriptors that have duplicates: closing these is
 // not enough.
 func (p *Poller) Remove(fd int) {

@@ -14,7 +14,8 @@ import relay
 import packets
 from lab import H1, H2_LEFT, H3, LabError
 
-START, FLOW, HALT, AFTER = 3, 5, 5, 3  # seconds; counted are the second and the third
+START, FLOW, SETTLE, HALT, AFTER = 3, 5, 2, 5, 3  # seconds: FLOW and HALT are counted
+SPARE = 0.5  # for strace to begin and end
 PORT = relay.SERVER_PORT + 2
 
 _ROW = re.compile(r'^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?([a-z]\w*)$')
@@ -53,16 +54,17 @@ def halted(net, args, what, forward):
         process = stack.enter_context(relay.relay(net['h2'], what, args))
         address, port = (H2_LEFT, relay.PORT) if forward else (H3, PORT)
         lines = stack.enter_context(packets.capture(net['h1'], port))
-        receiver = net['h3'].popen([measure.PYTHON, measure.PROBE, 'halt', str(PORT), str(START + FLOW), str(HALT), str(AFTER)], text=True)
+        receiver = net['h3'].popen([measure.PYTHON, measure.PROBE, 'halt', str(PORT), str(START + FLOW), str(SETTLE + HALT), str(AFTER)], text=True)
         stack.callback(relay.end, receiver)
         relay.wait_listen(receiver, receiver.pid, PORT, 'probe.py halt')
-        sender = net['h1'].popen([measure.PYTHON, measure.PROBE, 'send', address, str(port), str(START + FLOW + HALT + AFTER + 1)], text=True)
+        sender = net['h1'].popen([measure.PYTHON, measure.PROBE, 'send', address, str(port), str(START + FLOW + SETTLE + HALT + AFTER + 1)], text=True)
         stack.callback(relay.end, sender)
         time.sleep(START)
-        flowing = count(process.pid, FLOW - 0.5)
+        flowing = count(process.pid, FLOW - SPARE)
         stop = _line(receiver)
+        time.sleep(SETTLE)
         before = relay.status(process.pid)
-        stopped = count(process.pid, HALT)
+        stopped = count(process.pid, HALT - SPARE)
         after = relay.status(process.pid)
         _line(receiver)
         end = _line(receiver)
@@ -78,26 +80,31 @@ def _line(process):
     return json.loads(line)
 
 
-def total(calls):
-    """All of them."""
-    return sum(calls.values())
+def kinds(calls):
+    """The calls by what they are for."""
+    out = {'wait': 0, 'control': 0, 'move': 0, 'option': 0, 'other': 0}
+    for call, number in calls.items():
+        out[KINDS.get(call, 'other')] += number
+    return out
 
 
 def table(counted):
-    """The table of calls by name, in Markdown. What is waiting and what is epoll's upkeep has a column."""
-    lines = ['| relay | while | all calls | epoll_wait and its like | epoll_ctl | reads and writes | other | growth |', '| --- | --- | --: | --: | --: | --: | --: | --: |']
+    """The table of calls by kind, in Markdown."""
+    lines = ['| relay | while | waits | epoll_ctl | reads and writes | socket options | its runtime | grew by |',
+             '| --- | --- | --: | --: | --: | --: | --: | --: |']
     for name, seen in counted.items():
-        for phase, title in (('flowing', f'bytes flow, {FLOW - 0.5:g} s'), ('stopped', f'the receiver has stopped, {HALT} s')):
-            calls = seen[phase]
-            waits = sum(n for call, n in calls.items() if call.startswith('epoll_') and call not in ('epoll_ctl',))
-            moves = sum(n for call, n in calls.items() if call in MOVES)
-            control = calls.get('epoll_ctl', 0)
+        for phase, title in (('flowing', 'bytes flow'), ('stopped', 'the receiver has stopped')):
+            number = kinds(seen[phase])
             growth = f'{seen["growth"] / (1 << 20):.1f} MiB' if phase == 'stopped' else ''
-            lines.append(f'| {NAMES[name]} | {title} | {total(calls):,} | {waits:,} | {control:,} | {moves:,} | '
-                         f'{total(calls) - waits - control - moves:,} | {growth} |')
+            lines.append(f'| {NAMES[name]} | {title} | {number["wait"]:,} | {number["control"]:,} | {number["move"]:,} | '
+                         f'{number["option"]:,} | {number["other"]:,} | {growth} |')
+    lines += ['', f'Calls in {FLOW - SPARE:g} s each, by strace -c -f; of the stop, the first {SETTLE} s are left out. "Its runtime" is what neither '
+              "waits nor moves bytes: the Go scheduler's futex and nanosleep, HAProxy's clock."]
     return '\n'.join(lines)
 
 
-MOVES = ('splice', 'read', 'write', 'recvfrom', 'sendto', 'recvmsg', 'sendmsg', 'readv', 'writev', 'tee')
+KINDS = {'epoll_ctl': 'control', 'getsockopt': 'option', 'setsockopt': 'option',
+         **dict.fromkeys(('epoll_wait', 'epoll_pwait', 'epoll_pwait2', 'poll', 'ppoll', 'select', 'pselect6'), 'wait'),
+         **dict.fromkeys(('splice', 'read', 'write', 'recvfrom', 'sendto', 'recvmsg', 'sendmsg', 'readv', 'writev', 'tee'), 'move')}
 NAMES = {'tprelay': 'tprelay', 'haproxy': 'HAProxy', 'gnet': 'relay on gnet, which cannot pause',
-         'level-remove': 'level.py, which tells epoll', 'level-keep': 'level.py, which does not'}
+         'level-remove': 'level-triggered, tells epoll', 'level-keep': 'level-triggered, does not'}

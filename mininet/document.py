@@ -46,7 +46,7 @@ def parse():
 
 def runs(args):
     """Which transfers: a name, what to run on h2, and whether the delay is measured too."""
-    bucket = f'{args.tpbench} peer tokenbucket --listen 127.0.0.1:{{port}} --rate '
+    bucket = f'{os.path.normpath(args.tpbench)} peer tokenbucket --listen 127.0.0.1:{{port}} --rate '
     return [('direct', 'none', True), ('tprelay', 'tprelay', True), ('control', 'tprelay-no-flow-control', False), ('haproxy', 'haproxy', True),
             ('tokenbucket', bucket + '6mbit', True), ('tokenbucket-3', bucket + '3mbit', True), ('tokenbucket-12', bucket + '12mbit', True)]
 
@@ -105,15 +105,17 @@ TITLES = {'direct': 'no relay', 'tprelay': 'tprelay', 'control': 'tprelay, `--no
 
 def table(done):
     """The table of the transfers, in Markdown, with what it was measured on."""
-    lines = ['| relay | sender saw | arrived | settled after | most on the way | delay, median | relay grew by |', '| --- | --: | --: | --: | --: | --: | --: |']
+    lines = ['| relay | sender saw | arrived | settled after | most on the way | delay, median | relay grew by |',
+             '| --- | --: | --: | --: | --: | --: | --: |']
     for name, r in results(done).items():
         delay = '' if r['median_delay_seconds'] is None else f'{1e3 * r["median_delay_seconds"]:.0f} ms'
         growth = '' if r['memory_growth_bytes'] is None else f'{r["memory_growth_bytes"] / MIB:.1f} MiB'
         lines.append(f'| {TITLES[name]} | {r["sender_bit_per_second"] / 1e6:.2f} Mbit/s | {r["arrived_bit_per_second"] / 1e6:.2f} Mbit/s | '
                      f'{figures.seconds(r["settled_seconds"])} | {r["most_on_the_way_bytes"] / MIB:.2f} MiB | {delay} | {growth} |')
     pending = done['runs']['tprelay'].get('pending')
-    lines += ['', f'{done["date"]}, Linux {done["kernel"]}; {"; ".join(done["notes"])}; one run of {done["seconds"]} s each, iperf3. Rates are without the first '
-              f'{figures.SKIP:.0f} s. ' + ('' if pending is None else f'tprelay held {pending / 1024:.0f} KiB at most; its high watermark is {done["high_watermark"] >> 10} KiB.')]
+    lines += ['', f'{done["date"]}, Linux {done["kernel"]}; {"; ".join(done["notes"])}; one run of {done["seconds"]} s each, '
+              f'iperf3. Rates are without the first {figures.SKIP:.0f} s. ' +
+              ('' if pending is None else f'tprelay held {pending / 1024:.0f} KiB at most; its high watermark is {done["high_watermark"] >> 10} KiB.')]
     return '\n'.join(lines)
 
 
@@ -131,7 +133,7 @@ def write(done, given):
     traces = {name: [packets.Packet(*p) for p in seen['packets']] for name, seen in done['calls'].items()}
     traced = {'flowing': [(name, *seen) for name, seen in done['windows'].items()],
               'stopped': [(name, *packets.windows(traces[name])) for name in ('tprelay', 'haproxy')],
-              'span': (calls.START + calls.FLOW, calls.START + calls.FLOW + calls.HALT)}
+              'span': (calls.START + calls.FLOW, calls.START + calls.FLOW + calls.SETTLE + calls.HALT)}
     for path in pictures.draw(done['runs'], traced, done['bottleneck'], given.out):
         tell(f'wrote {os.path.relpath(path)} ({os.path.getsize(path) >> 10} KiB)')
     summary = {key: done[key] for key in ('date', 'kernel', 'notes', 'seconds', 'access', 'bottleneck', 'high_watermark')}
@@ -142,7 +144,8 @@ def write(done, given):
         out.write('\n')
     with open(given.page, encoding='utf-8') as page:
         text = page.read()
-    for name, new in (('figures', table(done)), ('calls', calls.table(done['calls'])), ('trace', '```\n' + packets.excerpt(traces['tprelay']) + '\n```')):
+    for name, new in (('figures', table(done)), ('calls', calls.table(done['calls'])),
+                      ('trace', '```\n' + packets.excerpt(traces['tprelay'], calls.START + calls.FLOW - 0.3) + '\n```')):
         text = rewritten(text, name, new)
     with open(given.page, 'w', encoding='utf-8') as page:
         page.write(text)

@@ -28,7 +28,9 @@ class Direction:  # pylint: disable=too-few-public-methods
     def run(self):
         """Until the source ends."""
         while True:
+            writable = not self.waits
             for number, events in self.poll.poll():
+                writable |= number == self.sink.fileno()
                 if number == self.source.fileno() and not self.paused:
                     got = self.source.recv(16 << 10)
                     if not got:
@@ -36,7 +38,8 @@ class Direction:  # pylint: disable=too-few-public-methods
                     self.pending += got
                 elif events & (select.EPOLLERR | select.EPOLLHUP):
                     return
-            self._flush()
+            if writable:
+                self._flush()
             self._pause()
 
     def _flush(self):
@@ -75,7 +78,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    try:
-        main(sys.argv)
-    except KeyboardInterrupt:
-        pass
+    main(sys.argv)

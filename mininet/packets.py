@@ -54,35 +54,25 @@ def windows(packets, step=0.05):
     least = {}
     for p in packets:
         if not p.sent:
-            at = round(p.time / step)
-            least[at] = min(p.window, least.get(at, p.window))
-    return [round(at * step, 3) for at in sorted(least)], [least[at] for at in sorted(least)]
+            n = round(p.time / step)
+            least[n] = min(p.window, least.get(n, p.window))
+    return [round(n * step, 3) for n in sorted(least)], [least[n] for n in sorted(least)]
 
 
-def room(packets):
-    """What the sender may still send when it hears the receiver: [time, bytes], for every packet that comes."""
-    highest, left = 0, []
-    for p in packets:
-        if p.sent:
-            highest = max(highest, p.seq + p.length)
-        else:
-            left.append([p.time, p.ack + p.window - highest])
-    return left
-
-
-def excerpt(packets, around=4):
+def excerpt(packets, start=0, around=4):
     """The lines that show how the window closes and opens again: a text, or '' if there are no packets.
 
-    That is the moment with the smallest window, what came before, and what ended it.
+    That is the first moment with the smallest window after so many seconds, what came before, and what
+    ended it.
     """
+    packets = [p for p in packets if p.time >= start]
     heard = [n for n, p in enumerate(packets) if not p.sent]
     if not heard:
         return ''
     low = min(packets[n].window for n in heard)
     closed = next(n for n in heard if packets[n].window == low)
     opened = next((n for n in heard if n > closed and packets[n].window > low), heard[-1])
-    wide = max((n for n in heard if n <= closed), key=lambda n: packets[n].window)
-    chosen = _between(packets, wide - 1, wide + 2) + _between(packets, closed - around - 1, closed + 1)
+    chosen = _between(packets, closed - 2 * around, closed + 3)
     chosen += _between(packets, max(closed + 1, opened - 3), opened + around)
     lines, last = [], None
     for n in sorted(set(chosen)):

@@ -65,11 +65,12 @@ def window(plt, lines, folder):
     """The receive window that the sender is told: (name, times, bytes) for each relay."""
     figure, axis = plt.subplots(figsize=(9, 3.2))
     for name, times, values in lines:
-        axis.plot(*thin(times, [v / 1024 for v in values], 500), color=COLOURS[name], label=names(name))
-    axis.set_yscale('log')
+        axis.plot(*thin(times, [v / 1024 for v in values], 500), color=COLOURS[name], label=names(name), drawstyle='steps-post')
+    axis.set_yscale('symlog', linthresh=10)
+    axis.set_ylim(bottom=0)
     axis.set_ylabel('window, KiB')
     axis.set_xlabel('seconds')
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(fontsize=8, frameon=False, loc='upper right')
     return _save(plt, figure, folder, 'window.svg')
 
 
@@ -77,7 +78,7 @@ def stopped(plt, lines, span, folder):
     """The window while the receiver has stopped, from and to the seconds of span."""
     figure, axis = plt.subplots(figsize=(9, 3.2))
     for name, times, values in lines:
-        axis.plot(*thin(times, [v / 1024 for v in values], 500), color=COLOURS[name], label=names(name))
+        axis.plot(*thin(times, [v / 1024 for v in values], 500), color=COLOURS[name], label=names(name), drawstyle='steps-post')
     axis.axvspan(*span, color='#eeeeee', label='the receiver has stopped')
     axis.set_yscale('symlog', linthresh=10)
     axis.set_ylim(bottom=0)

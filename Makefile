@@ -121,7 +121,7 @@ mininet-test: ## its unit tests, and pylint where it is installed; no root neede
 	@cd mininet && python3 -B -m unittest
 	@if command -v pylint >/dev/null; then cd mininet && pylint -s n *.py; else echo "pylint is not installed: left out"; fi
 
-flow-plots: build ## measure and draw what docs/flow-control.md shows, as root: ten minutes
+flow-plots: build ## measure and draw what docs/flow-control.md shows, as root: six minutes
 	@.ci/setup flow
 	@/usr/bin/python3 mininet/document.py $(FLOWFLAGS) </dev/null
 

@@ -1,4 +1,4 @@
-"""How many system calls a relay makes, while bytes flow and while the receiver has stopped."""
+"""How many system calls a relay makes: at the start, while bytes flow, and while the receiver has stopped."""
 
 import contextlib
 import json
@@ -14,8 +14,9 @@ import relay
 import packets
 from lab import H1, H2_LEFT, H3, LabError
 
-START, FLOW, SETTLE, HALT, AFTER = 3, 5, 2, 5, 3  # seconds: FLOW and HALT are counted
+START, FLOW, SETTLE, HALT, AFTER = 3, 5, 2, 5, 3  # seconds: START, FLOW and HALT are counted
 SPARE = 0.5  # for strace to begin and end
+PHASES = {'starting': f'the first {START - SPARE:g} s', 'flowing': f'then, {FLOW - SPARE:g} s', 'stopped': f'stopped, {HALT - SPARE:g} s'}
 PORT = relay.SERVER_PORT + 2
 
 _ROW = re.compile(r'^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?([a-z]\w*)$')
@@ -59,7 +60,8 @@ def halted(net, args, what, forward):
         relay.wait_listen(receiver, receiver.pid, PORT, 'probe.py halt')
         sender = net['h1'].popen([measure.PYTHON, measure.PROBE, 'send', address, str(port), str(START + FLOW + SETTLE + HALT + AFTER + 1)], text=True)
         stack.callback(relay.end, sender)
-        time.sleep(START)
+        starting = count(process.pid, START - SPARE)
+        time.sleep(SPARE)
         flowing = count(process.pid, FLOW - SPARE)
         stop = _line(receiver)
         time.sleep(SETTLE)
@@ -69,7 +71,7 @@ def halted(net, args, what, forward):
         _line(receiver)
         end = _line(receiver)
         relay.end(sender)
-        return {'flowing': flowing, 'stopped': stopped, 'growth': max(after['VmRSS'] - before['VmRSS'], 0),
+        return {'starting': starting, 'flowing': flowing, 'stopped': stopped, 'growth': max(after['VmRSS'] - before['VmRSS'], 0),
                 'read': stop['read'], 'read_at_end': end['read'], 'packets': packets.parse(lines(), H1)}
 
 
@@ -93,12 +95,12 @@ def table(counted):
     lines = ['| relay | while | waits | epoll_ctl | reads and writes | socket options | its runtime | grew by |',
              '| --- | --- | --: | --: | --: | --: | --: | --: |']
     for name, seen in counted.items():
-        for phase, title in (('flowing', 'bytes flow'), ('stopped', 'the receiver has stopped')):
+        for phase, title in PHASES.items():
             number = kinds(seen[phase])
             growth = f'{seen["growth"] / (1 << 20):.1f} MiB' if phase == 'stopped' else ''
             lines.append(f'| {NAMES[name]} | {title} | {number["wait"]:,} | {number["control"]:,} | {number["move"]:,} | '
                          f'{number["option"]:,} | {number["other"]:,} | {growth} |')
-    lines += ['', f'Calls in {FLOW - SPARE:g} s each, by strace -c -f; of the stop, the first {SETTLE} s are left out. "Its runtime" is what neither '
+    lines += ['', f'By strace -c -f. "Stopped": the receiver reads nothing; the first {SETTLE} s of that are left out. "Its runtime" is what neither '
               "waits nor moves bytes: the Go scheduler's futex and nanosleep, HAProxy's clock."]
     return '\n'.join(lines)
 

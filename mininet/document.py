@@ -138,7 +138,7 @@ def write(done, given):
         tell(f'wrote {os.path.relpath(path)} ({os.path.getsize(path) >> 10} KiB)')
     summary = {key: done[key] for key in ('date', 'kernel', 'notes', 'seconds', 'access', 'bottleneck', 'high_watermark')}
     summary['transfers'] = results(done)
-    summary['calls'] = {name: {key: seen[key] for key in ('flowing', 'stopped', 'growth', 'read')} for name, seen in done['calls'].items()}
+    summary['calls'] = {name: {key: seen[key] for key in (*calls.PHASES, 'growth', 'read')} for name, seen in done['calls'].items()}
     with open(os.path.join(given.out, 'figures.json'), 'w', encoding='utf-8') as out:
         json.dump(summary, out, indent=1)
         out.write('\n')

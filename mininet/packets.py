@@ -59,7 +59,7 @@ def windows(packets, step=0.05):
     return [round(n * step, 3) for n in sorted(least)], [least[n] for n in sorted(least)]
 
 
-def excerpt(packets, start=0, around=4):
+def excerpt(packets, start=0):
     """The lines that show how the window closes and opens again: a text, or '' if there are no packets.
 
     That is the first moment with the smallest window after so many seconds, what came before, and what
@@ -72,12 +72,12 @@ def excerpt(packets, start=0, around=4):
     low = min(packets[n].window for n in heard)
     closed = next(n for n in heard if packets[n].window == low)
     opened = next((n for n in heard if n > closed and packets[n].window > low), heard[-1])
-    chosen = _between(packets, closed - 2 * around, closed + 3)
-    chosen += _between(packets, max(closed + 1, opened - 3), opened + around)
+    chosen = _between(packets, closed - 6, closed + 3) + _between(packets, max(closed + 3, opened - 2), opened + 4)
     lines, last = [], None
     for n in sorted(set(chosen)):
         if last is not None and n > last + 1:
-            lines.append('     ...')
+            probes = sum(p.sent and not p.length for p in packets[last + 1:n])
+            lines.append('     ...' + (f' {probes} more probes' if probes else ''))
         lines.append(_shown(packets[n]))
         last = n
     return '\n'.join(lines)
@@ -88,9 +88,11 @@ def _between(packets, first, end):
 
 
 def _shown(p):
+    if p.sent and not p.length:
+        return f'{p.time:8.3f}  h1 > h3  no bytes'
     if p.sent:
         return f'{p.time:8.3f}  h1 > h3  seq {p.seq:>9}  {p.length:>6} bytes'
-    return f'{p.time:8.3f}  h3 > h1  ack {p.ack:>9}                 window {p.window:>8}'
+    return f'{p.time:8.3f}  h3 > h1  ack {p.ack:>9}                window {p.window:>8}'
 
 
 @contextlib.contextmanager

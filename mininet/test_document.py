@@ -46,6 +46,12 @@ class Packets(unittest.TestCase):
         self.assertTrue(text.splitlines()[-1].endswith(f'window {40 << 10:>8}'))
         self.assertEqual(packets.excerpt([]), '')
 
+    def test_probes_that_are_left_out_are_counted(self):
+        """Twenty with their answers: those at the edges are shown."""
+        closed = [packets.Packet(n, n % 2 == 0, 0, 1, 0, 0 if n % 2 else 500) for n in range(1, 41)]
+        text = packets.excerpt(closed + [packets.Packet(50, False, 0, 1, 0, 9000)])
+        self.assertRegex(text, r'\.\.\. 1[78] more probes')
+
 
 class Calls(unittest.TestCase):
     """What is read of strace."""
@@ -61,10 +67,10 @@ class Calls(unittest.TestCase):
         self.assertEqual(seen, {'epoll_wait': 19, 'splice': 42})
         self.assertEqual(calls.kinds({**seen, 'futex': 2}), {'wait': 19, 'control': 0, 'move': 42, 'option': 0, 'other': 2})
 
-    def test_the_table_has_two_lines_for_each(self):
-        """And the memory of the second."""
-        text = calls.table({'haproxy': {'flowing': {'splice': 1200}, 'stopped': {}, 'growth': 1 << 20}})
-        self.assertIn('| HAProxy | bytes flow | 0 | 0 | 1,200 | 0 | 0 |  |', text)
+    def test_the_table_has_a_line_for_each_phase(self):
+        """And the memory of the last."""
+        text = calls.table({'haproxy': {'starting': {}, 'flowing': {'splice': 1200}, 'stopped': {}, 'growth': 1 << 20}})
+        self.assertIn('| HAProxy | then, 4.5 s | 0 | 0 | 1,200 | 0 | 0 |  |', text)
         self.assertIn('| 0 | 1.0 MiB |', text)
 
 

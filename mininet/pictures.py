@@ -51,7 +51,7 @@ def whereabouts(plt, runs, folder):
     for axis in (held, late):
         axis.set_ylim(bottom=0)
         axis.set_xlabel('seconds')
-        axis.legend(fontsize=8, frameon=False)
+    late.legend(fontsize=8, frameon=False)
     return _save(plt, figure, folder, 'whereabouts.svg')
 
 

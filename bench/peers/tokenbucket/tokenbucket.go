@@ -8,8 +8,8 @@
 //
 // The rate is a guess, made once. Where the link behind the relay is faster, the relay is
 // the bottleneck; where it is slower, the kernel's send buffer takes the difference, and
-// the sender believes in the guess until that is full. Where the guess is right, each byte
-// still waits for a tick.
+// the sender believes in the guess until that is full. Where the guess is right, what comes
+// within a tick of what went before still waits for the next one.
 package tokenbucket
 
 import (

@@ -62,7 +62,7 @@ def windows(packets, step=0.05):
 def excerpt(packets, start=0):
     """The lines that show how the window closes and opens again: a text, or '' if there are no packets.
 
-    That is the first moment with the smallest window after so many seconds, what came before, and what
+    That is the longest time with the smallest window after so many seconds, what came before, and what
     ended it.
     """
     packets = [p for p in packets if p.time >= start]
@@ -70,8 +70,7 @@ def excerpt(packets, start=0):
     if not heard:
         return ''
     low = min(packets[n].window for n in heard)
-    closed = next(n for n in heard if packets[n].window == low)
-    opened = next((n for n in heard if n > closed and packets[n].window > low), heard[-1])
+    closed, opened = max(_times(packets, heard, low), key=lambda span: packets[span[1]].time - packets[span[0]].time)
     chosen = _between(packets, closed - 6, closed + 3) + _between(packets, max(closed + 3, opened - 2), opened + 4)
     lines, last = [], None
     for n in sorted(set(chosen)):
@@ -81,6 +80,19 @@ def excerpt(packets, start=0):
         lines.append(_shown(packets[n]))
         last = n
     return '\n'.join(lines)
+
+
+def _times(packets, heard, window):
+    """The spans in which the window was such, as the packets that began and ended them."""
+    began = None
+    for n in heard:
+        if packets[n].window == window:
+            began = n if began is None else began
+        elif began is not None:
+            yield began, n
+            began = None
+    if began is not None:
+        yield began, heard[-1]
 
 
 def _between(packets, first, end):

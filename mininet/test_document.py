@@ -46,6 +46,13 @@ class Packets(unittest.TestCase):
         self.assertTrue(text.splitlines()[-1].endswith(f'window {40 << 10:>8}'))
         self.assertEqual(packets.excerpt([]), '')
 
+    def test_the_excerpt_is_of_the_longest_time(self):
+        """A window that is closed for a moment is not the one to show."""
+        text = packets.excerpt([packets.Packet(t, False, 0, 1, 0, window) for t, window in
+                                ((1, 500), (2, 0), (3, 500), *((t, 600) for t in range(4, 20)), (20, 0), (30, 700))])
+        self.assertNotIn('   2.000', text)
+        self.assertIn('  20.000', text)
+
     def test_probes_that_are_left_out_are_counted(self):
         """Twenty with their answers: those at the edges are shown."""
         closed = [packets.Packet(n, n % 2 == 0, 0, 1, 0, 0 if n % 2 else 500) for n in range(1, 41)]

@@ -12,6 +12,7 @@ DEMOFLAGS   ?=
 BENCHDIR    ?= bench/results
 BENCHFLAGS  ?=
 MININETFLAGS ?=
+FLOWFLAGS   ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # The packages whose coverage is measured; those whose tests count for it; and all
@@ -120,10 +121,14 @@ mininet-test: ## its unit tests, and pylint where it is installed; no root neede
 	@cd mininet && python3 -B -m unittest
 	@if command -v pylint >/dev/null; then cd mininet && pylint -s n *.py; else echo "pylint is not installed: left out"; fi
 
+flow-plots: build ## measure and draw what docs/flow-control.md shows, as root: six minutes
+	@.ci/setup flow
+	@/usr/bin/python3 mininet/document.py $(FLOWFLAGS) </dev/null
+
 setup: ## install what demo, bench, test and lint need (as root)
 	@.ci/setup demo bench test
 
 clean: ## remove what was built
 	rm -rf bin cover.out .cache
 
-.PHONY: help demo test again lint build cover fuzz soak bench bench-quick compare mininet mininet-host mininet-vm mininet-test setup clean
+.PHONY: help demo test again lint build cover fuzz soak bench bench-quick compare mininet mininet-host mininet-vm mininet-test flow-plots setup clean

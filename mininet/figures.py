@@ -32,17 +32,25 @@ def settled(intervals, target, tolerance=0.1):
     return None
 
 
-def swallowed(sent, arrived):
-    """The most that was on the way at any time, in bytes: sent less arrived, both counted from their own start."""
-    most, there, j = 0, 0, 0
+def under_way(sent, arrived):
+    """What was on the way at the end of each interval of the sender, as [time, bytes].
+
+    That is what was sent less what had arrived, both counted from their own start.
+    """
+    seen, there, j = [], 0, 0
     out = 0
     for _, end, count in sent:
         out += count
         while j < len(arrived) and arrived[j][1] <= end + 1e-3:
             there += arrived[j][2]
             j += 1
-        most = max(most, out - there)
-    return most
+        seen.append([end, out - there])
+    return seen
+
+
+def swallowed(sent, arrived):
+    """The most that was on the way at any time, in bytes."""
+    return max((count for _, count in under_way(sent, arrived)), default=0)
 
 
 def median_delay(seen, skip=SKIP):

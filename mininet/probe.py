@@ -2,6 +2,8 @@
 
     probe.py receive PORT SECONDS       takes one connection; prints [[t, delay], ...], seconds
     probe.py send ADDRESS PORT SECONDS  sends blocks that carry the time at which they were sent
+    probe.py halt PORT BEFORE HALT AFTER  takes one connection, and reads nothing for HALT of these seconds;
+                                        prints {"t", "read"} when it stops, goes on, and ends
     probe.py watch URL                  prints what the relay's statistics say, ten times a second
 
 The ends share a clock, so the difference is the one-way delay. Each block is stamped when the
@@ -19,6 +21,7 @@ import urllib.request
 
 BLOCK = 8 << 10
 LOWAT = 2 * BLOCK
+HALTED = 64 << 10  # the receive buffer, as asked for, of a receiver that stops
 STAMP = struct.Struct('!d')
 TCP_NOTSENT_LOWAT = 25  # of <linux/tcp.h>; Python's socket module names it from 3.12 on
 
@@ -75,6 +78,39 @@ def receive(port, seconds):
     return seen
 
 
+def halt(port, before, stopped, after):
+    """Reads, stops reading, reads on. Its own kernel may hold little, so that what comes has to wait before it."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HALTED)
+        listener.bind(('', port))
+        listener.listen()
+        listener.settimeout(30)
+        s, _ = listener.accept()
+    with s:
+        total = read(s, before)
+        print(json.dumps({'t': time.time(), 'read': total}), flush=True)
+        time.sleep(stopped)
+        print(json.dumps({'t': time.time(), 'read': total}), flush=True)
+        total += read(s, after)
+        print(json.dumps({'t': time.time(), 'read': total}), flush=True)
+
+
+def read(s, seconds):
+    """How many bytes came in so many seconds."""
+    total, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        s.settimeout(max(end - time.monotonic(), 0.001))
+        try:
+            got = len(s.recv(64 << 10))
+        except socket.timeout:
+            break
+        if not got:
+            break
+        total += got
+    return total
+
+
 def watch(url):
     """Prints a line of the relay's statistics ten times a second, until it is told to end or the relay ends."""
     while True:
@@ -95,6 +131,8 @@ def main(argv):
         send(rest[0], int(rest[1]), float(rest[2]))
     elif name == 'receive':
         print(json.dumps(receive(int(rest[0]), float(rest[1]))))
+    elif name == 'halt':
+        halt(int(rest[0]), *map(float, rest[1:]))
     else:
         watch(rest[0])
 

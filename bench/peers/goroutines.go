@@ -25,6 +25,19 @@ func iocopies() []Peer {
 	}
 }
 
+// tokenBucket is the relay that is paced by a timer, a process of tpbench.
+func tokenBucket() Peer {
+	return Peer{
+		Name: "tokenbucket", Title: "token bucket, 6 Mbit/s", Way: Transparent, shares: true,
+		Advice: "bench/peers/tokenbucket: a timer of 10 ms that lets 7,500 bytes pass, as in SoonyangZhang/tpproxy, whose rate follows TCP_INFO; " +
+			"here it is fixed at tpbench slow's bottleneck. For another rate: --relay-command 'tpbench peer tokenbucket --listen $LISTEN --rate 3mbit'.",
+		recipe: func(s site) ([]process, error) {
+			args := []string{s.Self, "peer", "tokenbucket", "--listen", s.listen.String(), "--rate", "6mbit"}
+			return []process{{args: args, ports: []uint16{s.listen.Port()}}}, nil
+		},
+	}
+}
+
 // gnets are a relay on gnet, a process of tpbench. gnet can neither set
 // IP_TRANSPARENT on its listeners nor tell the original destination (a
 // connection's LocalAddr is its listener's), so clients connect to the relay.

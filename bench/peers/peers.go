@@ -93,7 +93,7 @@ type Env struct {
 // All gives every peer, the baseline first. command is what --relay-command says;
 // without it the peer of that name is left out.
 func All(command string) []Peer {
-	all := slices.Concat([]Peer{direct()}, tprelays(), haproxies(), iocopies(), gnets(), []Peer{socat()})
+	all := slices.Concat([]Peer{direct()}, tprelays(), haproxies(), iocopies(), gnets(), []Peer{socat(), tokenBucket()})
 	if command != "" {
 		all = append(all, ofCommand(command))
 	}

@@ -10,13 +10,16 @@ import (
 
 	"github.com/tprelay/tprelay/bench/peers/gnetrelay"
 	"github.com/tprelay/tprelay/bench/peers/iocopy"
+	"github.com/tprelay/tprelay/bench/peers/tokenbucket"
+	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
 // peerCmd are those peers of tpbench compare that are no programs of their own.
 type peerCmd struct {
-	Iocopy iocopyCmd `cmd:"" help:"Be a relay with two goroutines per pair."`
-	Gnet   gnetCmd   `cmd:"" help:"Be a relay on gnet."`
+	Iocopy      iocopyCmd      `cmd:"" help:"Be a relay with two goroutines per pair."`
+	Tokenbucket tokenbucketCmd `cmd:"" help:"Be a relay that is paced by a timer."`
+	Gnet        gnetCmd        `cmd:"" help:"Be a relay on gnet."`
 }
 
 // iocopyCmd is a transparent relay with the standard library.
@@ -30,6 +33,20 @@ func (c *iocopyCmd) Run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	relay := iocopy.Relay{Listen: c.Listen.AddrPort, NoSplice: c.NoSplice}
+	return relay.Run(ctx)
+}
+
+// tokenbucketCmd is a transparent relay that is paced by a timer.
+type tokenbucketCmd struct {
+	Listen cli.Listen `required:"" help:"Where TPROXY brings connections."`
+	Rate   units.Rate `default:"6mbit" help:"What each direction of a connection may pass on: the rate of the slowest link, as a guess."`
+}
+
+// Run relays until SIGINT or SIGTERM.
+func (c *tokenbucketCmd) Run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	relay := tokenbucket.Relay{Listen: c.Listen.AddrPort, Rate: uint64(c.Rate)}
 	return relay.Run(ctx)
 }
 

@@ -34,6 +34,9 @@ type Relay struct {
 	// NoSplice copies through pooled buffers of 32 KiB, as a relay must whose
 	// connections are not plain *net.TCPConn: one that encrypts, limits or counts.
 	NoSplice bool
+	// Pass, if not nil, passes on what comes from one side until that ends, in place of
+	// io.Copy. Each direction has a goroutine in it. An error ends the pair.
+	Pass func(to io.Writer, from *net.TCPConn) error
 
 	buffers sync.Pool // of *[]byte
 }
@@ -92,12 +95,15 @@ func (r *Relay) serve(client *net.TCPConn) {
 // copy copies until from ends, and passes that on. An error ends both directions.
 func (r *Relay) copy(to, from *net.TCPConn) {
 	var err error
-	if r.NoSplice {
+	switch {
+	case r.Pass != nil:
+		err = r.Pass(to, from)
+	case r.NoSplice:
 		buffer := r.buffers.Get().(*[]byte)
 		// Wrapped, so that CopyBuffer sees neither ReadFrom nor WriteTo.
 		_, err = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, *buffer)
 		r.buffers.Put(buffer)
-	} else {
+	default:
 		_, err = io.Copy(to, from)
 	}
 	if err == nil {

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"math/bits"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,9 +43,9 @@ type moderation struct {
 // ran notes that a turn of the direction took n bytes from its source.
 func (l *loop) ran(p *pair, s side, n int) {
 	d := &p.dir[s]
-	if o := &p.dir[s.other()]; o.run > 0 || o.is(proven) {
+	if o := &p.dir[s.other()]; o.run > 0 || o.is(proven|looked) {
 		o.run = 0
-		o.clear(proven)
+		o.clear(proven | looked)
 	}
 	if d.is(moderated | throttled) {
 		return
@@ -61,12 +60,13 @@ func (l *loop) ran(p *pair, s side, n int) {
 	}
 	before := d.run
 	d.run += uint32(n)
-	if bits.Len32(d.run/firstLook) != bits.Len32(before/firstLook) {
+	if before/lookEvery != d.run/lookEvery && d.run < lookUntil && !d.is(looked) {
 		l.lookForQueue(p, s)
 	}
 	if d.run < enough {
 		return
 	}
+	d.set(looked)
 	if time.Duration(now-d.runAt)*time.Millisecond <= within {
 		d.set(proven)
 		l.beginModeration(p, s)

@@ -26,8 +26,8 @@ import (
 //
 //	a queue:  what waits in front of the sink takes too long, and its round trip has grown,
 //	          or it sends less than congestion control lets it: its own device or the
-//	          receiver holds it up. Looked for whenever a run of bytes has doubled. (Slow
-//	          start on a long path lets bytes wait, too, but has neither sign.)
+//	          receiver holds it up. Looked for while a run of bytes begins. (Slow start on a
+//	          long path lets bytes wait, too, but has neither sign.)
 //	stalls:   the direction has stalled in two ticks: a slow receiver, or losses
 
 const (
@@ -37,10 +37,12 @@ const (
 	calmAfter     = 10
 	// hiddenMillis is how long the bytes that wait in front of the sink must take for
 	// a throttle to begin, and queueMicros how much a queue adds to its round trip.
-	hiddenMillis = 40
+	hiddenMillis = 30
 	queueMicros  = 10_000
-	// firstLook is the length of a run at which its sink is looked at first, in bytes.
-	firstLook = 64 << 10
+	// lookEvery is after how many bytes of a run its sink is looked at, and lookUntil for how
+	// many: a queue that comes later lets the direction stall.
+	lookEvery = 32 << 10
+	lookUntil = 1 << 20
 	// lowatMillis is how much the sink keeps unsent: enough that it never runs dry
 	// between two turns.
 	lowatMillis = 20

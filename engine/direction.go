@@ -61,6 +61,9 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 			l.starve(p, d)
 			break
 		}
+		if taken > 0 && d.is(bulk) {
+			d.set(deep)
+		}
 		n, alive := 0, true
 		if lean {
 			n, alive = l.readLean(p, s)
@@ -76,7 +79,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 		p.last = l.tick
 		l.ran(p, s, taken)
 		if taken < minRead {
-			d.clear(bulk) // what comes in crumbs goes through the scratch buffer
+			d.clear(bulk | deep) // what comes in crumbs goes through the scratch buffer
 		}
 	}
 	l.noteStall(p, s)

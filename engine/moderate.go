@@ -29,7 +29,7 @@ const (
 	widePipe = 512 << 10
 	// widePipes is how many a loop has at most, and keepWide how many of them it keeps.
 	// There can be more only with more gigabits than there are.
-	widePipes, keepWide = 64, 4
+	widePipes, keepWide = 64, 16
 )
 
 // moderation is a direction that is moderated, and what was seen of it last.

@@ -49,6 +49,7 @@ const (
 	finSent                      // and passed on
 	closing                      // a handler closed: pass on a FIN when nothing is pending, throw away what still comes
 	bulk                         // many bytes at a time: splice; else the scratch buffer serves better
+	deep                         // and more than an ordinary pipe takes at a time: a wide one
 	buffered                     // a handler looks on, or the socket refuses splice
 	handled                      // a handler looks on
 	detached                     // a handler has let go

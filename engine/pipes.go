@@ -3,14 +3,14 @@ package engine
 import "github.com/tprelay/tprelay/splice"
 
 // A direction borrows a pipe when it has bytes for it, and gives it back empty. Bulk
-// that is moderated has a wide one.
+// that is moderated has a wide one, and so has what fills ordinary ones.
 
 // borrow gives a direction with nothing pending a pipe. False: there is none to be had.
 // When memory is so short that a pipe's capacity, which is what it is charged with,
 // would go beyond the limit, a buffer is charged with less.
 func (l *loop) borrow(d *direction) bool {
 	free := l.free()
-	if d.is(moderated) && free >= max(widePipe, int64(l.engine.options.PipeSize)) {
+	if d.is(moderated|deep) && free >= max(widePipe, int64(l.engine.options.PipeSize)) {
 		if id, ok := l.wide.Get(); ok {
 			d.set(wide)
 			l.lend(d, id)

@@ -39,7 +39,7 @@ type DirectionInfo struct {
 	Pauses    uint32        // times that reading stopped because the sink did not take more
 	PausedFor time.Duration // in all, to 100 ms
 	Paused    bool          // now
-	Throttled bool          // through its sockets' buffers, because it keeps pausing
+	Throttled bool          // through its sockets' buffers, because its sink is slow
 	EOF       bool          // the source's FIN was read
 	FinSent   bool          // and passed on
 }

@@ -113,7 +113,7 @@ func (l *loop) lookForQueue(p *pair, s side) {
 	}
 	queued := l.tcp.Rtt >= l.tcp.Min_rtt+queueMicros || 4*l.tcp.Unacked < 3*l.tcp.Snd_cwnd
 	rate := int64(l.tcp.Delivery_rate)
-	if !queued || rate == 0 || !l.waitLong(d, rate) {
+	if !queued || rate == 0 || l.appLimited() || !l.waitLong(d, rate) {
 		return
 	}
 	if !d.is(watched) {
@@ -209,7 +209,7 @@ func (l *loop) adjust(p *pair, s side, rate int64) {
 	d.set(throttled)
 	d.most = uint32(min(lowat, int64(l.high)))
 	setNotsentLowat(sink, int64(d.most))
-	l.holdWindow(source, window)
+	l.holdWindow(source, window, rate*tickLength.Milliseconds()/1000)
 	l.count.throttles++
 }
 

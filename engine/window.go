@@ -14,13 +14,18 @@ import (
 // buffer's size is fixed (SO_RCVBUF, which sets twice what it is given, so that half of it
 // is the window). But a buffer that is made smaller than what waits in it and what the other
 // end was promised room for drops what comes, and that is sent again after a time-out only.
-// So it gets smaller with what is held and promised, and less is offered meanwhile.
+// So it gets smaller with what is held and promised, and less or nothing is offered
+// meanwhile.
 
-const noWindowClamp = 1 << 30 // more than any window
+const (
+	noWindowClamp    = 1 << 30 // more than any window
+	leastWindowClamp = 1       // less than a segment, so that nothing more is sent
+)
 
 // holdWindow has the source offer its other end a window of so many bytes, now or with the
-// next calls. Invariant: l.tcp is the source's.
-func (l *loop) holdWindow(fd int, window int64) {
+// next calls; until the next, the relay reads as many as drained. Invariant: l.tcp is the
+// source's.
+func (l *loop) holdWindow(fd int, window, drained int64) {
 	bytes, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	if err != nil {
 		return
@@ -40,7 +45,10 @@ func (l *loop) holdWindow(fd int, window int64) {
 	default:
 		held := promised + int64(unread(fd))
 		setReceiveBuffer(fd, min(size, max(window, held)))
-		if held > window*5/4 {
+		switch {
+		case held > 2*window+drained: // a round trip and a tick from now it is still too much
+			window = leastWindowClamp
+		case held > window*5/4:
 			window = max(window/4, 2*mss)
 		}
 	}
@@ -98,4 +106,11 @@ func (l *loop) tcpInfo(fd int) bool {
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
 		uintptr(unsafe.Pointer(&l.tcp)), uintptr(unsafe.Pointer(&size)), 0)
 	return errno == 0
+}
+
+// appLimited: the delivery rate in l.tcp is of a flight that had not more to send, and says
+// nothing of the path: the bit tcpi_delivery_rate_app_limited, for which TCPInfo has no
+// field.
+func (l *loop) appLimited() bool {
+	return (*[8]byte)(unsafe.Pointer(&l.tcp))[7]&1 != 0
 }

@@ -55,11 +55,16 @@ func (l *loop) holdWindow(fd int, window, drained int64) {
 	setTCP(fd, unix.TCP_WINDOW_CLAMP, window)
 }
 
-// freeWindow leaves the window to the kernel again, as large as its tuning had made it: that
-// makes it larger only when the source has brought more in a round trip than ever before.
+// freeWindow leaves the window to the kernel again, at least as large as its tuning had made
+// it: that makes it larger only when the source has brought more in a round trip than ever
+// before.
 func (l *loop) freeWindow(fd int) {
-	if l.tcpInfo(fd) {
-		setReceiveBuffer(fd, 2*int64(l.tcp.Rcv_space)+16*int64(l.tcp.Advmss)) // as in tcp_rcv_space_adjust
+	size, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err == nil && l.tcpInfo(fd) {
+		tuned := 2*int64(l.tcp.Rcv_space) + 16*int64(l.tcp.Advmss) // as in tcp_rcv_space_adjust
+		if tuned > int64(size)/2 {
+			setReceiveBuffer(fd, tuned)
+		}
 	}
 	// Before Linux 5.14 there is no way back, and a large one must do.
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0) != nil {

@@ -75,6 +75,9 @@ func TestWindowIsGivenBack(t *testing.T) {
 		if want := min(2*int64(l.tcp.Rcv_space), 200<<10); given < want { // the least net.core.rmem_max that is common
 			t.Errorf("given back %d bytes, want %d", given, want)
 		}
+		if given < held {
+			t.Errorf("given back %d bytes, was held at %d", given, held)
+		}
 		if locked, err := unix.GetsockoptInt(source, unix.SOL_SOCKET, unix.SO_BUF_LOCK); err == nil && locked&unix.SOCK_RCVBUF_LOCK != 0 {
 			t.Error("the kernel does not tune it any more")
 		}

@@ -81,12 +81,12 @@ type tally struct {
 	replaced  int
 }
 
-// start makes a stream known to the server.
-func (ss *streams) start(name string, v6 bool, life *life, script script) *stream {
+// start makes a stream, which began then, known to the server.
+func (ss *streams) start(began time.Time, name string, v6 bool, life *life, script script) *stream {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	ss.next++
-	s := &stream{id: ss.next, plan: name, v6: v6, life: life, script: script, began: time.Now()}
+	s := &stream{id: ss.next, plan: name, v6: v6, life: life, script: script, began: began}
 	ss.open[s.id] = s
 	if ss.tally.begun == nil {
 		ss.tally.begun = map[string]int{}
@@ -244,12 +244,11 @@ func (w *worker) rest(d time.Duration) {
 
 // one runs a stream of a kind that fits the relay which runs now.
 func (w *worker) one() {
-	began := time.Now()
+	began := time.Now() // before we look whom to ask
 	life := w.life.Load()
 	kind := drawPlan(w.rand, life)
 	script := kind.draw(w.rand, life)
-	s := w.streams.start(kind.name, w.rand.IntN(2) == 0, life, script)
-	s.began = began // before we looked whom to ask
+	s := w.streams.start(began, kind.name, w.rand.IntN(2) == 0, life, script)
 	conn, err := w.dial(s, life)
 	switch {
 	case script.hasty && err != nil:

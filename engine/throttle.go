@@ -16,9 +16,10 @@ import (
 //	source:  window = what the sink delivers in five quarters of the source's round trip
 //	         and 10 ms, and 8 KiB
 //
-// none less than four segments. The source may still send faster than the sink
-// delivers, so that the throttle follows a link that gets faster; when the sink no longer
-// stalls, all is lifted. A path that is fast is left alone: what counts is how long the
+// none less than four segments, and all twice that at the beginning and twice again after
+// each tick in which the sink ran dry, be it that the link got faster, or that a busy machine
+// let us wait; half of it after a second without. When the sink no longer stalls, all is
+// lifted. A path that is fast is left alone: what counts is how long the
 // hidden bytes take, not how many they are.
 //
 // What a source was promised room for it may have sent, so the throttle has to come before
@@ -57,6 +58,8 @@ const (
 	// time: as much as comes while the relay does something else.
 	windowSpare       = 8 << 10
 	windowSpareMicros = 10_000
+	// firstSlack and mostSlack are doublings of all that.
+	firstSlack, mostSlack = 1, 3
 	// sampleMillis is the least time over which a rate is measured.
 	sampleMillis = 50
 )
@@ -68,6 +71,8 @@ type watch struct {
 	strikes int8     // ticks with a stall, less those without; bounded
 	still   int8     // ticks in which nothing arrived at the sink's other end
 	next    uint8    // of rates
+	slack   uint8    // doublings of what the throttle leaves
+	wet     int8     // ticks in which the sink always had something to send
 	since   uint32   // milliseconds since the loop's start
 	arrived int64    // at the sink's other end, at that time
 	rates   [5]int64 // bytes per second, of late
@@ -101,7 +106,7 @@ func (l *loop) watch(p *pair, s side, strikes int8) {
 	}
 	p.dir[s].set(watched)
 	l.watches = append(l.watches, watch{
-		reference: reference{p.slot, p.generation}, side: s, strikes: strikes, since: l.millis(), arrived: l.arrived(),
+		reference: reference{p.slot, p.generation}, side: s, strikes: strikes, slack: firstSlack, since: l.millis(), arrived: l.arrived(),
 	})
 }
 
@@ -119,7 +124,7 @@ func (l *loop) lookForQueue(p *pair, s side) {
 	if !d.is(watched) {
 		l.watch(p, s, calmAfter/2)
 	}
-	l.adjust(p, s, rate)
+	l.adjust(p, s, rate, firstSlack)
 }
 
 // throttle looks at every direction that stalled of late, once per tick.
@@ -141,7 +146,15 @@ func (l *loop) judge(p *pair, w *watch) bool {
 	} else {
 		w.strikes--
 	}
-	d.clear(hasStalled)
+	switch {
+	case d.is(dry):
+		w.slack, w.wet = min(w.slack+1, mostSlack), 0
+	case w.wet < calmAfter:
+		w.wet++
+	case w.slack > 0:
+		w.slack, w.wet = w.slack-1, 0
+	}
+	d.clear(hasStalled | dry)
 	if !l.tcpInfo(int(p.fd[w.side.other()])) {
 		d.clear(watched)
 		return false
@@ -170,7 +183,7 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		d.clear(watched)
 		return false
 	case w.next > 0 && (w.strikes >= throttleAfter || d.is(throttled)):
-		l.adjust(p, w.side, w.rate())
+		l.adjust(p, w.side, w.rate(), w.slack)
 	}
 	return true
 }
@@ -183,8 +196,8 @@ func (l *loop) waitLong(d *direction, rate int64) bool {
 }
 
 // adjust sets the throttle to the rate, in bytes per second, at which the sink
-// delivers. Invariant: l.tcp is the sink's.
-func (l *loop) adjust(p *pair, s side, rate int64) {
+// delivers, with so many doublings of slack. Invariant: l.tcp is the sink's.
+func (l *loop) adjust(p *pair, s side, rate int64, slack uint8) {
 	d := &p.dir[s]
 	sink, source := int(p.fd[s.other()]), int(p.fd[s])
 	switch {
@@ -196,14 +209,14 @@ func (l *loop) adjust(p *pair, s side, rate int64) {
 	case !d.is(throttled) && !l.waitLong(d, rate):
 		return
 	}
-	lowat := max(rate*lowatMillis/1000, leastSegments*int64(l.tcp.Snd_mss))
+	lowat := max(rate*lowatMillis/1000<<slack, leastSegments*int64(l.tcp.Snd_mss))
 	if !l.tcpInfo(source) {
 		return
 	}
 	// Less than some segments would have the source wait for acknowledgements that
 	// its other end delays.
 	window := max(
-		rate*(int64(l.tcp.Rtt)*5/4+windowSpareMicros)/1e6+windowSpare,
+		(rate*(int64(l.tcp.Rtt)*5/4+windowSpareMicros)/1e6+windowSpare)<<slack,
 		leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)),
 	)
 	d.set(throttled)

@@ -63,7 +63,7 @@ func TestThrottleAtNoRate(t *testing.T) {
 	if !l.tcpInfo(int(p.fd[outgoing])) {
 		t.Fatal("no TCP_INFO")
 	}
-	l.adjust(p, upstream, 0)
+	l.adjust(p, upstream, 0, 0)
 	if d := &p.dir[upstream]; !d.is(throttled) || d.most == 0 {
 		t.Errorf("throttled %v, at most %d pending: bytes wait, and nothing leaves", d.is(throttled), d.most)
 	}

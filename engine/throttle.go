@@ -72,7 +72,7 @@ type watch struct {
 	still   int8     // ticks in which nothing arrived at the sink's other end
 	next    uint8    // of rates
 	slack   uint8    // doublings of what the throttle leaves
-	wet     int8     // ticks in which the sink always had something to send
+	wet     int8     // ticks in which the sink did not suffer
 	since   uint32   // milliseconds since the loop's start
 	arrived int64    // at the sink's other end, at that time
 	rates   [5]int64 // bytes per second, of late
@@ -146,15 +146,7 @@ func (l *loop) judge(p *pair, w *watch) bool {
 	} else {
 		w.strikes--
 	}
-	switch {
-	case d.is(dry):
-		w.slack, w.wet = min(w.slack+1, mostSlack), 0
-	case w.wet < calmAfter:
-		w.wet++
-	case w.slack > 0:
-		w.slack, w.wet = w.slack-1, 0
-	}
-	d.clear(hasStalled | dry)
+	d.clear(hasStalled)
 	if !l.tcpInfo(int(p.fd[w.side.other()])) {
 		d.clear(watched)
 		return false
@@ -169,6 +161,7 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		w.rates[w.next%uint8(len(w.rates))] = max(arrived-w.arrived, 0) * 1000 / int64(now-w.since)
 		w.next++
 		w.since, w.arrived = now, arrived
+		w.loosen(d)
 	}
 	switch {
 	case d.is(eof) || w.still > calmAfter:
@@ -186,6 +179,22 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		l.adjust(p, w.side, w.rate(), w.slack)
 	}
 	return true
+}
+
+// loosen doubles the slack when the sink ran dry and less arrived for it, and takes half of
+// that back after a second without. (What has no unsent bytes may still have enough under way.)
+func (w *watch) loosen(d *direction) {
+	best := w.rate()
+	last := w.rates[(w.next-1)%uint8(len(w.rates))]
+	switch {
+	case d.is(dry) && last < best*9/10:
+		w.slack, w.wet = min(w.slack+1, mostSlack), 0
+	case w.wet < calmAfter:
+		w.wet++
+	case w.slack > 0:
+		w.slack, w.wet = w.slack-1, 0
+	}
+	d.clear(dry)
 }
 
 // waitLong: the bytes that wait in front of the sink take long at that rate, in bytes per

@@ -16,9 +16,9 @@ import (
 //	source:  window = what the sink delivers in five quarters of the source's round trip
 //	         and 10 ms, and 8 KiB
 //
-// none less than four segments, and all twice that at the beginning and twice again after
-// each tick in which the sink ran dry, be it that the link got faster, or that a busy machine
-// let us wait; half of it after a second without. When the sink no longer stalls, all is
+// none less than four segments, and all twice that after each tick in which the sink ran dry
+// and less arrived for it, since a busy machine let us wait; half of it after a second
+// without. When the sink no longer stalls, all is
 // lifted. A path that is fast is left alone: what counts is how long the
 // hidden bytes take, not how many they are.
 //
@@ -58,8 +58,8 @@ const (
 	// time: as much as comes while the relay does something else.
 	windowSpare       = 8 << 10
 	windowSpareMicros = 10_000
-	// firstSlack and mostSlack are doublings of all that.
-	firstSlack, mostSlack = 1, 3
+	// mostSlack is how often all that may be doubled.
+	mostSlack = 3
 	// sampleMillis is the least time over which a rate is measured.
 	sampleMillis = 50
 )
@@ -106,7 +106,7 @@ func (l *loop) watch(p *pair, s side, strikes int8) {
 	}
 	p.dir[s].set(watched)
 	l.watches = append(l.watches, watch{
-		reference: reference{p.slot, p.generation}, side: s, strikes: strikes, slack: firstSlack, since: l.millis(), arrived: l.arrived(),
+		reference: reference{p.slot, p.generation}, side: s, strikes: strikes, since: l.millis(), arrived: l.arrived(),
 	})
 }
 
@@ -124,7 +124,7 @@ func (l *loop) lookForQueue(p *pair, s side) {
 	if !d.is(watched) {
 		l.watch(p, s, calmAfter/2)
 	}
-	l.adjust(p, s, rate, firstSlack)
+	l.adjust(p, s, rate, 0)
 }
 
 // throttle looks at every direction that stalled of late, once per tick.

@@ -16,9 +16,9 @@ import (
 //	source:  window = what the sink delivers in five quarters of the source's round trip
 //	         and 10 ms, and 8 KiB
 //
-// none less than four segments, and all twice that after each tick in which the sink ran dry
-// and less arrived for it, since a busy machine let us wait; half of it after a second
-// without. When the sink no longer stalls, all is
+// none less than four segments, and all twice that at the beginning and twice again after
+// each tick in which the sink ran dry, be it that the link got faster, or that a busy machine
+// let us wait; half of it after a second without. When the sink no longer stalls, all is
 // lifted. A path that is fast is left alone: what counts is how long the
 // hidden bytes take, not how many they are.
 //
@@ -58,8 +58,8 @@ const (
 	// time: as much as comes while the relay does something else.
 	windowSpare       = 8 << 10
 	windowSpareMicros = 10_000
-	// mostSlack is how often all that may be doubled.
-	mostSlack = 3
+	// firstSlack and mostSlack are doublings of all that.
+	firstSlack, mostSlack = 1, 3
 	// sampleMillis is the least time over which a rate is measured.
 	sampleMillis = 50
 )
@@ -72,7 +72,7 @@ type watch struct {
 	still   int8     // ticks in which nothing arrived at the sink's other end
 	next    uint8    // of rates
 	slack   uint8    // doublings of what the throttle leaves
-	wet     int8     // ticks in which the sink did not suffer
+	wet     int8     // ticks in which the sink always had something to send
 	since   uint32   // milliseconds since the loop's start
 	arrived int64    // at the sink's other end, at that time
 	rates   [5]int64 // bytes per second, of late
@@ -106,7 +106,7 @@ func (l *loop) watch(p *pair, s side, strikes int8) {
 	}
 	p.dir[s].set(watched)
 	l.watches = append(l.watches, watch{
-		reference: reference{p.slot, p.generation}, side: s, strikes: strikes, since: l.millis(), arrived: l.arrived(),
+		reference: reference{p.slot, p.generation}, side: s, strikes: strikes, slack: firstSlack, since: l.millis(), arrived: l.arrived(),
 	})
 }
 
@@ -124,7 +124,7 @@ func (l *loop) lookForQueue(p *pair, s side) {
 	if !d.is(watched) {
 		l.watch(p, s, calmAfter/2)
 	}
-	l.adjust(p, s, rate, 0)
+	l.adjust(p, s, rate, firstSlack)
 }
 
 // throttle looks at every direction that stalled of late, once per tick.
@@ -146,7 +146,15 @@ func (l *loop) judge(p *pair, w *watch) bool {
 	} else {
 		w.strikes--
 	}
-	d.clear(hasStalled)
+	switch {
+	case d.is(dry):
+		w.slack, w.wet = min(w.slack+1, mostSlack), 0
+	case w.wet < calmAfter:
+		w.wet++
+	case w.slack > 0:
+		w.slack, w.wet = w.slack-1, 0
+	}
+	d.clear(hasStalled | dry)
 	if !l.tcpInfo(int(p.fd[w.side.other()])) {
 		d.clear(watched)
 		return false
@@ -161,7 +169,6 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		w.rates[w.next%uint8(len(w.rates))] = max(arrived-w.arrived, 0) * 1000 / int64(now-w.since)
 		w.next++
 		w.since, w.arrived = now, arrived
-		w.loosen(d)
 	}
 	switch {
 	case d.is(eof) || w.still > calmAfter:
@@ -179,22 +186,6 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		l.adjust(p, w.side, w.rate(), w.slack)
 	}
 	return true
-}
-
-// loosen doubles the slack when the sink ran dry and less arrived for it, and takes half of
-// that back after a second without. (What has no unsent bytes may still have enough under way.)
-func (w *watch) loosen(d *direction) {
-	best := w.rate()
-	last := w.rates[(w.next-1)%uint8(len(w.rates))]
-	switch {
-	case d.is(dry) && last < best*9/10:
-		w.slack, w.wet = min(w.slack+1, mostSlack), 0
-	case w.wet < calmAfter:
-		w.wet++
-	case w.slack > 0:
-		w.slack, w.wet = w.slack-1, 0
-	}
-	d.clear(dry)
 }
 
 // waitLong: the bytes that wait in front of the sink take long at that rate, in bytes per

@@ -19,8 +19,8 @@ import (
 // none less than four segments, and all twice that at the beginning and twice again after
 // each tick in which the sink ran dry, be it that the link got faster, or that a busy machine
 // let us wait; half of it after a second without. When the sink no longer stalls, all is
-// lifted. A path that is fast is left alone: what counts is how long the
-// hidden bytes take, not how many they are.
+// lifted. A path that is fast is left alone: what counts is how long the hidden bytes take,
+// not how many they are.
 //
 // What a source was promised room for it may have sent, so the throttle has to come before
 // the kernel's tuning has promised much. Two signs bring it:
@@ -146,14 +146,7 @@ func (l *loop) judge(p *pair, w *watch) bool {
 	} else {
 		w.strikes--
 	}
-	switch {
-	case d.is(dry):
-		w.slack, w.wet = min(w.slack+1, mostSlack), 0
-	case w.wet < calmAfter:
-		w.wet++
-	case w.slack > 0:
-		w.slack, w.wet = w.slack-1, 0
-	}
+	w.loosen(d.is(dry))
 	d.clear(hasStalled | dry)
 	if !l.tcpInfo(int(p.fd[w.side.other()])) {
 		d.clear(watched)
@@ -186,6 +179,19 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		l.adjust(p, w.side, w.rate(), w.slack)
 	}
 	return true
+}
+
+// loosen doubles the slack after a tick in which the sink ran dry, and takes half of it back
+// after a second without.
+func (w *watch) loosen(dry bool) {
+	switch {
+	case dry:
+		w.slack, w.wet = min(w.slack+1, mostSlack), 0
+	case w.wet < calmAfter:
+		w.wet++
+	case w.slack > 0:
+		w.slack, w.wet = w.slack-1, 0
+	}
 }
 
 // waitLong: the bytes that wait in front of the sink take long at that rate, in bytes per

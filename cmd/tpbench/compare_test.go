@@ -17,6 +17,22 @@ import (
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
+// printed runs cmd and reads the one JSON value that it prints.
+func printed[T any](t *testing.T, cmd *exec.Cmd) (v T) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %s", err, stderr.String())
+	}
+	dec := json.NewDecoder(&stdout)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 // TestCompareMeasures asks for figures only, not for how large they are.
 func TestCompareMeasures(t *testing.T) {
 	if _, err := backend(); err != nil {
@@ -27,17 +43,7 @@ func TestCompareMeasures(t *testing.T) {
 			t.Parallel()
 			cmd := process(t, ordinary, "compare", "--json", "--relays", "direct,iocopy", "--only", "bulk-1-up,rr-1,cps-50,idle-1000,slow-1,mixed",
 				"--rounds", "1", "--seconds", "0.3", "--warmup", "100ms")
-			var stdout, stderr bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &stdout, &stderr
-			if err := cmd.Run(); err != nil {
-				t.Fatalf("%v: %s", err, stderr.String())
-			}
-			dec := json.NewDecoder(&stdout)
-			dec.DisallowUnknownFields()
-			var r bench.Results
-			if err := dec.Decode(&r); err != nil {
-				t.Fatal(err)
-			}
+			r := printed[bench.Results](t, cmd)
 			if len(r.Runs) != 12 {
 				t.Errorf("%d runs", len(r.Runs))
 			}

@@ -44,17 +44,7 @@ func TestSlowAndProbeMeasure(t *testing.T) {
 		t.Run("slow, "+name, func(t *testing.T) {
 			t.Parallel()
 			cmd := process(t, ordinary, "slow", "--seconds", "3", "--rounds", "1", "--relays", "direct,tprelay,iocopy", "--tprelay", tprelay, "--json", "-")
-			var stdout, stderr bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &stdout, &stderr
-			if err := cmd.Run(); err != nil {
-				t.Fatalf("%v: %s", err, stderr.String())
-			}
-			dec := json.NewDecoder(&stdout)
-			dec.DisallowUnknownFields()
-			var c flow.Comparison
-			if err := dec.Decode(&c); err != nil {
-				t.Fatal(err)
-			}
+			c := printed[flow.Comparison](t, cmd)
 			if len(c.Runs) != 3 {
 				t.Fatalf("%d runs", len(c.Runs))
 			}

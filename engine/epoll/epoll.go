@@ -100,7 +100,7 @@ func New(batch int) (*Poller, error) {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
 	p := &Poller{fd: fd, wake: wake, events: make([]Event, batch)}
-	if err := p.add(wake, wakeInterest, Token{Key: wakeKey}); err != nil {
+	if err := p.control(unix.EPOLL_CTL_ADD, wake, wakeInterest, Token{Key: wakeKey}); err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -109,12 +109,12 @@ func New(batch int) (*Poller, error) {
 
 // Add registers fd, for all that can happen to it, until it is closed.
 func (p *Poller) Add(fd int, t Token) error {
-	return p.add(fd, interest, t)
+	return p.control(unix.EPOLL_CTL_ADD, fd, interest, t)
 }
 
-func (p *Poller) add(fd int, events uint32, t Token) error {
+func (p *Poller) control(op, fd int, events uint32, t Token) error {
 	ev := unix.EpollEvent{Events: events, Fd: t.Key, Pad: t.Generation}
-	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	if err := unix.EpollCtl(p.fd, op, fd, &ev); err != nil {
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}
 	return nil
@@ -124,11 +124,7 @@ func (p *Poller) add(fd int, events uint32, t Token) error {
 // what it is not: a socket that was written to without being full gives no event when it
 // has room again, until it was asked.
 func (p *Poller) Rearm(fd int, t Token) error {
-	ev := unix.EpollEvent{Events: interest, Fd: t.Key, Pad: t.Generation}
-	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &ev); err != nil {
-		return fmt.Errorf("epoll_ctl: %w", err)
-	}
-	return nil
+	return p.control(unix.EPOLL_CTL_MOD, fd, interest, t)
 }
 
 // Remove takes fd out, for descriptors that have duplicates: closing these is

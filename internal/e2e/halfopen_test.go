@@ -45,7 +45,7 @@ func TestHalfOpenFlood(t *testing.T) {
 				interactive := g.dial(l.at)
 				talk := func() {
 					t.Helper()
-					pingPong(t, interactive, &histogram{}, 20, []byte("still there?"))
+					pingPong(t, interactive, &histogram{}, 20, 0, []byte("still there?"))
 				}
 				talk()
 				for i := range uint16(flood) {
@@ -64,7 +64,7 @@ func TestHalfOpenFlood(t *testing.T) {
 				if backlog == 0 || g.mode == tproxy.Redirect {
 					for range newcomers {
 						c := g.dial(l.at)
-						pingPong(t, c, &histogram{}, 1, []byte("let me in"))
+						pingPong(t, c, &histogram{}, 1, 0, []byte("let me in"))
 						c.Close()
 					}
 					come += newcomers

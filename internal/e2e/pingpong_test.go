@@ -16,13 +16,14 @@ import (
 // waits for an acknowledgement that is delayed costs 40 ms or 200 ms per round
 // trip. Such a step is far above what a busy machine adds, and it comes again and
 // again; what comes rarely is the scheduler, so it is the number of steps that is
-// compared with the direct path, measured in turns with the relayed one.
+// compared with the direct path, measured in turns with the relayed one, and for as
+// long: how often a machine stops a process goes by time, not by round trips.
 
 const (
 	step = 35 * time.Millisecond
 	// rareSteps is how many of all round trips may show a step that the direct path
 	// does not: a machine that does other things too stops a process for that long now
-	// and then.
+	// and then, and more of them work for the relayed one.
 	rareSteps = 30
 	// blocks are how often direct and relayed path take turns.
 	blocks = 10
@@ -55,12 +56,13 @@ func (h *histogram) String() string {
 	return fmt.Sprintf("%s steps: %d", b.String(), h.steps)
 }
 
-// pingPong sends each message in turn, n times, and waits for its echo. It gives up when
-// there are more steps than could be chance.
-func pingPong(t *testing.T, c *net.TCPConn, h *histogram, n int, messages ...[]byte) {
+// pingPong sends each message in turn, at least n times and for at least so long, and
+// waits for its echo. It gives up when there are more steps than could be chance.
+func pingPong(t *testing.T, c *net.TCPConn, h *histogram, n int, least time.Duration, messages ...[]byte) {
 	t.Helper()
 	answer := make([]byte, 1<<20)
-	for i := range n {
+	start := time.Now()
+	for i := 0; i < n || time.Since(start) < least; i++ {
 		for _, m := range messages {
 			begin := time.Now()
 			if _, err := c.Write(m); err != nil {
@@ -106,20 +108,23 @@ func testPingPong(t *testing.T, v variant, rounds int, messages ...[]byte) {
 			l := g.listenOn(g.H3, g.at(port))
 			l.serve(echo)
 			conns[i] = g.dial(l.at)
-			pingPong(t, conns[i], &histogram{}, 1, messages...) // the pair stands
+			pingPong(t, conns[i], &histogram{}, 1, 0, messages...) // the pair stands
 		}
 		before := g.Stats()
 		for range blocks {
+			var least time.Duration
 			for i, c := range conns {
-				c.SetDeadline(time.Now().Add(patience))
-				pingPong(t, c, &histograms[i], rounds/blocks, messages...)
+				start := time.Now()
+				c.SetDeadline(start.Add(patience))
+				pingPong(t, c, &histograms[i], rounds/blocks, least, messages...)
+				least = time.Since(start)
 			}
 		}
 		s := g.Stats()
 		splices := s.Splices - before.Splices
 		t.Logf("relayed: %v", &histograms[0])
 		t.Logf("direct:  %v", &histograms[1])
-		t.Logf("%d round trips, %d splice calls, %d waits", rounds*len(messages), splices, s.Waits-before.Waits)
+		t.Logf("%d relayed round trips, %d splice calls, %d waits", rounds*len(messages), splices, s.Waits-before.Waits)
 		if relayed, direct := histograms[0].steps, histograms[1].steps; relayed > direct+rareSteps {
 			t.Errorf("%d round trips of at least %v, and %d without the relay", relayed, step, direct)
 		}

@@ -30,11 +30,7 @@ var relayOptions = map[string]engine.Options{
 // left.
 func serveRelay() {
 	out := json.NewEncoder(os.Stdout)
-	// With the first pipe the runtime opens its own poller, which stays.
-	if r, w, err := os.Pipe(); err == nil {
-		r.Close()
-		w.Close()
-	}
+	time.Sleep(time.Nanosecond) // with the first timer the runtime opens its own poller, which stays
 	before := openDescriptors()
 	o, ok := relayOptions[os.Getenv(relayOptionsVariable)]
 	if !ok {

@@ -128,6 +128,9 @@ func (l *loop) run() error {
 		l.clock()
 		l.count.waits++
 		l.count.events += uint64(len(events))
+		if l.tick != l.wheel.tick {
+			l.throttle() // while sinks have what they were left with
+		}
 		for _, ev := range events {
 			l.dispatch(ev)
 		}
@@ -154,7 +157,6 @@ func (l *loop) clock() {
 func (l *loop) onTick() {
 	l.wheel.expire(&l.pairs, l.tick, l.expired)
 	l.feed()
-	l.throttle()
 	l.resumeListeners()
 	if l.draining && !l.now.Before(l.deadline) {
 		l.endAll(ReasonDrained)

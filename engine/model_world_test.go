@@ -346,7 +346,8 @@ func (w *modelWorld) String() string {
 // String names the flags.
 func (f flags) String() string {
 	names := []string{"readable", "writable", "ending", "urgent", "paused", "full", "stalled", "starved", "eof", "finSent",
-		"closing", "bulk", "buffered", "handled", "detached", "hasStalled", "watched", "throttled", "inPipe"}
+		"closing", "bulk", "deep", "buffered", "handled", "detached", "hasStalled", "watched", "throttled", "looked", "proven", "moderated",
+		"inPipe", "wide"}
 	var set []string
 	for i, name := range names {
 		if f&(1<<i) != 0 {

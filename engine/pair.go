@@ -56,7 +56,6 @@ const (
 	hasStalled                   // since the last tick
 	watched                      // on the list of those that stalled of late
 	throttled                    // through its sockets' buffers
-	dry                          // and its sink had nothing to send once since the last tick
 	looked                       // this run has gone on for so long that its sink is not looked at any more
 	proven                       // bulk at full speed was seen in this run
 	moderated                    // the source wakes us for a lot only

@@ -16,10 +16,9 @@ import (
 //	source:  window = what the sink delivers in five quarters of the source's round trip
 //	         and 10 ms, and 8 KiB
 //
-// none less than four segments, and all twice that at the beginning and twice again after
-// each tick in which the sink ran dry, be it that the link got faster, or that a busy machine
-// let us wait; half of it after a second without. When the sink no longer stalls, all is
-// lifted. A path that is fast is left alone: what counts is how long the hidden bytes take,
+// none less than four segments, and all twice that after each tick that found the sink dry, be
+// it that the link got faster, or that a busy machine let us wait; half of it after a second
+// without. When the sink no longer stalls, all is lifted. A path that is fast is left alone: what counts is how long the hidden bytes take,
 // not how many they are.
 //
 // What a source was promised room for it may have sent, so the throttle has to come before
@@ -58,8 +57,11 @@ const (
 	// time: as much as comes while the relay does something else.
 	windowSpare       = 8 << 10
 	windowSpareMicros = 10_000
-	// firstSlack and mostSlack are doublings of all that.
-	firstSlack, mostSlack = 1, 3
+	// mostSlack is how many doublings of all that there are.
+	mostSlack = 3
+	// drySpareMicros is what a path has under way beyond its least round trip while
+	// nothing more could be.
+	drySpareMicros = 5_000
 	// sampleMillis is the least time over which a rate is measured.
 	sampleMillis = 50
 )
@@ -72,7 +74,7 @@ type watch struct {
 	still   int8     // ticks in which nothing arrived at the sink's other end
 	next    uint8    // of rates
 	slack   uint8    // doublings of what the throttle leaves
-	wet     int8     // ticks in which the sink always had something to send
+	wet     int8     // ticks without a dry sink, since the slack was last changed
 	since   uint32   // milliseconds since the loop's start
 	arrived int64    // at the sink's other end, at that time
 	rates   [5]int64 // bytes per second, of late
@@ -106,7 +108,7 @@ func (l *loop) watch(p *pair, s side, strikes int8) {
 	}
 	p.dir[s].set(watched)
 	l.watches = append(l.watches, watch{
-		reference: reference{p.slot, p.generation}, side: s, strikes: strikes, slack: firstSlack, since: l.millis(), arrived: l.arrived(),
+		reference: reference{p.slot, p.generation}, side: s, strikes: strikes, since: l.millis(), arrived: l.arrived(),
 	})
 }
 
@@ -124,7 +126,7 @@ func (l *loop) lookForQueue(p *pair, s side) {
 	if !d.is(watched) {
 		l.watch(p, s, calmAfter/2)
 	}
-	l.adjust(p, s, rate, firstSlack)
+	l.adjust(p, s, rate, 0)
 }
 
 // throttle looks at every direction that stalled of late, once per tick.
@@ -146,8 +148,7 @@ func (l *loop) judge(p *pair, w *watch) bool {
 	} else {
 		w.strikes--
 	}
-	w.loosen(d.is(dry))
-	d.clear(hasStalled | dry)
+	d.clear(hasStalled)
 	if !l.tcpInfo(int(p.fd[w.side.other()])) {
 		d.clear(watched)
 		return false
@@ -163,6 +164,7 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		w.next++
 		w.since, w.arrived = now, arrived
 	}
+	w.loosen(d.is(throttled) && l.dry(w.rate()))
 	switch {
 	case d.is(eof) || w.still > calmAfter:
 		// Nothing more to learn, or nothing moves: its next stall brings it back. A
@@ -181,8 +183,17 @@ func (l *loop) judge(p *pair, w *watch) bool {
 	return true
 }
 
-// loosen doubles the slack after a tick in which the sink ran dry, and takes half of it back
-// after a second without.
+// dry: the sink has sent all it had, and its path, at that rate in bytes per second, could
+// carry more: less is under way than its least round trip takes. (Nothing unsent alone says
+// little: a queue in front of the bottleneck can hold everything.) Invariant: l.tcp is the
+// sink's.
+func (l *loop) dry(rate int64) bool {
+	underway := int64(l.tcp.Unacked) * int64(l.tcp.Snd_mss)
+	return l.tcp.Notsent_bytes == 0 && underway < rate*int64(l.tcp.Min_rtt+drySpareMicros)/1e6
+}
+
+// loosen doubles the slack when the sink is dry, and takes half of it back after a second in
+// which it was not.
 func (w *watch) loosen(dry bool) {
 	switch {
 	case dry:

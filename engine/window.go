@@ -95,9 +95,6 @@ func lockReceiveBuffer(fd int, window int64) {
 func (l *loop) enoughUnsent(p *pair, s side) bool {
 	sink := int(p.fd[s.other()])
 	n, err := unix.IoctlGetInt(sink, unix.SIOCOUTQNSD)
-	if err == nil && n == 0 {
-		p.dir[s].set(dry)
-	}
 	return err == nil && n >= int(p.dir[s].most) && l.poller.Rearm(sink, p.token(s.other())) == nil
 }
 

@@ -75,6 +75,7 @@ type watch struct {
 	next    uint8    // of rates
 	slack   uint8    // doublings of what the throttle leaves
 	wet     int8     // ticks without a dry sink, since the slack was last changed
+	once    bool     // it has been throttled
 	since   uint32   // milliseconds since the loop's start
 	arrived int64    // at the sink's other end, at that time
 	rates   [5]int64 // bytes per second, of late
@@ -118,15 +119,12 @@ func (l *loop) lookForQueue(p *pair, s side) {
 	if l.engine.options.NoFlowControl || d.is(eof) || !l.tcpInfo(int(p.fd[s.other()])) {
 		return
 	}
-	queued := l.tcp.Rtt >= l.tcp.Min_rtt+queueMicros || 4*l.tcp.Unacked < 3*l.tcp.Snd_cwnd
-	rate := int64(l.tcp.Delivery_rate)
-	if !queued || rate == 0 || l.appLimited() || !l.waitLong(d, rate) {
-		return
+	if rate := int64(l.tcp.Delivery_rate); rate > 0 && l.queued(d, rate) {
+		if !d.is(watched) {
+			l.watch(p, s, calmAfter/2)
+		}
+		l.adjust(p, s, rate, 0)
 	}
-	if !d.is(watched) {
-		l.watch(p, s, calmAfter/2)
-	}
-	l.adjust(p, s, rate, 0)
 }
 
 // throttle looks at every direction that stalled of late, once per tick.
@@ -146,8 +144,9 @@ func (l *loop) judge(p *pair, w *watch) bool {
 	if d.is(stalled | hasStalled) {
 		w.strikes = min(w.strikes+1, calmAfter)
 	} else {
-		w.strikes--
+		w.strikes = max(w.strikes-1, 0)
 	}
+	w.once = w.once || d.is(throttled)
 	d.clear(hasStalled)
 	if !l.tcpInfo(int(p.fd[w.side.other()])) {
 		d.clear(watched)
@@ -171,13 +170,16 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		// receiver that has stopped must cost nothing.
 		d.clear(watched)
 		return false
-	case w.strikes <= 0:
-		if d.is(throttled) {
-			l.lift(p, w.side)
-		}
+	case w.strikes == 0 && d.is(throttled):
+		l.lift(p, w.side)
+	case w.strikes == 0 && !w.once:
 		d.clear(watched)
 		return false
-	case w.next > 0 && (w.strikes >= throttleAfter || d.is(throttled)):
+	case w.next == 0:
+	case d.is(throttled), w.strikes >= throttleAfter && l.waitLong(d, w.rate()):
+		l.adjust(p, w.side, w.rate(), w.slack)
+	case w.once && l.queued(d, w.rate()):
+		w.strikes = calmAfter / 2
 		l.adjust(p, w.side, w.rate(), w.slack)
 	}
 	return true
@@ -205,6 +207,13 @@ func (w *watch) loosen(dry bool) {
 	}
 }
 
+// queued: a queue has built up behind the sink, which delivers so many bytes per second.
+// Invariant: l.tcp is the sink's.
+func (l *loop) queued(d *direction, rate int64) bool {
+	held := l.tcp.Rtt >= l.tcp.Min_rtt+queueMicros || 4*l.tcp.Unacked < 3*l.tcp.Snd_cwnd
+	return !l.appLimited() && (l.tcp.Rtt >= 2*l.tcp.Min_rtt+queueMicros || held && l.waitLong(d, rate))
+}
+
 // waitLong: the bytes that wait in front of the sink take long at that rate, in bytes per
 // second. Invariant: l.tcp is the sink's.
 func (l *loop) waitLong(d *direction, rate int64) bool {
@@ -217,13 +226,10 @@ func (l *loop) waitLong(d *direction, rate int64) bool {
 func (l *loop) adjust(p *pair, s side, rate int64, slack uint8) {
 	d := &p.dir[s]
 	sink, source := int(p.fd[s.other()]), int(p.fd[s])
-	switch {
-	case rate*hiddenMillis/1000 >= kernelHides:
+	if rate*hiddenMillis/1000 >= kernelHides {
 		if d.is(throttled) {
 			l.lift(p, s)
 		}
-		return
-	case !d.is(throttled) && !l.waitLong(d, rate):
 		return
 	}
 	lowat := max(rate*lowatMillis/1000<<slack, leastSegments*int64(l.tcp.Snd_mss))
@@ -232,14 +238,15 @@ func (l *loop) adjust(p *pair, s side, rate int64, slack uint8) {
 	}
 	// Less than some segments would have the source wait for acknowledgements that
 	// its other end delays.
+	underway := rate * int64(l.tcp.Rtt) / 1e6
 	window := max(
-		(rate*(int64(l.tcp.Rtt)*5/4+windowSpareMicros)/1e6+windowSpare)<<slack,
+		(underway*5/4+rate*windowSpareMicros/1e6+windowSpare)<<slack,
 		leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)),
 	)
 	d.set(throttled)
 	d.most = uint32(min(lowat, int64(l.high)))
 	setNotsentLowat(sink, int64(d.most))
-	l.holdWindow(source, window, rate*tickLength.Milliseconds()/1000)
+	l.holdWindow(source, window, underway, rate*tickLength.Milliseconds()/1000)
 	l.count.throttles++
 }
 

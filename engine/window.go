@@ -20,12 +20,17 @@ import (
 const (
 	noWindowClamp    = 1 << 30 // more than any window
 	leastWindowClamp = 1       // less than a segment, so that nothing more is sent
+	// restartSegments is with how many a sender begins again that was stopped for long
+	// (RFC 6928; Linux's default).
+	restartSegments = 10
 )
 
 // holdWindow has the source offer its other end a window of so many bytes, now or with the
-// next calls; until the next, the relay reads as many as drained. Invariant: l.tcp is the
+// next calls; until the next, the relay reads as many as drained. When all is well so many
+// are under way: where that is more than a stopped sender begins with, it is not stopped,
+// but goes on at half the rate until what is held has drained. Invariant: l.tcp is the
 // source's.
-func (l *loop) holdWindow(fd int, window, drained int64) {
+func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	bytes, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	if err != nil {
 		return
@@ -35,21 +40,25 @@ func (l *loop) holdWindow(fd int, window, drained int64) {
 	if promised < mss {
 		promised = 0 // nobody sends less than a segment
 	}
+	trickle := int64(0)
+	if underway > restartSegments*mss {
+		trickle = underway / 2
+	}
 	switch size := int64(bytes) / 2; {
 	case size < window:
 		setReceiveBuffer(fd, window)
 	case size <= window*5/4:
 		lockReceiveBuffer(fd, size)
-	case promised == 0:
+	case promised+trickle == 0: // nothing can come that would be dropped
 		setReceiveBuffer(fd, window)
 	default:
-		held := promised + int64(unread(fd))
-		setReceiveBuffer(fd, min(size, max(window, held)))
-		switch {
+		unread := int64(unread(fd))
+		setReceiveBuffer(fd, min(size, max(window, unread+max(promised, trickle))))
+		switch held := unread + promised; {
 		case held > 2*window+drained: // a round trip and a tick from now it is still too much
-			window = leastWindowClamp
+			window = max(trickle, leastWindowClamp)
 		case held > window*5/4:
-			window = max(window/4, 2*mss)
+			window = max(window/4, trickle, 2*mss)
 		}
 	}
 	setTCP(fd, unix.TCP_WINDOW_CLAMP, window)

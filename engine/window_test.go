@@ -62,7 +62,7 @@ func TestWindowIsGivenBack(t *testing.T) {
 		tuned := size()
 		for range 3 { // nothing is promised, or it shrinks with what is
 			if l.tcpInfo(source) {
-				l.holdWindow(source, window, 0)
+				l.holdWindow(source, window, 0, 0)
 			}
 		}
 		held := size()

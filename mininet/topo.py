@@ -14,6 +14,7 @@ import figures
 import lab
 import measure
 import relay
+import steal
 from settings import links, parse
 
 
@@ -79,6 +80,8 @@ def run(args):
         finally:
             quiet()
     rows = figures.table(done, args, many)
+    if steal.warning(done):
+        progress(steal.warning(done))
     report = {'settings': vars(args), 'links': links(args, lab.has_netem()), 'kernel': os.uname().release, 'notes': notes, 'table': rows,
               'rounds': done, 'many': many}
     if args.save:

@@ -119,7 +119,11 @@ func (l *loop) lookForQueue(p *pair, s side) {
 	if l.engine.options.NoFlowControl || d.is(eof) || !l.tcpInfo(int(p.fd[s.other()])) {
 		return
 	}
-	if rate := int64(l.tcp.Delivery_rate); rate > 0 && l.queued(d, rate) {
+	rate := int64(l.tcp.Delivery_rate)
+	if l.appLimited() && l.tcp.Rtt > 0 {
+		rate = max(rate, int64(l.tcp.Unacked)*int64(l.tcp.Snd_mss)*1e6/int64(l.tcp.Rtt))
+	}
+	if rate > 0 && l.queued(d, rate) {
 		if !d.is(watched) {
 			l.watch(p, s, calmAfter/2)
 		}
@@ -211,7 +215,7 @@ func (w *watch) loosen(dry bool) {
 // Invariant: l.tcp is the sink's.
 func (l *loop) queued(d *direction, rate int64) bool {
 	held := l.tcp.Rtt >= l.tcp.Min_rtt+queueMicros || 4*l.tcp.Unacked < 3*l.tcp.Snd_cwnd
-	return !l.appLimited() && (l.tcp.Rtt >= 2*l.tcp.Min_rtt+queueMicros || held && l.waitLong(d, rate))
+	return l.tcp.Rtt >= 2*l.tcp.Min_rtt+queueMicros || held && l.waitLong(d, rate)
 }
 
 // waitLong: the bytes that wait in front of the sink take long at that rate, in bytes per

@@ -16,10 +16,10 @@ import (
 //	source:  window = what the sink delivers in five quarters of the source's round trip
 //	         and 10 ms, and 8 KiB
 //
-// none less than four segments, and all twice that after each tick that found the sink dry, be
-// it that the link got faster, or that a busy machine let us wait; half of it after a second
-// without. When the sink no longer stalls, all is lifted. A path that is fast is left alone: what counts is how long the hidden bytes take,
-// not how many they are.
+// none less than four segments, and all twice that after each tick that found the sink dry,
+// be it that the link got faster, or that a busy machine let us wait; half of it after a
+// second without. When the sink no longer stalls, all is lifted. A path that is fast is left
+// alone: what counts is how long the hidden bytes take, not how many they are.
 //
 // What a source was promised room for it may have sent, so the throttle has to come before
 // the kernel's tuning has promised much. Two signs bring it:
@@ -170,8 +170,11 @@ func (l *loop) judge(p *pair, w *watch) bool {
 	w.loosen(d.is(throttled) && l.dry(w.rate()))
 	switch {
 	case d.is(eof) || w.still > calmAfter:
-		// Nothing more to learn, or nothing moves: its next stall brings it back. A
-		// receiver that has stopped must cost nothing.
+		// Nothing more to learn, or nothing moves: the end of its stall, or the next,
+		// brings it back. A receiver that has stopped must cost nothing.
+		if d.is(throttled) && !d.is(stalled) {
+			l.lift(p, w.side)
+		}
 		d.clear(watched)
 		return false
 	case w.strikes == 0 && d.is(throttled):
@@ -182,7 +185,7 @@ func (l *loop) judge(p *pair, w *watch) bool {
 	case w.next == 0:
 	case d.is(throttled), w.strikes >= throttleAfter && l.waitLong(d, w.rate()):
 		l.adjust(p, w.side, w.rate(), w.slack)
-	case w.once && l.queued(d, w.rate()):
+	case w.once && l.waitLong(d, w.rate()) && l.queued(d, w.rate()):
 		w.strikes = calmAfter / 2
 		l.adjust(p, w.side, w.rate(), w.slack)
 	}

@@ -44,38 +44,53 @@ func TestKeepsPausingIsThrottled(t *testing.T) {
 	})
 }
 
-// TestThrottleIsLifted: it goes when the pauses end.
+// TestThrottleIsLifted: it goes when the pauses end, because little comes, or nothing.
 func TestThrottleIsLifted(t *testing.T) {
-	r := newRig(t, engine.Options{})
-	client, server := r.pair()
-	if err := server.SetReadBuffer(64 << 10); err != nil {
-		t.Fatal(err)
-	}
-	stop := make(chan struct{})
-	go func() { // as fast as it goes, then now and then
-		data := noise(64 << 10)
-		for {
-			if _, err := client.Write(data); err != nil {
-				return
+	for name, last := range map[string]int{"little comes": 100, "nothing comes": 0} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, engine.Options{})
+			client, server := r.pair()
+			if err := server.SetReadBuffer(64 << 10); err != nil {
+				t.Fatal(err)
 			}
-			select {
-			case <-stop:
-				data = data[:100]
-				time.Sleep(20 * time.Millisecond)
-			default:
+			data := noise(64 << 10)
+			stop, stopped, alive := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			go func() { // as fast as it goes, then now and then
+				for running := true; running; {
+					if _, err := client.Write(data); err != nil {
+						return
+					}
+					select {
+					case <-stop:
+						running = false
+					default:
+					}
+				}
+				close(stopped)
+				for {
+					select {
+					case <-alive:
+						client.Write(data)
+						return
+					case <-time.After(20 * time.Millisecond):
+						client.Write(data[:last])
+					}
+				}
+			}()
+			buf := make([]byte, 16<<10)
+			for !r.only().Upstream.Throttled {
+				if _, err := server.Read(buf); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Millisecond)
 			}
-		}
-	}()
-	buf := make([]byte, 16<<10)
-	for !r.only().Upstream.Throttled {
-		if _, err := server.Read(buf); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Millisecond)
+			close(stop)
+			go io.Copy(io.Discard, server)
+			<-stopped
+			r.until("lifted", func(engine.Stats) bool { return !r.only().Upstream.Throttled })
+			before := r.Stats()
+			close(alive)
+			r.until("still alive", func(s engine.Stats) bool { return s.UpstreamSplice >= before.UpstreamSplice+uint64(len(data)) })
+		})
 	}
-	close(stop)
-	go io.Copy(io.Discard, server)
-	r.until("lifted", func(engine.Stats) bool { return !r.only().Upstream.Throttled })
-	before := r.Stats()
-	r.until("still alive", func(s engine.Stats) bool { return s.UpstreamSplice > before.UpstreamSplice })
 }

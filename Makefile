@@ -23,7 +23,7 @@ REST     := $$($(GO) list ./... | grep -vxF "$$($(GO) list $(COUNTED))")
 
 # Two packages at a time and one test of a package after the other: tests that
 # measure time and rates on a small machine must not crowd each other out.
-GOTEST = $(GO) test $(RACE) -p 2 -timeout 15m -count=1 $(TESTFLAGS)
+GOTEST = $(GO) test $(RACE) -p 2 -timeout 30m -count=1 $(TESTFLAGS)
 # With COVER=FILE, what the counted tests run through goes to FILE. Processes that
 # they start may be another user's, and write theirs where everybody can.
 COUNT  = $(if $(COVER),dir=$$(mktemp -d) && chmod 1777 $$dir && trap "rm -rf $$dir" EXIT && )$(GOTEST) $(PROFILE) $(COUNTED)

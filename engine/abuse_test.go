@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -82,10 +83,22 @@ func (a *abused) leave() {
 func (a *abused) come(kind byte, n int) {
 	a.t.Helper()
 	opened := a.Stats().Opened
-	if s, err := a.crowd.ask(string(kind), n, a.address()); err != nil || s != "ok" {
-		a.t.Fatalf("abusers: %s %v", s, err)
+	if err := a.send(kind, n); err != nil {
+		a.t.Fatal(err)
 	}
 	a.until("abusers", func(s engine.Stats) bool { return s.Opened >= opened+uint64(n) })
+}
+
+// send has them come, and returns when they are connected.
+func (a *abused) send(kind byte, n int) error {
+	s, err := a.crowd.ask(string(kind), n, a.address())
+	if err == nil && s != "ok" {
+		err = errors.New(s)
+	}
+	if err != nil {
+		return fmt.Errorf("abusers: %w", err)
+	}
+	return nil
 }
 
 // talk exchanges n messages and gives the time that each took, sorted.
@@ -121,11 +134,16 @@ const (
 // on, and IdleTimeout ends the others and him not.
 func TestSilentClientsAreReaped(t *testing.T) {
 	a := newAbused(t, engine.Options{IdleTimeout: 5 * time.Second})
-	for range 10 { // or who talks has been silent for as long when the last have come
-		a.come(kindSilent, abusers/10)
-		a.talk(20)
-	}
-	for a.Stats().Ended[engine.ReasonIdleTimeout] < abusers {
+	came := make(chan error, 1)
+	go func() { came <- a.send(kindSilent, abusers) }()
+	for a.Stats().Ended[engine.ReasonIdleTimeout] < abusers { // and while they come, which can take as long
+		select {
+		case err := <-came:
+			if err != nil {
+				t.Fatal(err)
+			}
+		default:
+		}
 		a.talk(20)
 	}
 	a.talk(100)

@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/rules"
@@ -191,6 +192,10 @@ func shell(t *testing.T, h *netlab.Host, command string) string {
 // snapshot is all that rules could change on h, as text.
 func snapshot(t *testing.T, h *netlab.Host) string {
 	t.Helper()
+	// The kernel tells routes of a link's carrier some time after it came up.
+	for end := time.Now().Add(30 * time.Second); strings.Contains(shell(t, h, "ip route; ip -6 route"), "linkdown") && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
 	text := shell(t, h, `nft -s list ruleset; (iptables-save; ip6tables-save) | sed '/^#/d; s/ \[[0-9]*:[0-9]*\]//'
 		ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | sed 's/ expires [0-9]*sec//'`)
 	var settings []string

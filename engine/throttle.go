@@ -66,7 +66,7 @@ const (
 	sampleMillis = 50
 )
 
-// watch is a direction that stalled of late, or is throttled.
+// watch is a direction that stalled of late, or is or was throttled.
 type watch struct {
 	reference
 	side    side
@@ -131,7 +131,7 @@ func (l *loop) lookForQueue(p *pair, s side) {
 	}
 }
 
-// throttle looks at every direction that stalled of late, once per tick.
+// throttle looks at every direction that is watched, once per tick.
 func (l *loop) throttle() {
 	keep := l.watches[:0]
 	for _, w := range l.watches {

@@ -80,8 +80,9 @@ def run(args):
         finally:
             quiet()
     rows = figures.table(done, args, many)
-    if steal.warning(done):
-        progress(steal.warning(done))
+    warning = steal.warning(done)
+    if warning:
+        progress(warning)
     report = {'settings': vars(args), 'links': links(args, lab.has_netem()), 'kernel': os.uname().release, 'notes': notes, 'table': rows,
               'rounds': done, 'many': many}
     if args.save:

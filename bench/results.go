@@ -45,7 +45,10 @@ type Run struct {
 	Figures  map[string]float64 `json:"figures,omitempty"` // by the names of the point's metrics
 	Error    string             `json:"error,omitempty"`   // why there are no figures
 	Others   float64            `json:"others"`            // part of the machine that other programs used
+	Stolen   float64            `json:"stolen"`            // part of it that its host did not give it
 	Warnings []string           `json:"warnings,omitempty"`
+
+	again int // how often it was done again
 }
 
 // points gives the points that were measured.

@@ -125,7 +125,7 @@ func (b *bed) stand(ctx context.Context, figures map[string]float64, connect fun
 	if pairs == 0 {
 		return b.nothing(m, "no connection stood")
 	}
-	b.others = 0 // whoever was busy meanwhile took nothing from the figures
+	b.others, b.stolen = 0, 0 // whoever was busy meanwhile took nothing from the figures
 	n, _ := m.errors()
 	figures[errorCount] = float64(n)
 	if len(b.relay.PIDs()) > 0 {

@@ -163,6 +163,7 @@ func (r *Results) warnings() (lines []string) {
 		lines = append(lines, note)
 	}
 	lines = append(lines, r.busy()...)
+	lines = append(lines, r.stolen()...)
 	for _, run := range r.Runs {
 		for _, w := range run.Warnings {
 			lines = append(lines, fmt.Sprintf("%s, %s, round %d: %s", run.Point, run.Relay, run.Round, w))

@@ -18,6 +18,7 @@ const lead = 150 * time.Millisecond
 type usage struct {
 	at                             time.Time
 	relay, machine, kernel, driver time.Duration
+	steal                          account.Steal
 }
 
 // usage reads it: the relay's first, as it is what matters most.
@@ -37,6 +38,9 @@ func (b *bed) usage() (u usage, err error) {
 		return u, err
 	}
 	if u.kernel, err = account.Kernel(); err != nil {
+		return u, err
+	}
+	if u.steal, err = account.Stolen(); err != nil {
 		return u, err
 	}
 	u.driver, err = account.Process(os.Getpid())
@@ -122,6 +126,7 @@ func (b *bed) inspect(m *measured) {
 	}
 	capacity := m.to.at.Sub(m.from.at) * time.Duration(runtime.NumCPU())
 	b.others = max(float64(others)/float64(capacity), 0)
+	b.stolen = m.to.steal.Since(m.from.steal)
 	b.inspectDescriptors()
 	if n, first := m.errors(); n > 0 {
 		b.warn("%s, the first: %s", plural(int(n), "error"), first)

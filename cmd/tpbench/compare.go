@@ -21,22 +21,23 @@ import (
 
 // compareCmd is tpbench compare.
 type compareCmd struct {
-	Relays       []string      `placeholder:"NAME,..." help:"Relays, see --list; one that is named twice is measured twice. Default: all but gnet and socat; all: these too."`
-	Scenarios    []string      `placeholder:"NAME,..." help:"Scenarios: bulk, rr, cps, idle, slow, mixed, scale, many. Default: all."`
-	Only         []string      `placeholder:"POINT,..." help:"Of the scenarios these points only, see --list."`
-	Rounds       int           `placeholder:"3" help:"How often each relay is measured at each point; the median counts."`
-	Seconds      float64       `placeholder:"4" help:"Length of each window."`
-	Warmup       time.Duration `default:"1s" help:"Time before each window, from when all connections stand."`
-	Baseline     string        `placeholder:"haproxy" help:"The relay that others are divided by. Default: haproxy, and without it the first."`
-	With         string        `enum:"builtin,iperf3,wrk" default:"builtin" help:"Who sends and receives: ${enum}. iperf3 does bulk alone; wrk does rr alone, with nginx at the other end."`
-	RelayCommand string        `placeholder:"CMD" help:"${relay_command}"`
-	TPRelay      string        `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: that beside tpbench, or else that in PATH."`
-	Out          string        `placeholder:"DIR" help:"Write the raw figures there, as JSON and CSV, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
-	JSON         bool          `name:"json" help:"Print all raw figures as JSON instead of tables."`
-	Quick        bool          `help:"A few points and relays, two rounds of two seconds."`
-	Self         bool          `help:"Measure tprelay against itself, to see how far figures can be trusted."`
-	Check        bool          `help:"Exit with status 1 when a target of the project is not held."`
-	List         bool          `help:"List relays and points, and measure nothing."`
+	Relays       []string       `placeholder:"NAME,..." help:"Relays, see --list; one that is named twice is measured twice. Default: all but gnet and socat; all: these too."`
+	Scenarios    []string       `placeholder:"NAME,..." help:"Scenarios: bulk, rr, cps, idle, slow, mixed, scale, many. Default: all."`
+	Only         []string       `placeholder:"POINT,..." help:"Of the scenarios these points only, see --list."`
+	Rounds       int            `placeholder:"3" help:"How often each relay is measured at each point; the median counts."`
+	Seconds      float64        `placeholder:"4" help:"Length of each window."`
+	Warmup       time.Duration  `default:"1s" help:"Time before each window, from when all connections stand."`
+	Again        *time.Duration `placeholder:"DURATION" help:"For how long, at the end, runs are done again of which the host of this virtual machine took more than 2 % of the CPU time. Default: half of the time that the others take."`
+	Baseline     string         `placeholder:"haproxy" help:"The relay that others are divided by. Default: haproxy, and without it the first."`
+	With         string         `enum:"builtin,iperf3,wrk" default:"builtin" help:"Who sends and receives: ${enum}. iperf3 does bulk alone; wrk does rr alone, with nginx at the other end."`
+	RelayCommand string         `placeholder:"CMD" help:"${relay_command}"`
+	TPRelay      string         `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: that beside tpbench, or else that in PATH."`
+	Out          string         `placeholder:"DIR" help:"Write the raw figures there, as JSON and CSV, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
+	JSON         bool           `name:"json" help:"Print all raw figures as JSON instead of tables."`
+	Quick        bool           `help:"A few points and relays, two rounds of two seconds."`
+	Self         bool           `help:"Measure tprelay against itself, to see how far figures can be trusted."`
+	Check        bool           `help:"Exit with status 1 when a target of the project is not held."`
+	List         bool           `help:"List relays and points, and measure nothing."`
 }
 
 // Run measures, and prints what came of it.
@@ -66,10 +67,17 @@ func (c *compareCmd) Run(command *kong.Context) error {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends at once
 
+	if driver.Again = plan.Total() / 2; c.Again != nil {
+		driver.Again = *c.Again
+	}
 	results.Machine = bench.ThisMachine()
 	p := newProgress(command.Stderr)
 	p.step(fmt.Sprintf("%d runs, about %s", len(plan.Steps()), formatLeft(plan.Total())))
 	driver.Progress = func(s bench.Step, done, all int, left time.Duration) {
+		if done == all {
+			p.step(fmt.Sprintf("again, as the machine's host took much: %s, %s, round %d; at most %s left", s.Point.Name, s.Relay.Name, s.Round, formatLeft(left)))
+			return
+		}
 		p.step(fmt.Sprintf("%d of %d: %s, %s, round %d; %s left", done+1, all, s.Point.Name, s.Relay.Name, s.Round, formatLeft(left)))
 	}
 	err = driver.Run(ctx, plan, results)
@@ -122,6 +130,8 @@ func (c *compareCmd) plan() (plan bench.Plan, r *bench.Results, err error) {
 		return plan, nil, cli.Usagef("--seconds %g: must be between 0.1 and 600", c.Seconds)
 	case c.Warmup < 0 || c.Warmup > 10*time.Minute:
 		return plan, nil, cli.Usagef("--warmup %v: must be between 0 and 10m", c.Warmup)
+	case c.Again != nil && *c.Again < 0:
+		return plan, nil, cli.Usagef("--again %v: must not be negative", *c.Again)
 	case c.With != bench.Builtin && c.Seconds < 1:
 		return plan, nil, cli.Usagef("--seconds %g: --with %s takes whole seconds", c.Seconds, c.With)
 	}
@@ -223,6 +233,9 @@ func (c *compareCmd) commandLine() string {
 	list("--scenarios", c.Scenarios)
 	list("--only", c.Only)
 	args = append(args, "--rounds", fmt.Sprint(c.Rounds), "--seconds", fmt.Sprint(c.Seconds), "--warmup", c.Warmup.String())
+	if c.Again != nil {
+		args = append(args, "--again", c.Again.String())
+	}
 	if c.Baseline != "" {
 		args = append(args, "--baseline", c.Baseline)
 	}

@@ -70,7 +70,7 @@ lint: ## gofmt, go vet for amd64 and arm64, staticcheck
 
 build: ## bin/tprelay and bin/tpbench
 	@.ci/setup go
-	$(GO) build -o bin/ ./cmd/tprelay ./cmd/tpbench
+	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/tprelay ./cmd/tpbench
 
 cover: COVER := cover.out
 cover: RACE :=

@@ -41,11 +41,9 @@ type Cmd struct {
 	// descendants then die with it in any event, were it by kill -9 of this
 	// process. For programs that fork. The price is that of a first process:
 	// signals that it has no handler for, except SIGKILL and SIGSTOP, do
-	// nothing; and /proc still shows the other PIDs, unless the program
-	// mounts its own, so it finds no /proc/<its own getpid()>.
+	// nothing. It has a /proc of its own, with its own numbers, where the kernel
+	// grants that (not to users in a container whose /proc is partly hidden).
 	OwnPIDs bool
-
-	ownMounts bool // a mount namespace, whose mounts nobody else sees
 
 	host   *Host
 	ctx    context.Context
@@ -72,7 +70,11 @@ func (c *Cmd) Start() error {
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	c.cancel = cancel
-	c.cmd = exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
+	args := c.Args
+	if _, err := exec.LookPath(args[0]); c.OwnPIDs && err == nil {
+		args = append([]string{"sh", "-c", `mount -t proc proc /proc 2>/dev/null; exec "$0" "$@"`}, args...)
+	}
+	c.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	c.cmd.Env, c.cmd.Dir, c.cmd.Stdin, c.cmd.ExtraFiles = c.Env, c.Dir, c.Stdin, c.ExtraFiles
 	c.cmd.Stdout = c.output(c.Stdout)
 	c.cmd.Stderr = c.output(c.Stderr)
@@ -84,9 +86,7 @@ func (c *Cmd) Start() error {
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: c.Credential}
 	if c.OwnPIDs {
 		c.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
-	}
-	if c.ownMounts {
-		c.cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS // also makes them private
+		c.cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS // its mounts are its own, too
 	}
 
 	lab := c.host.lab

@@ -129,6 +129,20 @@ func TestCloseKillsDaemonsThatLeftTheGroup(t *testing.T) {
 	}
 }
 
+func TestOwnPIDsComeWithTheirProc(t *testing.T) {
+	lab := newLab(t, netlab.Config{})
+	c := lab.H1.Command(context.Background(), "sh", "-c", `echo $$; cat /proc/$$/comm; ls -d /proc/[0-9]* | wc -l`)
+	c.OwnPIDs = true
+	out, err := c.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Three processes at most: the shell, ls, and wc.
+	if got := strings.Fields(string(out)); len(got) != 3 || got[0] != "1" || got[1] != "sh" || got[2] > "3" {
+		t.Errorf("it is process %q", got)
+	}
+}
+
 func TestSignalEndsAProgramKindly(t *testing.T) {
 	lab := newLab(t, netlab.Config{})
 	c := lab.H1.Command(context.Background(), "sh", "-c", "trap 'echo bye; exit 0' TERM; echo $$; while :; do sleep 0.01; done")

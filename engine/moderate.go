@@ -22,11 +22,11 @@ import (
 // the run of replies. bench/RESULTS.md has what the figures are chosen by.
 const (
 	provenBytes = 4 << 20
-	provenTime  = 30 * time.Millisecond // 1.1 Gbit/s, at which lowat bytes take two times patience
-	lowat       = 512 << 10
+	provenTime  = 15 * time.Millisecond // 2.2 Gbit/s, at which lowat bytes take two times patience
+	lowat       = 1 << 20
 	patience    = 2 * time.Millisecond
 	// widePipe is the capacity of the pipes for it, or the high watermark where that is less.
-	widePipe = 512 << 10
+	widePipe = 1 << 20 // what /proc/sys/fs/pipe-max-size allows everybody by default
 	// widePipes is how many a loop has at most, and keepWide how many of them it keeps.
 	// There can be more only with more gigabits than there are.
 	widePipes, keepWide = 64, 16

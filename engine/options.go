@@ -14,7 +14,7 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultHighWatermark    = 512 << 10
+	DefaultHighWatermark    = 1 << 20
 	DefaultMemoryLimit      = 256 << 20
 	DefaultConnectTimeout   = 5 * time.Second
 	DefaultHalfCloseTimeout = 60 * time.Second
@@ -58,7 +58,7 @@ type Options struct {
 
 	// HighWatermark is the number of pending bytes (taken from the source, not
 	// yet accepted by the sink's socket) at which a direction stops reading.
-	// Default: 512 KiB. At least 4 KiB.
+	// Default: 1 MiB. At least 4 KiB.
 	HighWatermark int
 	// LowWatermark is the number of pending bytes at which it starts again.
 	// Default: a quarter of HighWatermark.

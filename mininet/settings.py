@@ -131,7 +131,7 @@ def parser():
     relay = p.add_argument_group('the relay')
     relay.add_argument('--tprelay', default=os.path.join(here, '../bin/tprelay'), metavar='PATH', help='the relay, and its rules')
     relay.add_argument('--tpbench', default=os.path.join(here, '../bin/tpbench'), metavar='PATH', help='for tpbench traffic and --flows')
-    relay.add_argument('--high-watermark', type=size, default='512KiB', metavar='SIZE', help='of tprelay')
+    relay.add_argument('--high-watermark', type=size, default='1MiB', metavar='SIZE', help='of tprelay')
     relay.add_argument('--relay-flags', default='', metavar='FLAGS', help='more flags for tprelay run')
     out = p.add_argument_group('what comes of it')
     out.add_argument('--cli', action='store_true', help="Mininet's prompt, with the relay running, instead of measuring")

@@ -114,7 +114,7 @@ func TestWrongFlagsExitWith2(t *testing.T) {
 		{append([]string{"run"}, forwarding("--mark", "0x100000000")...), "want a number up to 0xffffffff"},
 		{append([]string{"run"}, forwarding("--high-watermark", "1KiB")...), "--high-watermark 1KiB: want 4KiB to 1GiB"},
 		{append([]string{"run"}, forwarding("--high-watermark", "lots")...), `size "lots": want bytes`},
-		{append([]string{"run"}, forwarding("--low-watermark", "512KiB")...), "--low-watermark 512KiB: want less than"},
+		{append([]string{"run"}, forwarding("--low-watermark", "1MiB")...), "--low-watermark 1MiB: want less than"},
 		{append([]string{"run"}, forwarding("--memory-limit", "1KB")...), "--memory-limit 1000: want at least 1MiB"},
 		{append([]string{"run"}, forwarding("--loops", "257")...), "--loops 257: want 1 to 256"},
 		{append([]string{"run"}, forwarding("--max-pairs=-1")...), "--max-pairs -1: want a positive number"},
@@ -154,7 +154,7 @@ func TestHelpAndVersion(t *testing.T) {
 		{[]string{"--help"}, []string{"run", "rules", "version"}},
 		{[]string{"run", "--help"}, []string{
 			"tprelay run --mode forward --listen 127.0.0.1:9091 --upstream example.com:80",
-			"tprelay run --mode tproxy", "tprelay run --mode redirect", "--high-watermark", "512KiB", "Default: 5s", "Exit status", "Limits and timeouts"}},
+			"tprelay run --mode tproxy", "tprelay run --mode redirect", "--high-watermark", "1MiB", "Default: 5s", "Exit status", "Limits and timeouts"}},
 		{[]string{"version"}, []string{"tprelay ", "linux/"}},
 		{[]string{"--version"}, []string{"tprelay ", "linux/"}},
 	} {

@@ -19,7 +19,7 @@ type runCmd struct {
 	User       string        `placeholder:"NAME" group:"connections" help:"Become this user, by name or number, before anything is opened; needs root. Default: stay who it is."`
 
 	Intercept     []string `sep:"none" placeholder:"SPEC" group:"bytes" help:"Look at or change the bytes, in both directions: label=TEXT (put TEXT before each read), replace=OLD:NEW, record=DIR (write to files). Escapes: \\: \\n \\\\ \\x00. May be given several times; each sees what the one before it made."`
-	HighWatermark size     `default:"512KiB" placeholder:"SIZE" group:"bytes" help:"Stop reading when so many bytes of one direction wait for the receiver. Default: ${default}."`
+	HighWatermark size     `default:"1MiB" placeholder:"SIZE" group:"bytes" help:"Stop reading when so many bytes of one direction wait for the receiver. Default: ${default}."`
 	LowWatermark  size     `placeholder:"SIZE" group:"bytes" help:"Read again when no more than this waits. Default: a quarter of --high-watermark."`
 	NoFlowControl bool     `group:"bytes" help:"Never stop reading: memory grows up to --memory-limit. To show what flow control is for; not for use."`
 	NoSplice      bool     `group:"bytes" help:"Move all bytes through user space instead of by splice(2)."`

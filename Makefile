@@ -93,11 +93,15 @@ soak: ## random streams and faults for SOAK (10m); with RACE=-race, a relay that
 	@TPRELAY_SOAK=$(SOAK) TPRELAY_SOAK_RACE=$(RACE) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' $(TESTFLAGS) ./internal/soak
 
 # Nothing else should run on the machine meanwhile.
-bench: BENCH := --seconds 2 --warmup 800ms
+bench: BENCH := --seconds 2 --warmup 800ms --again 6m
 bench: compare ## relays against each other, at every point, in under half an hour; a page with plots
 
 bench-quick: BENCH := --quick
 bench-quick: compare ## the most important of it, in a few minutes
+
+bench-check: BENCH := --targets --check --warmup 800ms
+bench-check: BENCHDIR := bench/results/check
+bench-check: compare ## what the project asks of itself, in under ten minutes; fails where it is not held
 
 compare: build
 	@.ci/setup bench
@@ -131,4 +135,4 @@ setup: ## install what demo, bench, test and lint need (as root)
 clean: ## remove what was built
 	rm -rf bin cover.out .cache
 
-.PHONY: help demo test again lint build cover fuzz soak bench bench-quick compare mininet mininet-host mininet-vm mininet-test flow-plots setup clean
+.PHONY: help demo test again lint build cover fuzz soak bench bench-quick bench-check compare mininet mininet-host mininet-vm mininet-test flow-plots setup clean

@@ -18,6 +18,18 @@ type Plan struct {
 	Rounds int
 	WarmUp time.Duration
 	Window time.Duration
+
+	targets bool // only what the project's targets are about
+}
+
+// ForTargets gives the part of the plan that the project's targets are about.
+func (p Plan) ForTargets() Plan {
+	p.targets = true
+	p.Relays = slices.DeleteFunc(slices.Clone(p.Relays), func(c Contestant) bool {
+		return !slices.ContainsFunc(p.Points, func(point Point) bool { return forTargets(point.Name, c.Peer.Name) })
+	})
+	p.Points = slices.DeleteFunc(slices.Clone(p.Points), func(point Point) bool { return len(p.at(point)) == 0 })
+	return p
 }
 
 // Contestant is a relay in a plan.
@@ -50,6 +62,9 @@ func (p Plan) Steps() (steps []Step) {
 // at gives the relays that are measured at the point.
 func (p Plan) at(point Point) (relays []Contestant) {
 	for _, c := range p.Relays {
+		if p.targets && !forTargets(point.Name, c.Peer.Name) {
+			continue
+		}
 		if point.takes(c.Peer.Name) && (p.Named || point.Principal || !variant(c.Peer.Name)) {
 			relays = append(relays, c)
 		}

@@ -52,6 +52,45 @@ func TestVariantsAreMeasuredAtPrincipalPointsUnlessNamed(t *testing.T) {
 	}
 }
 
+func TestPlanForTargetsHasThemAllAndNothingElse(t *testing.T) {
+	p := planOf(t, nil, nil).ForTargets()
+	measured, seen := map[string]bool{}, map[string]bool{}
+	for _, s := range p.Steps() {
+		measured[s.Point.Name+" "+s.Relay.Name] = true
+		seen[s.Point.Name], seen[s.Relay.Name] = true, true
+	}
+	for _, target := range Targets() {
+		needed := []string{target.Point + " " + target.Relay}
+		if target.Against != "" {
+			needed = append(needed, target.Point+" "+target.Against)
+		}
+		if target.AgainstPoint != "" {
+			needed = append(needed, target.AgainstPoint+" "+target.Relay)
+		}
+		for _, n := range needed {
+			if _, ok := measured[n]; !ok {
+				t.Errorf("%s is not measured", n)
+			}
+			measured[n] = false // needed
+		}
+	}
+	for name, spare := range measured {
+		if spare {
+			t.Errorf("%s is measured, and no target is about it", name)
+		}
+	}
+	for _, relay := range p.Relays {
+		if !seen[relay.Name] {
+			t.Errorf("%s is in the plan, and is not measured", relay.Name)
+		}
+	}
+	for _, point := range p.Points {
+		if !seen[point.Name] {
+			t.Errorf("%s is in the plan, and is not measured", point.Name)
+		}
+	}
+}
+
 func TestEstimateAddsUp(t *testing.T) {
 	p := planOf(t, []string{"direct", "tprelay"}, []string{"rr-100", "idle-1000"})
 	// 300 ms and a quarter per 1,000 connections, the warm-up; a window, or a look.

@@ -35,6 +35,7 @@ type compareCmd struct {
 	Out          string         `placeholder:"DIR" help:"Write the raw figures there, as JSON and CSV, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
 	JSON         bool           `name:"json" help:"Print all raw figures as JSON instead of tables."`
 	Quick        bool           `help:"A few points and relays, two rounds of two seconds."`
+	Targets      bool           `help:"Only the relays and points that the project's targets are about, five rounds of two seconds; see --check."`
 	Self         bool           `help:"Measure tprelay against itself, to see how far figures can be trusted."`
 	Check        bool           `help:"Exit with status 1 when a target of the project is not held."`
 	List         bool           `help:"List relays and points, and measure nothing."`
@@ -110,6 +111,9 @@ func (c *compareCmd) defaults() {
 			c.Only = []string{"bulk-1-up", "rr-100", "rr-2000", "cps-50", "idle-1000"}
 		}
 	}
+	if c.Targets {
+		rounds, seconds = 5, 2
+	}
 	if c.Rounds == 0 {
 		c.Rounds = rounds
 	}
@@ -132,6 +136,8 @@ func (c *compareCmd) plan() (plan bench.Plan, r *bench.Results, err error) {
 		return plan, nil, cli.Usagef("--warmup %v: must be between 0 and 10m", c.Warmup)
 	case c.Again != nil && *c.Again < 0:
 		return plan, nil, cli.Usagef("--again %v: must not be negative", *c.Again)
+	case c.Targets && (c.Self || c.Quick || c.With != bench.Builtin || len(c.Relays)+len(c.Scenarios)+len(c.Only) > 0):
+		return plan, nil, cli.Usagef("--targets says itself what is measured: leave out --relays, --scenarios, --only, --with, --quick and --self")
 	case c.With != bench.Builtin && c.Seconds < 1:
 		return plan, nil, cli.Usagef("--seconds %g: --with %s takes whole seconds", c.Seconds, c.With)
 	}
@@ -149,6 +155,9 @@ func (c *compareCmd) plan() (plan bench.Plan, r *bench.Results, err error) {
 	}
 	if plan.Points, err = bench.ChoosePoints(c.Scenarios, c.Only); err != nil {
 		return plan, nil, cli.Usagef("%w", err)
+	}
+	if c.Targets {
+		plan = plan.ForTargets()
 	}
 	r = &bench.Results{Settings: bench.Settings{
 		Began: time.Now(), Command: c.commandLine(), Rounds: c.Rounds, Seconds: c.Seconds, WarmUp: c.Warmup.Seconds(), With: c.With,
@@ -232,6 +241,9 @@ func (c *compareCmd) commandLine() string {
 	list("--relays", c.Relays)
 	list("--scenarios", c.Scenarios)
 	list("--only", c.Only)
+	if c.Targets {
+		args = append(args, "--targets")
+	}
 	args = append(args, "--rounds", fmt.Sprint(c.Rounds), "--seconds", fmt.Sprint(c.Seconds), "--warmup", c.Warmup.String())
 	if c.Again != nil {
 		args = append(args, "--again", c.Again.String())

@@ -21,9 +21,9 @@ package engine
 // before other pairs have theirs.
 const turnBudget = 256 << 10
 
-// budget is more where that many bytes were waited for.
-func (d *direction) budget() int {
-	if d.is(moderated) {
+// budget is more where that many bytes were waited for, and nobody else waits.
+func (l *loop) budget(d *direction) int {
+	if d.is(moderated) && !l.talking() {
 		return lowat
 	}
 	return turnBudget
@@ -51,7 +51,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 		if !d.mayRead() {
 			break
 		}
-		if taken >= d.budget() {
+		if taken >= l.budget(d) {
 			again = true
 			break
 		}

@@ -44,6 +44,7 @@ type loop struct {
 	hungry         []reference // pairs that wait for memory
 	watches        []watch     // directions that stalled of late
 	moderations    []moderation
+	dialogue       uint32 // the last tick in which a pair turned from one direction to the other
 	tcp            unix.TCPInfo
 	opened         uint64 // pairs so far, for their ids
 	parked         int    // pairs that wait for a descriptor

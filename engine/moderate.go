@@ -17,7 +17,8 @@ import (
 //	again:  after an eighth of that in an eighth of the time, as long as the run lasts:
 //	        a sender that shares its CPU falls silent for some milliseconds
 //
-// A FIN, a reset and urgent data wake the loop in any event. The last bytes before a
+// While other pairs of the loop are in a dialogue, what is moved at a time is a turn's budget,
+// as of any other pair. A FIN, a reset and urgent data wake the loop in any event. The last bytes before a
 // silence may wait for as long as patience, and never in a dialogue: each request ends
 // the run of replies. bench/RESULTS.md has what the figures are chosen by.
 const (
@@ -46,6 +47,7 @@ func (l *loop) ran(p *pair, s side, n int) {
 	if o := &p.dir[s.other()]; o.run > 0 || o.is(proven|looked) {
 		o.run = 0
 		o.clear(proven | looked)
+		l.dialogue = l.tick
 	}
 	if d.is(moderated | throttled) {
 		return
@@ -73,6 +75,10 @@ func (l *loop) ran(p *pair, s side, n int) {
 	}
 	d.run = 0
 }
+
+// talking: a pair of this loop was in a dialogue, not longer than a tick or two ago. The next
+// message is not to wait for moves that are larger than need be.
+func (l *loop) talking() bool { return l.tick-l.dialogue <= 1 }
 
 func (l *loop) beginModeration(p *pair, s side) {
 	d := &p.dir[s]

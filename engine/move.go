@@ -111,6 +111,9 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 			return l.readBuffered(p, s, min(room, scratchSize))
 		}
 	}
+	if l.talking() {
+		room = min(room, turnBudget) // a wide pipe takes more at once
+	}
 	n, st, err := l.pipe(d).Fill(int(p.fd[s]), room)
 	l.count.splices++
 	switch st {

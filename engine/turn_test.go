@@ -69,3 +69,64 @@ func TestThrottleAtNoRate(t *testing.T) {
 	}
 	l.pairs.put(p)
 }
+
+// TestMovesAreSmallerWhileSomebodyTalks: a wide pipe could take a MiB in one call, and all others
+// would wait for that.
+func TestMovesAreSmallerWhileSomebodyTalks(t *testing.T) {
+	e, err := New(Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	sender, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	source, err := accepted.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	setReceiveBuffer(int(source.Fd()), 8<<20)
+	if _, err := sender.Write(make([]byte, 2<<20)); err != nil {
+		t.Fatal(err)
+	}
+
+	l := e.loops[0]
+	l.tick = 100
+	talker := l.pairs.take()
+	talker.dir[downstream].run = 1
+	l.ran(talker, upstream, 1)
+	p := l.pairs.take()
+	p.state, p.fd[incoming] = stateOpen, int32(source.Fd())
+	d := &p.dir[upstream]
+	d.set(bulk | moderated | readable)
+	move := func() int {
+		n, alive := l.readSpliced(p, upstream, 1<<20)
+		if !alive {
+			t.Fatal("the pair has ended")
+		}
+		l.release(d)
+		return n
+	}
+	if n := move(); n == 0 || n > turnBudget || l.budget(d) != turnBudget {
+		t.Errorf("beside a dialogue %d bytes, budget %d", n, l.budget(d))
+	}
+	l.tick += 2
+	if n := move(); n <= turnBudget || l.budget(d) != lowat {
+		t.Errorf("alone %d bytes, budget %d", n, l.budget(d))
+	}
+	l.pairs.put(p)
+	l.pairs.put(talker)
+}

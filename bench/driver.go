@@ -196,7 +196,7 @@ func (b *bed) make(ctx context.Context) (err error) {
 			if err != nil {
 				return err
 			}
-			worker, err := ends.Start(ctx, b.lab.H3, b.driver.Self, ends.Job{Kind: ends.Serve, Address: at})
+			worker, err := ends.Start(ctx, b.lab.H3, b.driver.Self, ends.Job{Kind: ends.Serve, Address: at, Processors: b.processors()})
 			if err != nil {
 				return err
 			}
@@ -208,6 +208,15 @@ func (b *bed) make(ctx context.Context) (err error) {
 		Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), relayPort), Server: b.server(),
 	})
 	return err
+}
+
+// processors is how many CPUs an end may use at a time, 0 for all. Who asks and answers in one
+// event loop needs one: Go's scheduler would look for work on the other, which is the relay's.
+func (b *bed) processors() int {
+	if b.step.Point.Scenario == "rr" {
+		return 1
+	}
+	return 0
 }
 
 // client starts a client worker, which connects to the relay or through it.

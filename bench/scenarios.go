@@ -74,7 +74,7 @@ func (b *bed) bulk(ctx context.Context, figures map[string]float64) error {
 // rr asks and answers: as fast as it goes, or so many times a second.
 func (b *bed) rr(ctx context.Context, figures map[string]float64, perSecond float64) error {
 	p := b.step.Point
-	if _, err := b.client(ctx, ends.Job{Kind: ends.RR, Connections: p.Connections, Reply: p.Reply, Rate: perSecond}); err != nil {
+	if _, err := b.client(ctx, ends.Job{Kind: ends.RR, Connections: p.Connections, Reply: p.Reply, Rate: perSecond, Processors: b.processors()}); err != nil {
 		return err
 	}
 	m, err := b.window(ctx)

@@ -56,6 +56,9 @@ type Job struct {
 	Pace int64
 	// Threads is how many event loops the worker has: serve, rr, idle. Default 1.
 	Threads int
+	// Processors bounds on how many CPUs the worker runs Go code at a time (GOMAXPROCS).
+	// Default 0: all.
+	Processors int
 }
 
 // Window is the time in which a worker counts. It is the wall clock's: all workers
@@ -124,6 +127,8 @@ func (j Job) complete() (Job, error) {
 		return j, fmt.Errorf("rate of %g per second: want 0 to 10,000,000", j.Rate)
 	case j.Threads < 1 || j.Threads > maxThreads:
 		return j, fmt.Errorf("%d threads: want 1 to %d", j.Threads, maxThreads)
+	case j.Processors < 0 || j.Processors > maxThreads:
+		return j, fmt.Errorf("%d processors: want 0 to %d", j.Processors, maxThreads)
 	case j.Kind == Slow && j.Pace < 1:
 		return j, fmt.Errorf("pace of %d bytes per second: want at least 1", j.Pace)
 	}

@@ -410,6 +410,7 @@ func TestWhatCannotBeDoneIsRefused(t *testing.T) {
 		"rate of -1":                        {Kind: RR, Address: here, Rate: -1},
 		"0 bytes per second":                {Kind: Slow, Address: here},
 		"257 threads":                       {Kind: Serve, Address: here, Threads: 257},
+		"-1 processors":                     {Kind: Serve, Address: here, Processors: -1},
 		"want one that is still to come":    {Kind: CPS, Address: here},
 		"listen on 192.0.2.1:80: bind: can": {Kind: Serve, Address: netip.MustParseAddrPort("192.0.2.1:80")},
 	} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/tprelay/tprelay/bench/account"
@@ -70,6 +71,9 @@ func Work(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	}
 	if job, err = job.complete(); err != nil {
 		return fmt.Errorf("job: %w", err)
+	}
+	if job.Processors > 0 {
+		runtime.GOMAXPROCS(job.Processors)
 	}
 	defer func() {
 		if errors.Is(err, errInputEnded) {

@@ -65,7 +65,7 @@ func (r *Results) points() (points []Point) {
 type Cell struct {
 	Median, Min, Max float64
 	Rounds           int     // that have the figure
-	Ratio            float64 // of the median to the baseline's; 0: none
+	Ratio            float64 // to the baseline, see ratio; 0: none
 	Error            string  // of a run that failed; with Rounds > 0 others did not
 }
 
@@ -81,12 +81,38 @@ func (c Cell) Spread() float64 {
 // none: a relay that is none has no CPU time.
 func (r *Results) Cell(point Point, relay string, metric Metric) Cell {
 	c := r.cell(point.Name, relay, metric)
-	if base := r.Settings.Baseline; base != "" && c.Rounds > 0 && !metric.Count {
-		if b := r.cell(point.Name, base, metric); b.Rounds > 0 && b.Median != 0 {
-			c.Ratio = c.Median / b.Median
-		}
+	if base := r.Settings.Baseline; base != "" && !metric.Count {
+		c.Ratio, _ = r.ratio(metric, at{point.Name, relay}, at{point.Name, base})
 	}
 	return c
+}
+
+// at is a relay at a point.
+type at struct{ point, relay string }
+
+// ratio is the median of the rounds' ratios: a machine that is slower in one round than in
+// another, as virtual ones are, is so for both. False: no round has both figures.
+func (r *Results) ratio(metric Metric, of, to at) (float64, bool) {
+	figures := func(a at) map[int]float64 {
+		byRound := map[int]float64{}
+		for _, run := range r.Runs {
+			if v, ok := run.Figures[metric.Name]; ok && run.Point == a.point && run.Relay == a.relay {
+				byRound[run.Round] = v
+			}
+		}
+		return byRound
+	}
+	var ratios []float64
+	base := figures(to)
+	for round, v := range figures(of) {
+		if base[round] != 0 {
+			ratios = append(ratios, v/base[round])
+		}
+	}
+	if len(ratios) == 0 {
+		return 0, false
+	}
+	return median(ratios), true
 }
 
 func (r *Results) cell(point, relay string, metric Metric) (c Cell) {

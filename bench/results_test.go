@@ -94,6 +94,31 @@ func TestCellIsTheMedianWithItsRangeAndRatio(t *testing.T) {
 	}
 }
 
+func TestRatioIsOfTheSameRound(t *testing.T) {
+	r := &Results{Settings: Settings{Baseline: "haproxy"}}
+	for i, v := range []float64{10, 30, 20, 50} {
+		base := Run{Round: i + 1, Point: "rr-1", Relay: "haproxy", Figures: map[string]float64{rate: v}}
+		switch i {
+		case 2:
+			base.Figures[rate] = 4 * v
+		case 3:
+			base.Figures, base.Error = nil, "broken"
+		}
+		r.Runs = append(r.Runs, base, Run{Round: i + 1, Point: "rr-1", Relay: "tprelay", Figures: map[string]float64{rate: 2 * v}})
+	}
+	// 2, 2 and 0.5, though its median is 50 and the other's 30.
+	if c := cellOf(t, r, "rr-1", "tprelay", rate); c.Median != 50 || c.Ratio != 2 {
+		t.Errorf("%+v", c)
+	}
+	if c := cellOf(t, r, "rr-1", "haproxy", rate); c.Ratio != 1 {
+		t.Errorf("%+v", c)
+	}
+	r.Runs = r.Runs[len(r.Runs)-2:] // the round that has none
+	if c := cellOf(t, r, "rr-1", "tprelay", rate); c.Rounds != 1 || c.Ratio != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
 func TestMedianOfAnEvenNumberIsBetween(t *testing.T) {
 	for _, tc := range []struct {
 		values []float64

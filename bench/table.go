@@ -69,7 +69,7 @@ func (r *Results) heading() []string {
 	lines = append(lines, "")
 	text := "Each figure is the median of the rounds"
 	if s.Baseline != "" {
-		text += ", in brackets its ratio to that of " + s.Baseline
+		text += ", in brackets that of its ratios to " + s.Baseline + " in the same round"
 	}
 	lines = append(lines, text+"; ± is half the range, where it is more than 5 %.")
 	for _, n := range r.Notes {

@@ -118,11 +118,14 @@ func (r *Results) Verdicts() (verdicts []Verdict) {
 				point = t.AgainstPoint
 				v.Title += " over " + point
 			}
-			base := r.cell(point, relay, m)
-			if base.Rounds == 0 || base.Median == 0 {
+			if r.cell(point, relay, m).Rounds == 0 {
 				continue // nothing to compare with: no verdict on tprelay
 			}
-			v.Value = c.Median / base.Median
+			if ratio, ok := r.ratio(m, at{t.Point, t.Relay}, at{point, relay}); ok {
+				v.Value = ratio
+			} else {
+				v.Missing = true
+			}
 		}
 		verdicts = append(verdicts, v)
 	}

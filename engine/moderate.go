@@ -17,10 +17,10 @@ import (
 //	again:  after an eighth of that in an eighth of the time, as long as the run lasts:
 //	        a sender that shares its CPU falls silent for some milliseconds
 //
-// While other pairs of the loop are in a dialogue, what is moved at a time is a turn's budget,
-// as of any other pair. A FIN, a reset and urgent data wake the loop in any event. The last bytes before a
-// silence may wait for as long as patience, and never in a dialogue: each request ends
-// the run of replies. bench/RESULTS.md has what the figures are chosen by.
+// While other pairs of the loop are in a dialogue, a turn's budget is moved at a time, as
+// for any pair. A FIN, a reset and urgent data wake the loop in any event. The last bytes
+// before a silence may wait for as long as patience, and never in a dialogue: each request
+// ends the run of replies. bench/RESULTS.md has what the figures are chosen by.
 const (
 	provenBytes = 4 << 20
 	provenTime  = 15 * time.Millisecond // 2.2 Gbit/s, at which lowat bytes take two times patience

@@ -108,12 +108,10 @@ func (d *Driver) choose(ctx context.Context, p Plan, s Step, r *Results) {
 	if err != nil {
 		return
 	}
-	run := d.do(ctx, p, Step{Point: s.Point, Relay: Contestant{"direct", direct}}, scaleRate)
-	for range 3 {
-		if run.Stolen <= muchStolen {
-			break
-		}
-		run.better(d.do(ctx, p, Step{Point: s.Point, Relay: Contestant{"direct", direct}}, scaleRate))
+	s.Relay = Contestant{"direct", direct}
+	run := d.do(ctx, p, s, scaleRate)
+	for i := 0; i < 3 && run.Stolen > muchStolen; i++ {
+		run.better(d.do(ctx, p, s, scaleRate))
 	}
 	const enough, part = 0.97, 0.7
 	if got := run.Figures[rate]; run.Error == "" && got < enough*scaleRate {

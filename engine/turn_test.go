@@ -7,20 +7,47 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestStarvedTurnEnds: memory is used up, the source has bytes, nothing is pending, and
-// the sink takes nothing. The turn must end, and the pair wait for memory.
-func TestStarvedTurnEnds(t *testing.T) {
+// oneLoop is the loop of an engine that does not run.
+func oneLoop(t *testing.T) *loop {
+	t.Helper()
 	e, err := New(Options{Loops: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer e.Close()
-	l := e.loops[0]
+	t.Cleanup(func() { e.Close() })
+	return e.loops[0]
+}
+
+// connected gives both ends of a TCP connection.
+func connected(t *testing.T) (dialed, accepted *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	out, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close() })
+	in, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	return out.(*net.TCPConn), in.(*net.TCPConn)
+}
+
+// TestStarvedTurnEnds: memory is used up, the source has bytes, nothing is pending, and
+// the sink takes nothing. The turn must end, and the pair wait for memory.
+func TestStarvedTurnEnds(t *testing.T) {
+	l := oneLoop(t)
 	p := l.pairs.take()
 	p.state = stateOpen
 	d := &p.dir[upstream]
 	d.set(readable)
-	l.count.memory = e.options.MemoryLimit
+	l.count.memory = l.engine.options.MemoryLimit
 	if again := l.turn(p, upstream); again || !d.is(starved) || !d.is(readable) || len(l.hungry) != 1 {
 		t.Errorf("again %v, starved %v, readable %v, %d wait for memory", again, d.is(starved), d.is(readable), len(l.hungry))
 	}
@@ -35,17 +62,12 @@ func TestStarvedTurnEnds(t *testing.T) {
 // TestThrottleAtNoRate: a sink whose other end acknowledged less than can be counted has
 // a rate of 0, which must not be divided by.
 func TestThrottleAtNoRate(t *testing.T) {
-	e, err := New(Options{Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
+	l := oneLoop(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	l := e.loops[0]
 	p := l.pairs.take()
 	for s := range side(2) {
 		addr := ln.Addr().(*net.TCPAddr)
@@ -73,27 +95,9 @@ func TestThrottleAtNoRate(t *testing.T) {
 // TestMovesAreSmallerWhileSomebodyTalks: a wide pipe could take a MiB in one call, and all others
 // would wait for that.
 func TestMovesAreSmallerWhileSomebodyTalks(t *testing.T) {
-	e, err := New(Options{Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	sender, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sender.Close()
-	accepted, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer accepted.Close()
-	source, err := accepted.(*net.TCPConn).File()
+	l := oneLoop(t)
+	sender, accepted := connected(t)
+	source, err := accepted.File()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +107,6 @@ func TestMovesAreSmallerWhileSomebodyTalks(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	l := e.loops[0]
 	l.tick = 100
 	talker := l.pairs.take()
 	talker.dir[downstream].run = 1

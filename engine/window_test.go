@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"net"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -11,21 +10,7 @@ import (
 // tuning had made it, and tuned again. (Left small it would stay so: the tuning enlarges it
 // only when more comes in a round trip than ever before.)
 func TestWindowIsGivenBack(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	out, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	in, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
+	out, in := connected(t)
 	// Some megabytes, so that it is tuned.
 	const much = 64 << 20
 	sent := make(chan error, 1)
@@ -44,7 +29,7 @@ func TestWindowIsGivenBack(t *testing.T) {
 	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}
-	raw, err := in.(*net.TCPConn).SyscallConn()
+	raw, err := in.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ bench: compare ## relays against each other, at every point, in under half an ho
 bench-quick: BENCH := --quick
 bench-quick: compare ## the most important of it, in a few minutes
 
-bench-check: BENCH := --targets --check --warmup 800ms
+bench-check: BENCH := --targets --check --warmup 300ms
 bench-check: BENCHDIR := bench/results/check
 bench-check: compare ## what the project asks of itself, in under ten minutes; fails where it is not held
 

@@ -6,34 +6,86 @@ import (
 )
 
 // On a virtual machine the host may run something else for a while, and what is measured then is
-// that. The kernel tells (see account.Stolen), so such runs are done again when all others are
-// done: what disturbs lasts for seconds to minutes.
+// that. The kernel tells (see account.Stolen). A heat with such a run is done again when all
+// others are done, for what disturbs lasts for seconds to minutes; and all of it, since its runs
+// are compared with each other, and the machine may be a faster one by then.
 
-// muchStolen is the least share of the CPUs' time that spoils a run.
-const muchStolen = 0.02
-
-// spoiled gives the number of the run that lost most to the host, in which it took much, or -1;
-// of those that were done again least often.
-func (r *Results) spoiled() int {
-	worst := -1
-	for i, run := range r.Runs {
-		if run.Error != "" || run.Stolen <= muchStolen {
-			continue
-		}
-		if worst < 0 || run.again < r.Runs[worst].again || run.again == r.Runs[worst].again && run.Stolen > r.Runs[worst].Stolen {
-			worst = i
-		}
-	}
-	return worst
+// heat is what is compared: the runs of all relays at one point in one round.
+type heat struct {
+	point string
+	round int
 }
 
-// better is what counts of a run that was done again: that of which less was stolen.
-func (r *Run) better(again Run) {
-	times := r.again + 1
-	if again.Error == "" && again.Stolen < r.Stolen {
-		*r = again
+func (r *Run) heat() heat { return heat{r.Point, r.Round} }
+
+// muchStolen is the least share of the CPUs' time that spoils a run, and its heat with it.
+const muchStolen = 0.02
+
+func (r *Run) spoiled() bool { return r.Error == "" && r.Stolen > muchStolen }
+
+// enoughRounds that were not spoiled make those not count that were.
+const enoughRounds = 3
+
+// counts says which rounds count at a point: those that the host left alone if they are enough,
+// or else all.
+func (r *Results) counts(point string) func(round int) bool {
+	all, spoiled := map[int]bool{}, map[int]bool{}
+	for _, run := range r.Runs {
+		if run.Point == point {
+			all[run.Round] = true
+			if run.spoiled() {
+				spoiled[run.Round] = true
+			}
+		}
 	}
-	r.again = times
+	if len(all)-len(spoiled) < enoughRounds {
+		return func(int) bool { return true }
+	}
+	return func(round int) bool { return !spoiled[round] }
+}
+
+// due gives the runs, by their numbers, of the heat that shall be done again next, or none: of
+// those that were done again least often the one that lost most to the host in one run. Where
+// a run failed, that stays to be seen.
+func (r *Results) due(times map[heat]int) (runs []int) {
+	failed := map[heat]bool{}
+	for _, run := range r.Runs {
+		if run.Error != "" {
+			failed[run.heat()] = true
+		}
+	}
+	var worst *Run
+	for i := range r.Runs {
+		run := &r.Runs[i]
+		if !run.spoiled() || failed[run.heat()] {
+			continue
+		}
+		if worst == nil || times[run.heat()] < times[worst.heat()] || times[run.heat()] == times[worst.heat()] && run.Stolen > worst.Stolen {
+			worst = run
+		}
+	}
+	for i := range r.Runs {
+		if worst != nil && r.Runs[i].heat() == worst.heat() {
+			runs = append(runs, i)
+		}
+	}
+	return runs
+}
+
+// better says whether a heat that was done again counts, or what there was.
+func better(again, before []Run) bool {
+	return mostStolen(again) < mostStolen(before)
+}
+
+// mostStolen is the most that the host took of one of the runs, more than all if one failed.
+func mostStolen(runs []Run) (most float64) {
+	for _, run := range runs {
+		if run.Error != "" {
+			return 2
+		}
+		most = max(most, run.Stolen)
+	}
+	return most
 }
 
 // noteAgain says what was done again, if anything was.
@@ -48,7 +100,7 @@ func (r *Results) noteAgain(runs int, took time.Duration) {
 func (r *Results) stolen() (lines []string) {
 	runs, most := 0, 0.0
 	for _, run := range r.Runs {
-		if run.Error == "" && run.Stolen > muchStolen {
+		if run.spoiled() {
 			runs++
 			most = max(most, run.Stolen)
 		}
@@ -56,6 +108,7 @@ func (r *Results) stolen() (lines []string) {
 	if runs == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("the machine's host took more than %.0f %% of its CPU time in %d of %s, at most %.0f %%: figures that come of them mean little",
-		100*muchStolen, runs, plural(len(r.Runs), "run"), 100*most)}
+	return []string{fmt.Sprintf("the machine's host took more than %.0f %% of its CPU time in %d of %s, at most %.0f %%: "+
+		"their rounds do not count at points where %d others are left",
+		100*muchStolen, runs, plural(len(r.Runs), "run"), 100*most, enoughRounds)}
 }

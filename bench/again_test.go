@@ -1,38 +1,78 @@
 package bench
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
 
-func TestRunsThatTheHostSpoiledAreDoneAgainInTurn(t *testing.T) {
-	r := &Results{Runs: []Run{{Stolen: 0.01}, {Stolen: 0.3}, {Stolen: 0.5}, {Stolen: 0.9, Error: "it failed"}}}
-	// Each time as much is stolen as the list says.
-	for _, c := range []struct {
-		run int
-		now float64
-	}{{2, 0.6}, {1, 0.1}, {2, 0}, {1, 0.2}, {1, 0.02}} {
-		i := r.spoiled()
-		if i != c.run {
-			t.Fatalf("run %d is due, want %d: %+v", i, c.run, r.Runs)
+func TestHeatsThatTheHostSpoiledAreDoneAgainInTurn(t *testing.T) {
+	r := &Results{}
+	run := func(round int, point string, stolen float64, failure string) {
+		r.Runs = append(r.Runs, Run{Round: round, Point: point, Stolen: stolen, Error: failure})
+	}
+	run(1, "rr-100", 0.01, "")
+	run(1, "rr-100", 0.3, "")
+	run(1, "bulk-1-up", 0.02, "")
+	run(2, "rr-100", 0.5, "")
+	run(2, "rr-100", 0, "")
+	run(2, "bulk-1-up", 0.9, "")
+	run(2, "bulk-1-up", 0, "it failed")
+	times := map[heat]int{}
+	for _, want := range [][]int{{3, 4}, {0, 1}, {3, 4}, {0, 1}} {
+		due := r.due(times)
+		if !slices.Equal(due, want) {
+			t.Fatalf("runs %v are due, want %v", due, want)
 		}
-		r.Runs[i].better(Run{Stolen: c.now})
+		times[r.Runs[due[0]].heat()]++
 	}
-	if i := r.spoiled(); i != -1 {
-		t.Errorf("run %d is due, and none should be: %+v", i, r.Runs)
+	r.Runs[3].Stolen = 0.02
+	times = map[heat]int{{"rr-100", 1}: 5}
+	if due := r.due(times); !slices.Equal(due, []int{0, 1}) {
+		t.Errorf("runs %v are due, and only those of the first heat are spoiled", due)
 	}
-	for i, want := range []float64{0.01, 0.02, 0} {
-		if got := r.Runs[i].Stolen; got != want {
-			t.Errorf("of run %d %g were stolen, want %g", i, got, want)
+	r.Runs[1].Stolen = 0
+	if due := r.due(times); due != nil {
+		t.Errorf("runs %v are due, and none should be", due)
+	}
+}
+
+func TestAHeatDoneAgainCountsWhenLessWasStolen(t *testing.T) {
+	before := []Run{{Stolen: 0.01}, {Stolen: 0.3}}
+	for _, c := range []struct {
+		again []Run
+		want  bool
+	}{
+		{[]Run{{Stolen: 0.2}, {Stolen: 0.29}}, true},
+		{[]Run{{Stolen: 0.3}}, false},
+		{[]Run{{Stolen: 0}, {Error: "it failed"}}, false},
+	} {
+		if got := better(c.again, before); got != c.want {
+			t.Errorf("%+v is better: %v", c.again, got)
 		}
 	}
 }
 
-func TestARunThatFailsTheSecondTimeStays(t *testing.T) {
-	run := Run{Stolen: 0.3, Figures: map[string]float64{rate: 1}}
-	run.better(Run{Error: "it failed"})
-	if run.Error != "" || run.Figures[rate] != 1 {
-		t.Errorf("%+v", run)
+func TestSpoiledRoundsCountOnlyWhereTooFewAreLeft(t *testing.T) {
+	r := &Results{Settings: Settings{Baseline: "haproxy"}}
+	for round, stolen := range []float64{0.5, 0, 0.01, 0.02} {
+		// The machine is twice as fast in each round as in the one before.
+		speed := float64(int(1) << round)
+		r.Runs = append(r.Runs,
+			Run{Round: round + 1, Point: "rr-100", Relay: "tprelay", Stolen: stolen, Figures: map[string]float64{rate: (1 + 9*stolen) * speed}},
+			Run{Round: round + 1, Point: "rr-100", Relay: "haproxy", Figures: map[string]float64{rate: 2 * speed}})
+	}
+	point, _ := FindPoint("rr-100")
+	metric := point.Metrics[0]
+	if c := r.Cell(point, "haproxy", metric); c.Rounds != 3 || c.Min != 4 || c.Max != 16 {
+		t.Errorf("the first round was spoiled by the other relay's run, and still: %+v", c)
+	}
+	if c := r.Cell(point, "tprelay", metric); c.Rounds != 3 || c.Ratio > 0.6 {
+		t.Errorf("%+v", c)
+	}
+	r.Runs[2].Stolen = 0.03 // two are left
+	if c := r.Cell(point, "haproxy", metric); c.Rounds != 4 {
+		t.Errorf("%+v", c)
 	}
 }
 
@@ -42,7 +82,7 @@ func TestStolenTimeIsSaid(t *testing.T) {
 		t.Errorf("nothing was stolen, and it says\n%s", text)
 	}
 	r.Runs[3].Stolen = 0.25
-	const want = "- the machine's host took more than 2 % of its CPU time in 1 of 60 runs, at most 25 %: figures that come of them mean little\n"
+	const want = "- the machine's host took more than 2 % of its CPU time in 1 of 60 runs, at most 25 %: their rounds do not count at points where 3 others are left\n"
 	if text := r.Markdown(); !strings.Contains(text, want) {
 		t.Errorf("no %q in\n%s", want, text)
 	}

@@ -78,25 +78,42 @@ func (d *Driver) Run(ctx context.Context, p Plan, r *Results) (err error) {
 	return d.again(ctx, p, steps, r)
 }
 
-// again does runs again that the machine's host spoiled, while there is time.
+// again does heats again that the machine's host spoiled, while there is time.
 func (d *Driver) again(ctx context.Context, p Plan, steps []Step, r *Results) error {
 	began, runs := time.Now(), 0
 	defer func() { r.noteAgain(runs, time.Since(began)) }()
+	times := map[heat]int{}
 	for {
-		i := r.spoiled()
+		due := r.due(times)
 		left := d.Again - time.Since(began)
-		if i < 0 || p.Estimate(steps[i]) > left {
+		var needed time.Duration
+		var before, again []Run
+		for _, i := range due {
+			needed += p.Estimate(steps[i])
+			before = append(before, r.Runs[i])
+		}
+		if len(due) == 0 || needed > left {
 			return nil
 		}
-		if d.Progress != nil {
-			d.Progress(steps[i], len(steps), len(steps), left)
+		times[before[0].heat()]++
+		for _, i := range due {
+			if d.Progress != nil {
+				d.Progress(steps[i], len(steps), len(steps), d.Again-time.Since(began))
+			}
+			again = append(again, d.do(ctx, p, steps[i], r.Settings.ScaleRate))
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			runs++
+			if !better(again, before) {
+				break // not this time
+			}
 		}
-		run := d.do(ctx, p, steps[i], r.Settings.ScaleRate)
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if better(again, before) {
+			for k, i := range due {
+				r.Runs[i] = again[k]
+			}
 		}
-		r.Runs[i].better(run)
-		runs++
 	}
 }
 
@@ -110,8 +127,10 @@ func (d *Driver) choose(ctx context.Context, p Plan, s Step, r *Results) {
 	}
 	s.Relay = Contestant{"direct", direct}
 	run := d.do(ctx, p, s, scaleRate)
-	for i := 0; i < 3 && run.Stolen > muchStolen; i++ {
-		run.better(d.do(ctx, p, s, scaleRate))
+	for i := 0; i < 3 && run.spoiled(); i++ {
+		if again := d.do(ctx, p, s, scaleRate); better([]Run{again}, []Run{run}) {
+			run = again
+		}
 	}
 	const enough, part = 0.97, 0.7
 	if got := run.Figures[rate]; run.Error == "" && got < enough*scaleRate {

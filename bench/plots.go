@@ -46,9 +46,9 @@ func (r *Results) bars(points []Point, metric string) *draw.Drawing {
 	if count == 0 || top <= 0 {
 		return nil
 	}
-	title := m.Title + ", " + better(m)
+	title := m.Title + ", " + wanted(m)
 	if base != "" {
-		title = fmt.Sprintf("%s, as a multiple of %s's, %s", m.Title, base, better(m))
+		title = fmt.Sprintf("%s, as a multiple of %s's, %s", m.Title, base, wanted(m))
 		top = min(top, tallest) // what is beyond is cut, and says how much it is
 	}
 	step := draw.NiceStep(top / 5)
@@ -106,7 +106,7 @@ func (r *Results) growing(points []Point, metric string) *draw.Drawing {
 		return nil
 	}
 	m, _ := points[0].metric(metric)
-	return r.curves(m.Title+" by connections, "+better(m), len(points), false, func(k, i int) (Cell, string) {
+	return r.curves(m.Title+" by connections, "+wanted(m), len(points), false, func(k, i int) (Cell, string) {
 		return r.Cell(points[i], r.Relays[k].Name, m), draw.Thousands(fmt.Sprint(points[i].Connections))
 	})
 }
@@ -170,7 +170,7 @@ func (r *Results) series(relay int) string {
 	return fmt.Sprintf("s%d", len(known)+others%3)
 }
 
-func better(m Metric) string {
+func wanted(m Metric) string {
 	if m.More {
 		return "more is better"
 	}

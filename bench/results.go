@@ -47,8 +47,6 @@ type Run struct {
 	Others   float64            `json:"others"`            // part of the machine that other programs used
 	Stolen   float64            `json:"stolen"`            // part of it that its host did not give it
 	Warnings []string           `json:"warnings,omitempty"`
-
-	again int // how often it was done again
 }
 
 // points gives the points that were measured.
@@ -94,9 +92,9 @@ type at struct{ point, relay string }
 // another, as virtual ones are, is so for both. False: no round has both figures.
 func (r *Results) ratio(metric Metric, of, to at) (float64, bool) {
 	figures := func(a at) map[int]float64 {
-		byRound := map[int]float64{}
+		byRound, counts := map[int]float64{}, r.counts(a.point)
 		for _, run := range r.Runs {
-			if v, ok := run.Figures[metric.Name]; ok && run.Point == a.point && run.Relay == a.relay {
+			if v, ok := run.Figures[metric.Name]; ok && run.Point == a.point && run.Relay == a.relay && counts(run.Round) {
 				byRound[run.Round] = v
 			}
 		}
@@ -117,13 +115,14 @@ func (r *Results) ratio(metric Metric, of, to at) (float64, bool) {
 
 func (r *Results) cell(point, relay string, metric Metric) (c Cell) {
 	var values []float64
+	counts := r.counts(point)
 	for _, run := range r.Runs {
 		if run.Point != point || run.Relay != relay {
 			continue
 		}
 		if run.Error != "" {
 			c.Error = run.Error
-		} else if v, ok := run.Figures[metric.Name]; ok {
+		} else if v, ok := run.Figures[metric.Name]; ok && (counts(run.Round) || metric.Count) {
 			values = append(values, v)
 		}
 	}

@@ -37,16 +37,17 @@ func Targets() (targets []Target) {
 	for _, peer := range []struct {
 		name                           string
 		rate, rateAfter, cpu, cpuAfter float64 // at rr-2000
+		cps                            float64
 	}{
-		{"haproxy", 1.15, 1.4, 0.75, 0.6},
-		{"haproxy-copy", 1.0, 1.15, 1.0, 0.75},
+		{"haproxy", 1.15, 1.4, 0.75, 0.6, 0.9},
+		{"haproxy-copy", 1.0, 1.15, 1.0, 0.75, 1.0},
 	} {
 		add(Target{Point: "rr-100", Metric: rate, Against: peer.name}, 0.97, 1.10)
 		add(Target{Point: "rr-100", Metric: relayCPU, Against: peer.name}, 1.0, 0.85)
 		add(Target{Point: "rr-100", Metric: p99, Against: peer.name}, 1.2, 0.9)
 		add(Target{Point: "rr-2000", Metric: rate, Against: peer.name}, peer.rate, peer.rateAfter)
 		add(Target{Point: "rr-2000", Metric: relayCPU, Against: peer.name}, peer.cpu, peer.cpuAfter)
-		add(Target{Point: "cps-50", Metric: relayCPU, Against: peer.name}, 0.9, 0.7)
+		add(Target{Point: "cps-50", Metric: relayCPU, Against: peer.name}, peer.cps, 0.7)
 	}
 	add(Target{Point: "rr-100", Metric: rate, Against: "iocopy"}, 1.15, 1.3)
 	add(Target{Point: "rr-100", Metric: relayCPU, Against: "iocopy"}, 0.8, 0.65)

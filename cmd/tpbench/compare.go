@@ -27,7 +27,7 @@ type compareCmd struct {
 	Rounds       int            `placeholder:"3" help:"How often each relay is measured at each point; the median counts."`
 	Seconds      float64        `placeholder:"4" help:"Length of each window."`
 	Warmup       time.Duration  `default:"1s" help:"Time before each window, from when all connections stand."`
-	Again        *time.Duration `placeholder:"DURATION" help:"For how long, at the end, runs are done again of which the host of this virtual machine took more than 2 % of the CPU time. Default: half of the time that the others take."`
+	Again        *time.Duration `placeholder:"DURATION" help:"For how long, at the end, rounds of a point are done again in which the host of this virtual machine took more than 2 % of the CPU time. Default: half of the time that the others take."`
 	Baseline     string         `placeholder:"haproxy" help:"The relay that others are divided by. Default: haproxy, and without it the first."`
 	With         string         `enum:"builtin,iperf3,wrk" default:"builtin" help:"Who sends and receives: ${enum}. iperf3 does bulk alone; wrk does rr alone, with nginx at the other end."`
 	RelayCommand string         `placeholder:"CMD" help:"${relay_command}"`
@@ -35,7 +35,7 @@ type compareCmd struct {
 	Out          string         `placeholder:"DIR" help:"Write the raw figures there, as JSON and CSV, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
 	JSON         bool           `name:"json" help:"Print all raw figures as JSON instead of tables."`
 	Quick        bool           `help:"A few points and relays, two rounds of two seconds."`
-	Targets      bool           `help:"Only the relays and points that the project's targets are about, five rounds of two seconds; see --check."`
+	Targets      bool           `help:"Only the relays and points that the project's targets are about, eleven short rounds; see --check."`
 	Self         bool           `help:"Measure tprelay against itself, to see how far figures can be trusted."`
 	Check        bool           `help:"Exit with status 1 when a target of the project is not held."`
 	List         bool           `help:"List relays and points, and measure nothing."`
@@ -112,7 +112,7 @@ func (c *compareCmd) defaults() {
 		}
 	}
 	if c.Targets {
-		rounds, seconds = 5, 2
+		rounds, seconds = 11, 0.8
 	}
 	if c.Rounds == 0 {
 		c.Rounds = rounds

@@ -95,7 +95,7 @@ soak: ## random streams and faults for SOAK (10m); with RACE=-race, a relay that
 	@TPRELAY_SOAK=$(SOAK) TPRELAY_SOAK_RACE=$(RACE) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' $(TESTFLAGS) ./internal/soak
 
 # Nothing else should run on the machine meanwhile.
-bench: BENCH := --seconds 1.6 --warmup 700ms --again 4m
+bench: BENCH := --seconds 1.6 --warmup 300ms --again 3m
 bench: compare ## relays against each other, at every point, in under half an hour; a page with plots
 
 bench-quick: BENCH := --quick

@@ -7,7 +7,8 @@
 //
 // A [Point] is one kind of traffic with its numbers: 100 connections with requests
 // of 128 bytes. A [Plan] says which relays are measured at which points, and in which
-// order: relays alternate, so that what the machine does by itself meets all of them.
+// order: relays alternate, so that what the machine does by itself meets all of them,
+// and take short turns where they can, see turns.go.
 // [Plan.Run] does it and gives [Results], which are raw; tables, the report and the
 // verdict on the targets are computed from them, also later from a file.
 //

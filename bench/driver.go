@@ -51,31 +51,58 @@ func (d *Driver) Run(ctx context.Context, p Plan, r *Results) (err error) {
 	}()
 	left := p.Total()
 	var took, planned time.Duration
-	for i, s := range steps {
-		if s.Point.Scenario == "scale" && r.Settings.ScaleRate == 0 {
-			d.choose(ctx, p, s, r)
+	for done := 0; done < len(steps); done = len(r.Runs) {
+		heat := steps[done : done+heatOf(steps[done:])]
+		if heat[0].Point.Scenario == "scale" && r.Settings.ScaleRate == 0 {
+			d.choose(ctx, p, heat[0], r)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if d.Progress != nil {
-			// Once a while was measured, what is left is believed to deviate alike.
-			slower := 1.0
-			if planned > 20*time.Second {
-				slower = float64(took) / float64(planned)
+		// Once a while was measured, what is left is believed to deviate alike.
+		slower := 1.0
+		if planned > 20*time.Second {
+			slower = float64(took) / float64(planned)
+		}
+		began, before := time.Now(), p.sum(heat)
+		runs := d.heat(ctx, p, heat, r.Settings.ScaleRate, func(i int) {
+			if d.Progress != nil {
+				d.Progress(heat[i], done+i, len(steps), time.Duration(float64(left-before+p.sum(heat[i:]))*slower))
 			}
-			d.Progress(s, i, len(steps), time.Duration(float64(left)*slower))
-		}
-		run := d.do(ctx, p, s, r.Settings.ScaleRate)
+		})
 		if ctx.Err() != nil {
-			return ctx.Err() // the run was cut short
+			return ctx.Err() // the heat was cut short
 		}
-		r.Runs = append(r.Runs, run)
-		took += time.Since(run.Began)
-		planned += p.Estimate(s)
-		left -= p.Estimate(s)
+		r.Runs = append(r.Runs, runs...)
+		took += time.Since(began)
+		planned += before
+		left -= before
 	}
 	return d.again(ctx, p, steps, r)
+}
+
+// heatOf is how many of the first steps are of one heat.
+func heatOf(steps []Step) (n int) {
+	for n < len(steps) && steps[n].Round == steps[0].Round && steps[n].Point.Name == steps[0].Point.Name {
+		n++
+	}
+	return n
+}
+
+// heat measures what is compared: in turns, or one after the other. tell is called before each
+// is set up.
+func (d *Driver) heat(ctx context.Context, p Plan, steps []Step, scale float64, tell func(i int)) (runs []Run) {
+	if d.With == Builtin && steps[0].Point.inTurns() {
+		return d.takeTurns(ctx, p, steps, tell)
+	}
+	for i, s := range steps {
+		if ctx.Err() != nil {
+			break
+		}
+		tell(i)
+		runs = append(runs, d.do(ctx, p, s, scale))
+	}
+	return runs
 }
 
 // again does heats again that the machine's host spoiled, while there is time.
@@ -86,29 +113,25 @@ func (d *Driver) again(ctx context.Context, p Plan, steps []Step, r *Results) er
 	for {
 		due := r.due(times)
 		left := d.Again - time.Since(began)
-		var needed time.Duration
-		var before, again []Run
+		var heat []Step
+		var before []Run
 		for _, i := range due {
-			needed += p.Estimate(steps[i])
+			heat = append(heat, steps[i])
 			before = append(before, r.Runs[i])
 		}
-		if len(due) == 0 || needed > left {
+		if len(due) == 0 || p.sum(heat) > left {
 			return nil
 		}
 		times[before[0].heat()]++
-		for _, i := range due {
+		again := d.heat(ctx, p, heat, r.Settings.ScaleRate, func(i int) {
 			if d.Progress != nil {
-				d.Progress(steps[i], len(steps), len(steps), d.Again-time.Since(began))
+				d.Progress(heat[i], len(steps), len(steps), d.Again-time.Since(began))
 			}
-			again = append(again, d.do(ctx, p, steps[i], r.Settings.ScaleRate))
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			runs++
-			if !better(again, before) {
-				break // not this time
-			}
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		runs += len(again)
 		if better(again, before) {
 			for k, i := range due {
 				r.Runs[i] = again[k]
@@ -140,28 +163,16 @@ func (d *Driver) choose(ctx context.Context, p Plan, s Step, r *Results) {
 	}
 }
 
-// do does one step.
+// do does one step by itself.
 func (d *Driver) do(ctx context.Context, p Plan, s Step, scale float64) Run {
-	run := Run{Round: s.Round, Point: s.Point.Name, Relay: s.Relay.Name, Began: time.Now()}
 	// Nothing may hang for ever. Workers give up on connections after a minute.
 	limit := 2*p.Estimate(s) + 2*time.Minute
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took more than %v", limit))
 	defer cancel()
-	b := &bed{driver: d, plan: p, step: s, scale: scale}
-	err := b.make(ctx)
-	if err == nil {
-		run.Figures, err = b.figures(ctx)
-	}
-	err = b.why(ctx, err)
-	if cleared := b.clear(); err == nil {
-		err = cleared
-	}
-	if err != nil {
-		run.Figures, run.Error = nil, oneLine(err)
-		return run
-	}
-	run.Others, run.Stolen, run.Warnings = math.Round(1000*b.others)/1000, math.Round(1000*b.stolen)/1000, b.warnings
-	return run
+	b := d.bed(p, s, scale)
+	b.try(func() error { return b.make(ctx) })
+	b.try(func() error { return b.figures(ctx, b.found) })
+	return b.end(ctx)
 }
 
 // why is the cause of an error: the end of the relay, or of the time, if it was that.
@@ -184,13 +195,37 @@ type bed struct {
 	step     Step
 	scale    float64 // requests/s in the scenario scale
 	warnings []string
-	others   float64 // part of the machine that other programs used in the window
-	stolen   float64 // part of it that its host did not give it
+	began    time.Time
+	used     usage              // while it had its turns
+	others   float64            // part of the machine that other programs used in the window
+	stolen   float64            // part of it that its host did not give it
+	found    map[string]float64 // figures
+	err      error              // why there are none
 
 	lab     *netlab.Lab
 	relay   *peers.Running
 	servers []*ends.Worker
 	clients []*ends.Worker
+}
+
+func (d *Driver) bed(p Plan, s Step, scale float64) *bed {
+	return &bed{driver: d, plan: p, step: s, scale: scale, began: time.Now(), found: map[string]float64{}}
+}
+
+// end takes everything away, and gives what was found.
+func (b *bed) end(ctx context.Context) Run {
+	run := Run{Round: b.step.Round, Point: b.step.Point.Name, Relay: b.step.Relay.Name, Began: b.began}
+	err := b.why(ctx, b.err)
+	if cleared := b.clear(); err == nil {
+		err = cleared
+	}
+	if err != nil {
+		run.Error = oneLine(err)
+		return run
+	}
+	run.Figures, run.Warnings = b.found, b.warnings
+	run.Others, run.Stolen = math.Round(1000*b.others)/1000, math.Round(1000*b.stolen)/1000
+	return run
 }
 
 // server is where the server listens, and with several the first of them.

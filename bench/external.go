@@ -45,7 +45,7 @@ func (b *bed) iperf3(ctx context.Context, figures map[string]float64) error {
 		return errors.New("iperf3: nothing arrived after the warm-up")
 	}
 	figures[throughput] = sum / float64(n) / giga
-	perUnit(figures, b, from, to, float64(result.ReceiverBytes)/giga, 1)
+	perUnit(figures, b, to.minus(from), float64(result.ReceiverBytes)/giga, 1)
 	return nil
 }
 
@@ -82,7 +82,7 @@ func (b *bed) wrk(ctx context.Context, figures map[string]float64) error {
 	if err != nil {
 		return fmt.Errorf("wrk: %w", err)
 	}
-	perUnit(figures, b, from, to, requests, micro)
+	perUnit(figures, b, to.minus(from), requests, micro)
 	return nil
 }
 

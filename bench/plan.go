@@ -79,12 +79,21 @@ func (p Plan) Estimate(s Step) time.Duration {
 	case "idle", "many":
 		return d // what stands needs no window
 	}
+	if s.Point.inTurns() {
+		n, _ := turns(len(p.at(s.Point)), p.Window)
+		d += lead + time.Duration(n)*(turnLead+turnDrain)
+	}
 	return d + p.Window
 }
 
 // Total is how long the whole plan will take, about.
 func (p Plan) Total() (sum time.Duration) {
-	for _, s := range p.Steps() {
+	return p.sum(p.Steps())
+}
+
+// sum is how long some steps of it will take.
+func (p Plan) sum(steps []Step) (sum time.Duration) {
+	for _, s := range steps {
 		sum += p.Estimate(s)
 	}
 	return sum

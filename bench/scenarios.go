@@ -18,46 +18,63 @@ const (
 )
 
 // figures does what the point says and gives its figures, by name.
-func (b *bed) figures(ctx context.Context) (map[string]float64, error) {
-	figures := map[string]float64{}
-	var err error
+func (b *bed) figures(ctx context.Context, figures map[string]float64) error {
 	switch b.driver.With {
 	case Iperf3:
-		return figures, b.iperf3(ctx, figures)
+		return b.iperf3(ctx, figures)
 	case Wrk:
-		return figures, b.wrk(ctx, figures)
+		return b.wrk(ctx, figures)
 	}
 	switch b.step.Point.Scenario {
-	case "bulk":
-		err = b.bulk(ctx, figures)
-	case "rr":
-		err = b.rr(ctx, figures, 0)
-	case "cps":
-		err = b.cps(ctx, figures)
 	case "idle":
-		err = b.idle(ctx, figures)
+		return b.idle(ctx, figures)
 	case "slow":
-		err = b.slow(ctx, figures)
+		return b.slow(ctx, figures)
 	case "mixed":
-		err = b.mixed(ctx, figures)
+		return b.mixed(ctx, figures)
 	case "scale":
-		err = b.rr(ctx, figures, b.scale)
+		return b.paced(ctx, figures)
 	case "many":
-		err = b.many(ctx, figures)
-	default:
-		err = fmt.Errorf("scenario %s: there is no such", b.step.Point.Scenario)
+		return b.many(ctx, figures)
 	}
-	return figures, err
+	return b.full(ctx, figures)
 }
 
-func (b *bed) bulk(ctx context.Context, figures map[string]float64) error {
-	p := b.step.Point
-	if _, err := b.client(ctx, ends.Job{Kind: ends.Bulk, Connections: p.Connections, Down: p.Down}); err != nil {
+// full lets the client do what it can.
+func (b *bed) full(ctx context.Context, figures map[string]float64) error {
+	if err := b.startClient(ctx); err != nil {
 		return err
 	}
 	m, err := b.window(ctx)
 	if err != nil {
 		return err
+	}
+	return b.fill(figures, m)
+}
+
+// startClient starts the client of a scenario that has one, which does what it can.
+func (b *bed) startClient(ctx context.Context) error {
+	p := b.step.Point
+	job := ends.Job{Connections: p.Connections, Down: p.Down, Reply: p.Reply, Processors: b.processors()}
+	switch p.Scenario {
+	case "bulk":
+		job.Kind = ends.Bulk
+	case "rr":
+		job.Kind = ends.RR
+	case "cps":
+		job.Kind = ends.CPS
+	default:
+		return fmt.Errorf("scenario %s: there is no such", p.Scenario)
+	}
+	_, err := b.client(ctx, job)
+	return err
+}
+
+// fill gives the figures of that client.
+func (b *bed) fill(figures map[string]float64, m *measured) error {
+	p := b.step.Point
+	if p.Scenario != "bulk" {
+		return b.requests(figures, m, m.clients[0], 0)
 	}
 	bytes := m.servers[0].Bytes
 	if p.Down {
@@ -71,28 +88,17 @@ func (b *bed) bulk(ctx context.Context, figures map[string]float64) error {
 	return nil
 }
 
-// rr asks and answers: as fast as it goes, or so many times a second.
-func (b *bed) rr(ctx context.Context, figures map[string]float64, perSecond float64) error {
+// paced asks and answers so many times a second.
+func (b *bed) paced(ctx context.Context, figures map[string]float64) error {
 	p := b.step.Point
-	if _, err := b.client(ctx, ends.Job{Kind: ends.RR, Connections: p.Connections, Reply: p.Reply, Rate: perSecond, Processors: b.processors()}); err != nil {
+	if _, err := b.client(ctx, ends.Job{Kind: ends.RR, Connections: p.Connections, Reply: p.Reply, Rate: b.scale}); err != nil {
 		return err
 	}
 	m, err := b.window(ctx)
 	if err != nil {
 		return err
 	}
-	return b.requests(figures, m, m.clients[0], perSecond)
-}
-
-func (b *bed) cps(ctx context.Context, figures map[string]float64) error {
-	if _, err := b.client(ctx, ends.Job{Kind: ends.CPS, Connections: b.step.Point.Connections, Reply: b.step.Point.Reply}); err != nil {
-		return err
-	}
-	m, err := b.window(ctx)
-	if err != nil {
-		return err
-	}
-	return b.requests(figures, m, m.clients[0], 0)
+	return b.requests(figures, m, m.clients[0], b.scale)
 }
 
 // requests gives the figures of requests; due is how many there should have been per

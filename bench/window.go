@@ -14,16 +14,24 @@ import (
 // lead is how far ahead a window begins at least, so that workers are told in time.
 const lead = 150 * time.Millisecond
 
-// usage is CPU time used up to a moment.
+// usage is CPU time used up to a moment, or of the time between two.
 type usage struct {
-	at                             time.Time
+	at                             time.Duration // since the bed was begun
 	relay, machine, kernel, driver time.Duration
 	steal                          account.Steal
 }
 
+func (u usage) minus(before usage) usage {
+	return usage{u.at - before.at, u.relay - before.relay, u.machine - before.machine, u.kernel - before.kernel, u.driver - before.driver, u.steal.Minus(before.steal)}
+}
+
+func (u usage) plus(more usage) usage {
+	return usage{u.at + more.at, u.relay + more.relay, u.machine + more.machine, u.kernel + more.kernel, u.driver + more.driver, u.steal.Plus(more.steal)}
+}
+
 // usage reads it: the relay's first, as it is what matters most.
 func (b *bed) usage() (u usage, err error) {
-	u.at = time.Now()
+	u.at = time.Since(b.began)
 	for _, pid := range b.relay.PIDs() {
 		used, err := account.Process(pid)
 		if errors.Is(err, os.ErrNotExist) {
@@ -51,7 +59,7 @@ func (b *bed) usage() (u usage, err error) {
 type measured struct {
 	clients, servers []*ends.Result
 	window           time.Duration
-	from, to         usage
+	used             usage
 }
 
 // window lets all workers count for the length of the plan's window.
@@ -61,30 +69,44 @@ func (b *bed) window(ctx context.Context) (*measured, error) {
 
 // count lets all workers count for a while, after a warm-up.
 func (b *bed) count(ctx context.Context, warmUp, window time.Duration) (*measured, error) {
-	m := &measured{window: window}
 	w := ends.Window{From: time.Now().Add(warmUp)}
 	w.To = w.From.Add(window)
-	for _, worker := range append(b.clients[:len(b.clients):len(b.clients)], b.servers...) {
-		if err := worker.Measure(w); err != nil {
-			return nil, err
-		}
-	}
-	var err error
-	if err = sleepUntil(ctx, w.From); err != nil {
+	if err := b.measure(w); err != nil {
 		return nil, err
 	}
-	if m.from, err = b.usage(); err != nil {
+	if err := sleepUntil(ctx, w.From); err != nil {
+		return nil, err
+	}
+	before, err := b.usage()
+	if err != nil {
 		return nil, err
 	}
 	if err = sleepUntil(ctx, w.To); err != nil {
 		return nil, err
 	}
-	if m.to, err = b.usage(); err != nil {
+	after, err := b.usage()
+	if err != nil {
 		return nil, err
 	}
+	return b.counted(window, after.minus(before))
+}
+
+// measure tells all workers of the window.
+func (b *bed) measure(w ends.Window) error {
+	for _, worker := range append(b.clients[:len(b.clients):len(b.clients)], b.servers...) {
+		if err := worker.Measure(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// counted takes what all workers counted.
+func (b *bed) counted(window time.Duration, used usage) (m *measured, err error) {
 	if err := b.relay.Err(); err != nil {
 		return nil, err
 	}
+	m = &measured{window: window, used: used}
 	if m.clients, err = results(b.clients); err != nil {
 		return nil, err
 	}
@@ -120,13 +142,13 @@ func sleepUntil(ctx context.Context, at time.Time) error {
 // inspect warns of what makes the figures doubtful.
 func (b *bed) inspect(m *measured) {
 	// What the kernel's threads did they did for us, mostly.
-	others := (m.to.machine - m.from.machine) - (m.to.kernel - m.from.kernel) - (m.to.relay - m.from.relay) - (m.to.driver - m.from.driver)
+	others := m.used.machine - m.used.kernel - m.used.relay - m.used.driver
 	for _, r := range append(m.clients[:len(m.clients):len(m.clients)], m.servers...) {
 		others -= r.CPU
 	}
-	capacity := m.to.at.Sub(m.from.at) * time.Duration(runtime.NumCPU())
+	capacity := m.used.at * time.Duration(runtime.NumCPU())
 	b.others = max(float64(others)/float64(capacity), 0)
-	b.stolen = m.to.steal.Since(m.from.steal)
+	b.stolen = m.used.steal.Share()
 	b.inspectDescriptors()
 	if n, first := m.errors(); n > 0 {
 		b.warn("%s, the first: %s", plural(int(n), "error"), first)
@@ -164,16 +186,16 @@ func (m *measured) errors() (n uint64, first string) {
 // 1e-6: relay's and machine's. units is the work done in the window. Of no relay, and
 // of no work, there is none.
 func (b *bed) cpu(figures map[string]float64, m *measured, units, part float64) {
-	perUnit(figures, b, m.from, m.to, units/m.window.Seconds()*m.to.at.Sub(m.from.at).Seconds(), part)
+	perUnit(figures, b, m.used, units/m.window.Seconds()*m.used.at.Seconds(), part)
 }
 
-// perUnit does it for the work done between from and to.
-func perUnit(figures map[string]float64, b *bed, from, to usage, units, part float64) {
+// perUnit does it for the work done meanwhile.
+func perUnit(figures map[string]float64, b *bed, used usage, units, part float64) {
 	if units <= 0 {
 		return
 	}
 	if len(b.relay.PIDs()) > 0 {
-		figures[relayCPU] = (to.relay - from.relay).Seconds() / units / part
+		figures[relayCPU] = used.relay.Seconds() / units / part
 	}
-	figures[machineCPU] = (to.machine - from.machine).Seconds() / units / part
+	figures[machineCPU] = used.machine.Seconds() / units / part
 }

@@ -8,8 +8,9 @@ import (
 )
 
 // Steal is time in which a virtual machine's CPUs had something to do, but its host ran something
-// else on them: steal in /proc/stat, see proc(5). Take it twice: [Steal.Since] is the share.
-// On hardware of its own a machine has none.
+// else on them: steal in /proc/stat, see proc(5). Take it twice, and [Steal.Minus] is what it was
+// in between. On hardware of its own a machine has none. It is counted in ticks of 10 ms, so of
+// less than a second it says little.
 type Steal struct{ stolen, total int64 } // in ticks, of all CPUs
 
 // Stolen returns it as it is now.
@@ -21,11 +22,14 @@ func Stolen() (Steal, error) {
 	return parseStat(string(text))
 }
 
-// Since is the share of the CPUs' time that was stolen since before, 0 to 1. It is counted in
-// ticks of 10 ms, so over less than a second it says little.
-func (s Steal) Since(before Steal) float64 {
-	return float64(s.stolen-before.stolen) / float64(max(s.total-before.total, 1))
-}
+// Minus and Plus make differences and sums.
+func (s Steal) Minus(t Steal) Steal { return Steal{s.stolen - t.stolen, s.total - t.total} }
+
+// Plus: see Minus.
+func (s Steal) Plus(t Steal) Steal { return Steal{s.stolen + t.stolen, s.total + t.total} }
+
+// Share is the part of the CPUs' time that was stolen, 0 to 1.
+func (s Steal) Share() float64 { return float64(s.stolen) / float64(max(s.total, 1)) }
 
 // parseStat reads the first line, "cpu  user nice system idle iowait irq softirq steal guest ...":
 // guest time is in user already.

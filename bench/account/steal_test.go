@@ -11,10 +11,14 @@ func TestStealIsAShareOfAllTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if share := after.Since(before); share != 0.2 {
+	between := after.Minus(before)
+	if share := between.Share(); share != 0.2 {
 		t.Errorf("20 of 100 ticks were stolen, it says %g", share)
 	}
-	if share := after.Since(after); share != 0 {
+	if share := between.Plus(Steal{0, 100}).Share(); share != 0.1 {
+		t.Errorf("20 of 200 ticks were stolen, it says %g", share)
+	}
+	if share := after.Minus(after).Share(); share != 0 {
 		t.Errorf("of no time at all %g were stolen", share)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -23,7 +22,7 @@ type bulkServer struct {
 	listener net.Listener
 	bytes    pattern
 	faults   *faults
-	arrived  atomic.Uint64 // at sinks
+	came     func(n int) // told of bytes that have come, at sinks
 	serving  sync.WaitGroup
 	failed   func(error) // told when it cannot accept any more
 
@@ -32,14 +31,14 @@ type bulkServer struct {
 }
 
 // startBulkServer returns when the server listens.
-func startBulkServer(listen netip.AddrPort, f *faults, failed func(error)) (*bulkServer, error) {
+func startBulkServer(listen netip.AddrPort, f *faults, came func(n int), failed func(error)) (*bulkServer, error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(context.Background(), "tcp", listen.String())
 	if err != nil {
 		return nil, err
 	}
-	s := &bulkServer{listener: l, bytes: newPattern(blockSize), faults: f, failed: failed, streams: map[net.Conn]struct{}{}}
+	s := &bulkServer{listener: l, bytes: newPattern(blockSize), faults: f, came: came, failed: failed, streams: map[net.Conn]struct{}{}}
 	s.serving.Go(s.accept)
 	return s, nil
 }
@@ -110,7 +109,7 @@ func (s *bulkServer) serve(c net.Conn) {
 		_ = writeStream(c, s.bytes) // it ends when the client has enough
 		return
 	}
-	if err := readStream(c, make([]byte, blockSize), &s.arrived); errors.Is(err, errWrongBytes) {
+	if err := readStream(c, make([]byte, blockSize), s.came); errors.Is(err, errWrongBytes) {
 		s.faults.note(err)
 	}
 }
@@ -126,12 +125,12 @@ func writeStream(c net.Conn, bytes pattern) error {
 	}
 }
 
-// readStream counts what comes until the end, which is an error too: io.EOF.
-func readStream(c net.Conn, buf []byte, arrived *atomic.Uint64) error {
+// readStream tells of what comes until the end, which is an error too: io.EOF.
+func readStream(c net.Conn, buf []byte, came func(n int)) error {
 	for at := 0; ; {
 		n, err := c.Read(buf)
 		if n > 0 {
-			arrived.Add(uint64(n))
+			came(n)
 			if err := checkPattern(buf[:n], at); err != nil {
 				return err
 			}

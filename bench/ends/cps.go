@@ -104,15 +104,11 @@ func (c *connector) exchange(ctx context.Context, dialer *net.Dialer, number int
 	if got < c.job.Reply {
 		return fmt.Errorf("reply of %d bytes ended after %d", c.job.Reply, got)
 	}
-	if now := c.clock.now(); c.has(now) {
-		t.add(now - began)
-	}
+	c.replied(t, began, c.clock.now())
 	return nil
 }
 
 func (c *connector) begin(w Window) { c.counting.begin(c.clock.span(w)) }
-
-func (c *connector) arrived() uint64 { return 0 }
 
 func (c *connector) finish(_ context.Context, r *Result) {
 	c.close()

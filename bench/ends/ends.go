@@ -63,7 +63,16 @@ type Job struct {
 
 // Window is the time in which a worker counts. It is the wall clock's: all workers
 // are on one machine. From must lie ahead when the worker reads it.
-type Window struct{ From, To time.Time }
+//
+// It may have parts, between which a client is stopped while others have their turns: see
+// [Worker.Pause].
+type Window struct {
+	From, To time.Time
+	// Every, if not 0: only the time Part counts, from From on and again after each Every.
+	Every, Part time.Duration
+	// Lead is how long before each part the client goes on.
+	Lead time.Duration
+}
 
 // Result is what a worker counted in the window.
 type Result struct {
@@ -86,7 +95,8 @@ type Result struct {
 	// digits; nil for other kinds. It is that of Requests, from when the request
 	// was written, or with a Rate was due, to the last byte of the reply; for cps
 	// from connect. Requests that have no reply yet when the window is over are
-	// not in it: with a Rate, compare Requests with what there should have been.
+	// not in it: with a Rate, compare Requests with what there should have been. Nor are
+	// those, in a window of parts, that were written in an earlier part.
 	Latency *hdrhistogram.Snapshot
 	// CPU is what this worker itself used in the window, see account.Process.
 	CPU time.Duration

@@ -82,7 +82,7 @@ func (h *hand) say(v any) {
 // window is one that begins soon, and not too soon for a busy machine.
 func window(length time.Duration) Window {
 	from := time.Now().Add(300 * time.Millisecond)
-	return Window{from, from.Add(length)}
+	return Window{From: from, To: from.Add(length)}
 }
 
 func (h *hand) result() *Result {
@@ -361,7 +361,7 @@ func TestWorkerEndsWithItsInput(t *testing.T) {
 			t.Errorf("%s without a window: %v", job.Kind, err)
 		}
 		h := employ(t, t.Context(), job).ready()
-		h.say(Window{time.Now().Add(300 * time.Millisecond), time.Now().Add(time.Hour)})
+		h.say(Window{From: time.Now().Add(300 * time.Millisecond), To: time.Now().Add(time.Hour)})
 		time.Sleep(350 * time.Millisecond)
 		if err := h.end(); err != nil {
 			t.Errorf("%s in its window: %v", job.Kind, err)

@@ -21,8 +21,6 @@ func newIdler(job Job, c clock) *idler {
 
 func (i *idler) begin(Window) {}
 
-func (i *idler) arrived() uint64 { return 0 }
-
 func (i *idler) finish(ctx context.Context, r *Result) {
 	i.sendAll()
 	limit := i.clock.now() + replyLimit

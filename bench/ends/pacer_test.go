@@ -62,7 +62,7 @@ func openLoop(t *testing.T, job Job, length time.Duration) (sent uint64, result 
 	r := newRequester(job, newClock())
 	defer r.close()
 	now := time.Now()
-	r.begin(Window{now.Add(-time.Hour), now.Add(time.Hour)})
+	r.begin(Window{From: now.Add(-time.Hour), To: now.Add(time.Hour)})
 	if err := r.setUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -35,9 +35,7 @@ func (r *requester) setUp(ctx context.Context) error {
 }
 
 func (r *requester) replied(m *member, now time.Duration) {
-	if r.has(now) {
-		m.loop.add(now - m.first)
-	}
+	r.counting.replied(m.loop.tally, m.first, now)
 	if r.pacer != nil {
 		r.pacer.replied(m, now, m.loop.request)
 	} else {
@@ -46,8 +44,6 @@ func (r *requester) replied(m *member, now time.Duration) {
 }
 
 func (r *requester) begin(w Window) { r.counting.begin(r.clock.span(w)) }
-
-func (r *requester) arrived() uint64 { return 0 }
 
 func (r *requester) finish(_ context.Context, result *Result) {
 	if r.pacer != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,8 +19,8 @@ type streams struct {
 	job    Job
 	clock  clock
 	faults faults
-	count  atomic.Uint64 // bytes that arrived here
-	bytes  pattern       // to be sent
+	bytes  pattern // to be sent
+	counting
 
 	stood   uint64
 	conns   []net.Conn
@@ -134,7 +133,7 @@ func (s *streams) run(c net.Conn) error {
 	case s.job.Kind == Slow:
 		return s.readSlowly(c)
 	case s.job.Down:
-		return readStream(c, make([]byte, blockSize), &s.count)
+		return readStream(c, make([]byte, blockSize), s.came)
 	}
 	return writeStream(c, s.bytes)
 }
@@ -146,7 +145,7 @@ func (s *streams) readSlowly(c net.Conn) error {
 	for at := 0; ; {
 		n, err := c.Read(buf)
 		if n > 0 {
-			s.count.Add(uint64(n))
+			s.came(n)
 			if err := checkPattern(buf[:n], at); err != nil {
 				return err
 			}
@@ -167,13 +166,14 @@ func (s *streams) readSlowly(c net.Conn) error {
 // within reason.
 func slowRead(pace int64) int { return int(min(max(pace/50, 1), 16<<10)) }
 
-func (s *streams) begin(Window) {}
+// came counts bytes that have come.
+func (s *streams) came(n int) { s.arrive(s.clock.now(), n) }
 
-func (s *streams) arrived() uint64 { return s.count.Load() }
+func (s *streams) begin(w Window) { s.counting.begin(s.clock.span(w)) }
 
 func (s *streams) finish(_ context.Context, r *Result) {
 	s.close()
-	r.Connections = s.stood
+	r.Connections, r.Bytes = s.stood, s.counting.count.Load()
 	s.faults.tell(r)
 }
 

@@ -30,8 +30,6 @@ type task interface {
 	setUp(ctx context.Context) error
 	// begin makes the window known, before it begins.
 	begin(Window)
-	// arrived counts bytes.
-	arrived() uint64
 	// finish tells what was counted, some time after the window; but for the
 	// server, that is the end of all traffic.
 	finish(context.Context, *Result)
@@ -43,7 +41,7 @@ func newTask(job Job, fail func(error)) task {
 	c := newClock()
 	switch job.Kind {
 	case Serve:
-		return &server{job: job, fail: fail}
+		return &server{job: job, clock: c, fail: fail}
 	case RR:
 		return newRequester(job, c)
 	case CPS:
@@ -140,28 +138,32 @@ func measure(ctx context.Context, t task, w Window) (*Result, error) {
 	if late := time.Since(w.From); late > tardy || !w.To.After(w.From) {
 		return nil, fmt.Errorf("window from %v to %v: want one that is still to come", w.From, w.To)
 	}
+	if w.Every < 0 || w.Lead < 0 || w.Every > 0 && (w.Part <= 0 || w.Part > w.Every) {
+		return nil, fmt.Errorf("window with parts of %v every %v: want shorter ones", w.Part, w.Every)
+	}
 	ctx, cancel := context.WithDeadlineCause(ctx, w.To.Add(overtime), fmt.Errorf("no result %v after the window", overtime))
 	defer cancel()
 	t.begin(w)
 	c := newClock()
 	s := c.span(w)
-	if err := c.sleepUntil(ctx, s.from); err != nil {
-		return nil, err
+	r := &Result{}
+	for _, part := range s.parts() {
+		if err := c.sleepUntil(ctx, part.from); err != nil {
+			return nil, err
+		}
+		before, err := account.Process(os.Getpid())
+		if err != nil {
+			return nil, err
+		}
+		if err := c.sleepUntil(ctx, part.to); err != nil {
+			return nil, err
+		}
+		after, err := account.Process(os.Getpid())
+		if err != nil {
+			return nil, err
+		}
+		r.CPU += after - before
 	}
-	bytes := t.arrived()
-	used, err := account.Process(os.Getpid())
-	if err != nil {
-		return nil, err
-	}
-	if err := c.sleepUntil(ctx, s.to); err != nil {
-		return nil, err
-	}
-	r := &Result{Bytes: t.arrived() - bytes}
-	usedThen, err := account.Process(os.Getpid())
-	if err != nil {
-		return nil, err
-	}
-	r.CPU = usedThen - used
 	if err := c.sleepUntil(ctx, s.to+settle); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tprelay/tprelay/internal/netlab"
@@ -153,6 +154,13 @@ func (w *Worker) Result() (*Result, error) {
 	return r, nil
 }
 
+// Pause stops a worker's process, until Resume lets it go on. What it has asked for by then is
+// still answered, and it looks at that later: errors because of deadlines come after 5 s.
+func (w *Worker) Pause() error { return w.cmd.Signal(syscall.SIGSTOP) }
+
+// Resume lets a worker go on.
+func (w *Worker) Resume() error { return w.cmd.Signal(syscall.SIGCONT) }
+
 // PID returns the worker's process id, as seen from this process.
 func (w *Worker) PID() int { return w.cmd.PID() }
 
@@ -160,6 +168,7 @@ func (w *Worker) PID() int { return w.cmd.PID() }
 // nil if it ended by itself and well. It may be called again, to the same effect.
 func (w *Worker) Stop() error {
 	w.once.Do(func() {
+		_ = w.Resume() // of no consequence if it has ended
 		w.orders.Close()
 		close(w.quit)
 		select {

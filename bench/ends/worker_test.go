@@ -79,6 +79,36 @@ func TestWorkersOnHostsMeasure(t *testing.T) {
 	}
 }
 
+func TestAPausedWorkerDoesNothingUntilItIsResumed(t *testing.T) {
+	t.Cleanup(netlab.CheckLeaks(t))
+	lab := testLab(t)
+	address := netip.AddrPortFrom(lab.H3.Addr4, 8080)
+	server := start(t, lab.H3, Job{Kind: Serve, Address: address})
+	client := start(t, lab.H1, Job{Kind: Bulk, Address: address})
+	for _, paused := range []bool{true, false, true} {
+		do := client.Resume
+		if paused {
+			do = client.Pause
+		}
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Measure(window(short)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := server.Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if paused != (r.Bytes == 0) {
+			t.Errorf("paused: %v, and %d bytes came", paused, r.Bytes)
+		}
+	}
+	if err := client.Stop(); err != nil { // paused as it is
+		t.Error(err)
+	}
+}
+
 func TestLastWordsAreInTheError(t *testing.T) {
 	t.Cleanup(netlab.CheckLeaks(t))
 	lab := testLab(t)
@@ -108,7 +138,7 @@ func TestKilledWorkerIsAnError(t *testing.T) {
 	t.Cleanup(netlab.CheckLeaks(t))
 	lab := testLab(t)
 	w := start(t, lab.H1, Job{Kind: CPS, Address: netip.AddrPortFrom(lab.H3.Addr4, 8080)})
-	if err := w.Measure(Window{time.Now().Add(time.Second), time.Now().Add(time.Hour)}); err != nil {
+	if err := w.Measure(Window{From: time.Now().Add(time.Second), To: time.Now().Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Kill(w.PID(), syscall.SIGKILL); err != nil {

@@ -1,0 +1,182 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tprelay/tprelay/bench/ends"
+)
+
+// A machine's speed changes while it is measured, a virtual one's by half from one second to the
+// next. So where a client does what it can, all relays of a heat are there at the same time, each
+// with hosts and ends of its own, and take turns of some tenths of a second: while one has its
+// turn, the clients of the others are stopped. What the machine does meets all of them alike, and
+// in the ratios hardly anything of it is left.
+//
+//	relay 1   lead|counts|          stopped          |lead|counts|
+//	relay 2        stopped       |lead|counts|      stopped
+//	                          drain
+const (
+	// turnLength is how long a turn counts at most.
+	turnLength = 250 * time.Millisecond
+	// turnLead is how long its client is at work before: so long that what it was stopped in the
+	// middle of is over, and that senders are up to speed. The reply to the last of 2,000
+	// connections comes after 60 to 70 ms.
+	turnLead = 80 * time.Millisecond
+	// turnDrain is what is left between two turns.
+	turnDrain = 10 * time.Millisecond
+	// cycleLength is how long it takes at most until a relay has its next turn: clients wait 5 s
+	// for replies.
+	cycleLength = 3 * time.Second
+	// turnConnections is with how many connections at most a turn is long against a request.
+	turnConnections = 2000
+)
+
+// inTurns says whether relays take turns at the point: where traffic has no schedule of its own.
+func (p Point) inTurns() bool {
+	switch p.Scenario {
+	case "bulk", "rr", "cps":
+		return p.Connections <= turnConnections
+	}
+	return false
+}
+
+// turns says how many turns each of so many relays has, and how long they are, so that they make
+// up the window.
+func turns(relays int, window time.Duration) (n int, length time.Duration) {
+	if relays == 1 {
+		return 1, window
+	}
+	longest := min(turnLength, cycleLength/time.Duration(relays)-turnLead-turnDrain)
+	n = int((window + longest - 1) / longest)
+	return n, window / time.Duration(n)
+}
+
+// timetable is when which relay has its turns.
+type timetable struct {
+	begin         time.Time
+	relays, turns int
+	length        time.Duration // of what counts of a turn
+}
+
+// slot is from one turn to the next relay's.
+func (t timetable) slot() time.Duration { return turnLead + t.length + turnDrain }
+
+// at is when the client of the relay with that number begins to work for its turn.
+func (t timetable) at(turn, relay int) time.Time {
+	return t.begin.Add(time.Duration(turn*t.relays+relay) * t.slot())
+}
+
+// window is what a relay's workers count.
+func (t timetable) window(relay int) ends.Window {
+	return ends.Window{
+		From: t.at(0, relay).Add(turnLead), To: t.at(t.turns-1, relay).Add(turnLead + t.length),
+		Every: time.Duration(t.relays) * t.slot(), Part: t.length, Lead: turnLead,
+	}
+}
+
+// takeTurns measures relays at a point at which they take turns. tell is called before each is
+// set up.
+func (d *Driver) takeTurns(ctx context.Context, p Plan, steps []Step, tell func(i int)) (runs []Run) {
+	limit := 2*p.sum(steps) + 2*time.Minute
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took more than %v", limit))
+	defer cancel()
+	var all, ready []*bed
+	for i, s := range steps {
+		tell(i)
+		b := d.bed(p, s, 0)
+		b.err = b.make(ctx)
+		all = append(all, b)
+	}
+	for _, b := range all {
+		if b.try(func() error { return b.startClient(ctx) }) && b.try(b.pause) {
+			ready = append(ready, b)
+		}
+	}
+	if len(ready) > 0 {
+		p.haveTurns(ctx, ready)
+	}
+	for _, b := range all {
+		runs = append(runs, b.end(ctx))
+	}
+	return runs
+}
+
+// haveTurns measures relays whose clients are ready, and stopped.
+func (p Plan) haveTurns(ctx context.Context, beds []*bed) {
+	warmUp := max(p.WarmUp, lead)
+	t := timetable{begin: time.Now().Add(time.Duration(len(beds))*(warmUp+turnDrain) + lead), relays: len(beds)}
+	t.turns, t.length = turns(len(beds), p.Window)
+	for number, b := range beds {
+		b.try(func() error { return b.warm(ctx, t.window(number), warmUp) })
+	}
+	for turn := range t.turns {
+		for number, b := range beds {
+			b.try(func() error { return b.turn(ctx, t.at(turn, number), t.length) })
+		}
+	}
+	for _, b := range beds {
+		b.try(func() error {
+			if err := b.resume(); err != nil {
+				return err
+			}
+			m, err := b.counted(time.Duration(t.turns)*t.length, b.used)
+			if err != nil {
+				return err
+			}
+			return b.fill(b.found, m)
+		})
+	}
+}
+
+// try does something if nothing has failed yet, and reports whether that is still so.
+func (b *bed) try(do func() error) bool {
+	if b.err == nil {
+		b.err = do()
+	}
+	return b.err == nil
+}
+
+func (b *bed) pause() error  { return b.clients[0].Pause() }
+func (b *bed) resume() error { return b.clients[0].Resume() }
+
+// warm tells the workers of their window, and lets the client work for a while.
+func (b *bed) warm(ctx context.Context, w ends.Window, warmUp time.Duration) error {
+	if err := b.measure(w); err != nil {
+		return err
+	}
+	if err := b.resume(); err != nil {
+		return err
+	}
+	if err := sleepUntil(ctx, time.Now().Add(warmUp)); err != nil {
+		return err
+	}
+	return b.pause()
+}
+
+// turn lets the client work from then on, and adds up what is used while it counts.
+func (b *bed) turn(ctx context.Context, at time.Time, length time.Duration) error {
+	if err := sleepUntil(ctx, at); err != nil {
+		return err
+	}
+	if err := b.resume(); err != nil {
+		return err
+	}
+	if err := sleepUntil(ctx, at.Add(turnLead)); err != nil {
+		return err
+	}
+	before, err := b.usage()
+	if err != nil {
+		return err
+	}
+	if err := sleepUntil(ctx, at.Add(turnLead+length)); err != nil {
+		return err
+	}
+	after, err := b.usage()
+	if err != nil {
+		return err
+	}
+	b.used = b.used.plus(after.minus(before))
+	return b.pause()
+}

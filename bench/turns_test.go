@@ -1,0 +1,51 @@
+package bench
+
+import (
+	"testing"
+	"time"
+)
+
+func TestTurnsMakeUpTheWindow(t *testing.T) {
+	for _, c := range []struct {
+		relays int
+		window time.Duration
+		turns  int
+	}{
+		{1, 4 * time.Second, 1}, {2, 4 * time.Second, 16}, {9, 1600 * time.Millisecond, 7}, {4, 100 * time.Millisecond, 1},
+		{14, 4 * time.Second, 33}, // shorter ones, so that nobody waits too long
+	} {
+		n, length := turns(c.relays, c.window)
+		if n != c.turns {
+			t.Errorf("%d relays, %v: %d turns of %v, want %d", c.relays, c.window, n, length, c.turns)
+		}
+		if sum := time.Duration(n) * length; sum > c.window || sum < c.window-time.Duration(n) {
+			t.Errorf("%d relays, %v: %d turns of %v", c.relays, c.window, n, length)
+		}
+		if cycle := time.Duration(c.relays) * (length + turnLead + turnDrain); c.relays > 1 && cycle > cycleLength {
+			t.Errorf("%d relays, %v: a cycle of %v", c.relays, c.window, cycle)
+		}
+	}
+}
+
+// Of all moments each belongs to one relay at most, and what its workers count is its own turns.
+func TestTurnsDoNotOverlap(t *testing.T) {
+	table := timetable{begin: time.Now(), relays: 3, turns: 4, length: 50 * time.Millisecond}
+	last := table.begin
+	for turn := range table.turns {
+		for relay := range table.relays {
+			at := table.at(turn, relay)
+			if at.Before(last) {
+				t.Errorf("turn %d of relay %d begins %v before the one before has ended", turn, relay, last.Sub(at))
+			}
+			last = at.Add(turnLead + table.length + turnDrain)
+			w := table.window(relay)
+			from := w.From.Add(time.Duration(turn) * w.Every)
+			if from != at.Add(turnLead) || w.Part != table.length || w.Lead != turnLead {
+				t.Errorf("turn %d of relay %d is at %v, and %+v is counted", turn, relay, at, w)
+			}
+			if end := from.Add(w.Part); turn == table.turns-1 && !end.Equal(w.To) {
+				t.Errorf("the window of relay %d ends %v off its last turn", relay, w.To.Sub(end))
+			}
+		}
+	}
+}

@@ -117,6 +117,8 @@ func TestWrongFlagsExitWith2(t *testing.T) {
 		{append([]string{"run"}, forwarding("--low-watermark", "1MiB")...), "--low-watermark 1MiB: want less than"},
 		{append([]string{"run"}, forwarding("--memory-limit", "1KB")...), "--memory-limit 1000: want at least 1MiB"},
 		{append([]string{"run"}, forwarding("--loops", "257")...), "--loops 257: want 1 to 256"},
+		{append([]string{"run"}, forwarding("--time-slice", "1us")...), "--time-slice 1µs: want 100µs to 100ms, or 0 for the kernel's own"},
+		{append([]string{"run"}, forwarding("--time-slice=1s")...), "--time-slice 1s: want 100µs to 100ms, or 0 for the kernel's own"},
 		{append([]string{"run"}, forwarding("--max-pairs=-1")...), "--max-pairs -1: want a positive number"},
 		{append([]string{"run"}, forwarding("--max-pairs-per-source=-1")...), "--max-pairs-per-source -1: want a positive number"},
 		{append([]string{"run"}, forwarding("--deny", "10.0.0.0/33")...), `--deny: "10.0.0.0/33": want a network such as 10.0.0.0/8, or an address`},

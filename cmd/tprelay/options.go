@@ -27,6 +27,8 @@ func (c *runCmd) check() error {
 		return cli.Usagef("--upstream is for --mode forward; in %v mode each connection goes to its own destination", c.Mode)
 	case c.Loops < 0 || c.Loops > 256:
 		return cli.Usagef("--loops %d: want 1 to 256, or 0 for one per CPU", c.Loops)
+	case c.TimeSlice != 0 && (c.TimeSlice < minTimeSlice || c.TimeSlice > maxTimeSlice):
+		return cli.Usagef("--time-slice %v: want %v to %v, or 0 for the kernel's own", c.TimeSlice, minTimeSlice, maxTimeSlice)
 	case c.MaxPairs < 0:
 		return cli.Usagef("--max-pairs %d: want a positive number, or 0 for no limit", c.MaxPairs)
 	case c.MaxPairsPerSource < 0:

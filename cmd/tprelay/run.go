@@ -64,6 +64,11 @@ func (c *runCmd) Run(command *kong.Context) error {
 	options := c.options(listen, upstream, interceptor)
 	options.Logger = log
 	boundHeap(options.MemoryLimit)
+	if c.TimeSlice > 0 {
+		if err := setTimeSlice(c.TimeSlice); err != nil {
+			log.Debug("the kernel's own time slice it is", "err", err)
+		}
+	}
 	reopen := func() {}
 	if c.AccessLog != "" {
 		access, err := openAccessLog(c.AccessLog, command.Stdout, log)

@@ -25,6 +25,7 @@ type runCmd struct {
 	NoSplice      bool     `group:"bytes" help:"Move all bytes through user space instead of by splice(2)."`
 
 	Loops             int           `default:"0" placeholder:"N" group:"limits" help:"Event loops. Default: 0, one per CPU."`
+	TimeSlice         time.Duration `default:"8ms" placeholder:"TIME" group:"limits" help:"Ask the kernel to let the relay's threads run for TIME at once where CPUs are shared, for fewer interruptions; its part of the CPU stays the same. 0: the kernel's own. Linux 6.12 and later. Default: ${default}."`
 	MaxPairs          int           `default:"0" placeholder:"N" group:"limits" help:"Relay at most N connections at once; more wait in the kernel's backlog. Default: 0, no limit."`
 	MaxPairsPerSource int           `default:"0" placeholder:"N" group:"limits" help:"Relay at most N connections of one client address (IPv6: of one /64 network) at once; more are reset. Default: 0, no limit."`
 	MemoryLimit       size          `default:"256MiB" placeholder:"SIZE" group:"limits" help:"Bytes that may wait in all directions together. Default: ${default}."`

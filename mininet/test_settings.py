@@ -27,7 +27,7 @@ class Parsing(unittest.TestCase):
         self.assertEqual((args.access, args.bottleneck), (20e6, 6e6))
         self.assertEqual((args.delay, args.queue, args.queue_factor), (0.01, 0.09, 10))
         self.assertEqual((args.relay, args.mode, args.traffic, args.switch), ('tprelay', 'tproxy', 'iperf3', 'auto'))
-        self.assertEqual((args.seconds, args.rounds, args.flows, args.high_watermark), (20, 3, 200, 512 << 10))
+        self.assertEqual((args.seconds, args.rounds, args.flows, args.high_watermark), (20, 3, 200, 1 << 20))
         self.assertIsNone(args.check)
 
     def test_units(self):

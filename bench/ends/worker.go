@@ -156,10 +156,18 @@ func (w *Worker) Result() (*Result, error) {
 
 // Pause stops a worker's process, until Resume lets it go on. What it has asked for by then is
 // still answered, and it looks at that later: errors because of deadlines come after 5 s.
-func (w *Worker) Pause() error { return w.cmd.Signal(syscall.SIGSTOP) }
+func (w *Worker) Pause() error { return w.signal(syscall.SIGSTOP) }
 
 // Resume lets a worker go on.
-func (w *Worker) Resume() error { return w.cmd.Signal(syscall.SIGCONT) }
+func (w *Worker) Resume() error { return w.signal(syscall.SIGCONT) }
+
+// signal: a client whose window is over may have ended; if it should not have, Result will tell.
+func (w *Worker) signal(s os.Signal) error {
+	if err := w.cmd.Signal(s); !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
 
 // PID returns the worker's process id, as seen from this process.
 func (w *Worker) PID() int { return w.cmd.PID() }

@@ -17,6 +17,7 @@ type heat struct {
 }
 
 func (r *Run) heat() heat { return heat{r.Point, r.Round} }
+func (s Step) heat() heat { return heat{s.Point.Name, s.Round} }
 
 // muchStolen is the least share of the CPUs' time that spoils a run, and its heat with it.
 const muchStolen = 0.02

@@ -9,7 +9,7 @@
 // of 128 bytes. A [Plan] says which relays are measured at which points, and in which
 // order: relays alternate, so that what the machine does by itself meets all of them,
 // and take short turns where they can, see turns.go.
-// [Plan.Run] does it and gives [Results], which are raw; tables, the report and the
+// [Driver.Run] does it and gives [Results], which are raw; tables, the report and the
 // verdict on the targets are computed from them, also later from a file.
 //
 // Every run has a lab, relay and workers of its own: ports in TIME_WAIT, grown

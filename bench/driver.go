@@ -52,9 +52,9 @@ func (d *Driver) Run(ctx context.Context, p Plan, r *Results) (err error) {
 	left := p.Total()
 	var took, planned time.Duration
 	for done := 0; done < len(steps); done = len(r.Runs) {
-		heat := steps[done : done+heatOf(steps[done:])]
-		if heat[0].Point.Scenario == "scale" && r.Settings.ScaleRate == 0 {
-			d.choose(ctx, p, heat[0], r)
+		next := steps[done : done+heatOf(steps[done:])]
+		if next[0].Point.Scenario == "scale" && r.Settings.ScaleRate == 0 {
+			d.choose(ctx, p, next[0], r)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -64,10 +64,10 @@ func (d *Driver) Run(ctx context.Context, p Plan, r *Results) (err error) {
 		if planned > 20*time.Second {
 			slower = float64(took) / float64(planned)
 		}
-		began, before := time.Now(), p.sum(heat)
-		runs := d.heat(ctx, p, heat, r.Settings.ScaleRate, func(i int) {
+		began, before := time.Now(), p.sum(next)
+		runs := d.heat(ctx, p, next, r.Settings.ScaleRate, func(i int) {
 			if d.Progress != nil {
-				d.Progress(heat[i], done+i, len(steps), time.Duration(float64(left-before+p.sum(heat[i:]))*slower))
+				d.Progress(next[i], done+i, len(steps), time.Duration(float64(left-before+p.sum(next[i:]))*slower))
 			}
 		})
 		if ctx.Err() != nil {
@@ -83,7 +83,7 @@ func (d *Driver) Run(ctx context.Context, p Plan, r *Results) (err error) {
 
 // heatOf is how many of the first steps are of one heat.
 func heatOf(steps []Step) (n int) {
-	for n < len(steps) && steps[n].Round == steps[0].Round && steps[n].Point.Name == steps[0].Point.Name {
+	for n < len(steps) && steps[n].heat() == steps[0].heat() {
 		n++
 	}
 	return n
@@ -113,19 +113,19 @@ func (d *Driver) again(ctx context.Context, p Plan, steps []Step, r *Results) er
 	for {
 		due := r.due(times)
 		left := d.Again - time.Since(began)
-		var heat []Step
+		var next []Step
 		var before []Run
 		for _, i := range due {
-			heat = append(heat, steps[i])
+			next = append(next, steps[i])
 			before = append(before, r.Runs[i])
 		}
-		if len(due) == 0 || p.sum(heat) > left {
+		if len(due) == 0 || p.sum(next) > left {
 			return nil
 		}
 		times[before[0].heat()]++
-		again := d.heat(ctx, p, heat, r.Settings.ScaleRate, func(i int) {
+		again := d.heat(ctx, p, next, r.Settings.ScaleRate, func(i int) {
 			if d.Progress != nil {
-				d.Progress(heat[i], len(steps), len(steps), d.Again-time.Since(began))
+				d.Progress(next[i], len(steps), len(steps), d.Again-time.Since(began))
 			}
 		})
 		if ctx.Err() != nil {

@@ -163,20 +163,10 @@ func (b *bed) turn(ctx context.Context, at time.Time, length time.Duration) erro
 	if err := b.resume(); err != nil {
 		return err
 	}
-	if err := sleepUntil(ctx, at.Add(turnLead)); err != nil {
-		return err
-	}
-	before, err := b.usage()
+	used, err := b.usedBetween(ctx, at.Add(turnLead), at.Add(turnLead+length))
 	if err != nil {
 		return err
 	}
-	if err := sleepUntil(ctx, at.Add(turnLead+length)); err != nil {
-		return err
-	}
-	after, err := b.usage()
-	if err != nil {
-		return err
-	}
-	b.used = b.used.plus(after.minus(before))
+	b.used = b.used.plus(used)
 	return b.pause()
 }

@@ -74,21 +74,27 @@ func (b *bed) count(ctx context.Context, warmUp, window time.Duration) (*measure
 	if err := b.measure(w); err != nil {
 		return nil, err
 	}
-	if err := sleepUntil(ctx, w.From); err != nil {
+	used, err := b.usedBetween(ctx, w.From, w.To)
+	if err != nil {
 		return nil, err
+	}
+	return b.counted(window, used)
+}
+
+// usedBetween waits for both moments, and gives what is used between them.
+func (b *bed) usedBetween(ctx context.Context, from, to time.Time) (u usage, err error) {
+	if err := sleepUntil(ctx, from); err != nil {
+		return u, err
 	}
 	before, err := b.usage()
 	if err != nil {
-		return nil, err
+		return u, err
 	}
-	if err = sleepUntil(ctx, w.To); err != nil {
-		return nil, err
+	if err := sleepUntil(ctx, to); err != nil {
+		return u, err
 	}
 	after, err := b.usage()
-	if err != nil {
-		return nil, err
-	}
-	return b.counted(window, after.minus(before))
+	return after.minus(before), err
 }
 
 // measure tells all workers of the window.

@@ -21,7 +21,7 @@ const minTimeSlice, maxTimeSlice = 100 * time.Microsecond, 100 * time.Millisecon
 // those that they start later inherit it. Older kernels have nothing of the kind, and then nothing
 // happens.
 func setTimeSlice(slice time.Duration) error {
-	for passes := 0; passes < 10; passes++ { // a thread may start another while it is looked for
+	for range 10 { // a thread may start another while it is looked for
 		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {
 			return fmt.Errorf("time slice: %w", err)

@@ -18,8 +18,9 @@ import (
 //	relay 2        stopped       |lead|counts|      stopped
 //	                          drain
 const (
-	// turnLength is how long a turn counts at most.
-	turnLength = 250 * time.Millisecond
+	// turnLength is how long a turn counts at most. With less, more of it is what comes after a
+	// pause, while senders, relay and receivers find their CPUs: bench/RESULTS.md, "What was tried".
+	turnLength = 600 * time.Millisecond
 	// turnLead is how long its client is at work before: so long that what it was stopped in the
 	// middle of is over, and that senders are up to speed. The reply to the last of 2,000
 	// connections comes after 60 to 70 ms.
@@ -28,7 +29,7 @@ const (
 	turnDrain = 10 * time.Millisecond
 	// cycleLength is how long it takes at most until a relay has its next turn: clients wait 5 s
 	// for replies.
-	cycleLength = 3 * time.Second
+	cycleLength = 4 * time.Second
 	// turnConnections is with how many connections at most a turn is long against a request.
 	turnConnections = 2000
 )

@@ -11,8 +11,8 @@ func TestTurnsMakeUpTheWindow(t *testing.T) {
 		window time.Duration
 		turns  int
 	}{
-		{1, 4 * time.Second, 1}, {2, 4 * time.Second, 16}, {9, 1600 * time.Millisecond, 7}, {4, 100 * time.Millisecond, 1},
-		{14, 4 * time.Second, 33}, // shorter ones, so that nobody waits too long
+		{1, 4 * time.Second, 1}, {2, 4 * time.Second, 7}, {9, 1600 * time.Millisecond, 5}, {4, 100 * time.Millisecond, 1},
+		{14, 4 * time.Second, 21}, // shorter ones, so that nobody waits too long
 	} {
 		n, length := turns(c.relays, c.window)
 		if n != c.turns {

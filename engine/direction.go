@@ -23,11 +23,21 @@ const turnBudget = 256 << 10
 
 // budget is more where that many bytes were waited for, and nobody else waits.
 func (l *loop) budget(d *direction) int {
-	if d.is(moderated) && !l.talking() {
+	if l.atFullSpeed(d) {
 		return lowat
 	}
 	return turnBudget
 }
+
+// readSize is the most that one read of the direction takes into user space.
+func (l *loop) readSize(d *direction) int {
+	if l.atFullSpeed(d) {
+		return scratchSize
+	}
+	return usualRead
+}
+
+func (l *loop) atFullSpeed(d *direction) bool { return d.is(moderated) && !l.talking() }
 
 // minRead is the least room in memory for which a read is worth its call. With less, and
 // nothing pending, only what the sink takes at once is read.
@@ -159,7 +169,7 @@ func (l *loop) read(p *pair, s side, room int) (n int, alive bool) {
 	case d.is(handled):
 		return l.readHandled(p, s, room)
 	case d.is(buffered):
-		return l.readBuffered(p, s, min(room, scratchSize))
+		return l.readBuffered(p, s, min(room, l.readSize(d)))
 	}
 	return l.readSpliced(p, s, room)
 }

@@ -53,7 +53,7 @@ func (l *loop) readHandled(p *pair, s side, room int) (int, bool) {
 	if x.held[s] >= 0 {
 		kept = copy(l.scratch, l.buffers.bytes(x.held[s]))
 	}
-	n, alive := l.receive(p, s, l.scratch[kept:kept+min(room, scratchSize)])
+	n, alive := l.receive(p, s, l.scratch[kept:kept+min(room, l.readSize(d))])
 	if !alive || n == 0 && (!d.is(eof) || p.cutOff(s)) {
 		return 0, alive // a handler is not told of a reset: it would take it for the end
 	}

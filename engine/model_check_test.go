@@ -218,7 +218,7 @@ func (w *modelWorld) checkDirection(p *pair, s side) error {
 	}
 	most := w.high + minRead
 	if how := model.how[s]; how.growth > 1 || how.holds > 0 {
-		most += max(how.growth, 1) * (how.holds + scratchSize)
+		most += max(how.growth, 1) * (how.holds + usualRead)
 	}
 	if s == upstream {
 		most += max(model.how[s].growth, 1) * model.prefix

@@ -7,8 +7,11 @@ import (
 )
 
 const (
-	// scratchSize is the most that one read takes into user space.
-	scratchSize = 64 << 10
+	// scratchSize is the most that one read takes into user space, from a moderated direction.
+	scratchSize = 512 << 10
+	// usualRead is the most that it takes from others: what the sink does not take of it has
+	// to be copied once more.
+	usualRead = 64 << 10
 	// smallRead is the most that a spliced direction reads through the scratch
 	// buffer; when that much comes at once, splice takes over.
 	smallRead = 16 << 10
@@ -108,7 +111,7 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 		return l.readBuffered(p, s, min(room, smallRead))
 	case d.pending == 0:
 		if !l.borrow(d) {
-			return l.readBuffered(p, s, min(room, scratchSize))
+			return l.readBuffered(p, s, min(room, l.readSize(d)))
 		}
 	}
 	if l.talking() {

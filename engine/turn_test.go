@@ -130,6 +130,22 @@ func TestMovesAreSmallerWhileSomebodyTalks(t *testing.T) {
 	if n := move(); n <= turnBudget || l.budget(d) != lowat {
 		t.Errorf("alone %d bytes, budget %d", n, l.budget(d))
 	}
+	d.set(buffered)
+	read := func() int {
+		before := d.pending
+		if n, alive := l.read(p, upstream, 1<<20); !alive || n != int(d.pending-before) {
+			t.Fatalf("%d bytes were read, and %d more wait", n, d.pending-before)
+		}
+		return int(d.pending - before)
+	}
+	if n := read(); n <= usualRead {
+		t.Errorf("through user space, alone: %d bytes", n)
+	}
+	d.clear(moderated)
+	if n := read(); n != usualRead {
+		t.Errorf("through user space, not moderated: %d bytes, want %d", n, usualRead)
+	}
+	l.release(d)
 	l.pairs.put(p)
 	l.pairs.put(talker)
 }

@@ -94,7 +94,8 @@ const MaxHold = 64 << 10
 
 // Chunk is a run of bytes of one direction.
 type Chunk struct {
-	// Data is what was read, behind what was held back before. The handler may
+	// Data is what was read, behind what was held back before: up to 64 KiB at a
+	// time, and up to 512 KiB of a direction at full speed. The handler may
 	// edit it in place, cut it, or set it to bytes of its own, which must stay
 	// as they are until the handler is called again; they are read no later.
 	// It is not valid after Handle returns.

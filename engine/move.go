@@ -201,7 +201,7 @@ func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
 // readAway takes bytes that nobody wants any more, so that the source's FIN is
 // seen and no unread bytes turn our own FIN into an RST.
 func (l *loop) readAway(p *pair, s side) (int, bool) {
-	return l.receive(p, s, l.scratch[:scratchSize])
+	return l.receive(p, s, l.scratch[:usualRead])
 }
 
 // sourceEmpty believes an EAGAIN of recv, with one exception: at urgent data, recv also

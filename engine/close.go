@@ -20,7 +20,8 @@ func (l *loop) passFIN(p *pair, s side) {
 	}
 	// ENOTCONN: the sink is gone, and its own event says so.
 	_ = unix.Shutdown(int(p.fd[s.other()]), unix.SHUT_WR)
-	l.rearm(p) // for the half-close timeout
+	p.last = l.tick
+	l.rearm(p) // for the half-close timeout, which begins now, however long the pair was idle
 }
 
 // done: both directions have passed on their FIN, and the sources' own were read.

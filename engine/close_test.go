@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/intercept"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -267,6 +268,63 @@ func TestDrain(t *testing.T) {
 	}
 	if n := r.Stats().Ended[engine.ReasonEOF]; n == 0 {
 		t.Errorf("%+v", r.Stats())
+	}
+}
+
+// TestHalfCloseAfterIdleTime: the timeout begins with the FIN, not with the last byte before it.
+func TestHalfCloseAfterIdleTime(t *testing.T) {
+	const timeout = 3 * time.Second
+	r := newRig(t, engine.Options{HalfCloseTimeout: timeout})
+	client, server := r.pair()
+	exchange(t, client, server, noise(10))
+	time.Sleep(timeout + timeout/10)
+	client.CloseWrite()
+	expect(t, "server", server, nil)
+	time.Sleep(timeout / 6) // several ticks
+	sent := sendAll(server, noise(100), true)
+	expect(t, "client", client, noise(100))
+	<-sent
+	r.ended(engine.ReasonEOF, 1)
+}
+
+// newcomers dial once more for every connection that is accepted, up to most, having
+// ended the relay on the first.
+type newcomers struct {
+	rigs  chan *rig
+	r     *rig
+	most  int
+	conns []net.Conn
+}
+
+func (n *newcomers) Open(intercept.Pair) intercept.Decision {
+	if n.r == nil {
+		n.r = <-n.rigs
+		n.r.stop()
+	}
+	if len(n.conns) < n.most {
+		if c, err := net.Dial("tcp", n.r.address()); err == nil {
+			n.conns = append(n.conns, c)
+		}
+	}
+	return intercept.Decision{Refuse: true}
+}
+
+// TestDrainUnderFloodOfNewcomers: who keeps dialing does not keep the listener open.
+func TestDrainUnderFloodOfNewcomers(t *testing.T) {
+	n := &newcomers{rigs: make(chan *rig, 1), most: 1000}
+	r := newRig(t, engine.Options{Loops: 1, Interceptor: n})
+	n.rigs <- r
+	if c, err := net.Dial("tcp", r.address()); err == nil { // else it was reset already
+		c.Close()
+	}
+	if err := r.wait(); err != nil {
+		t.Error(err)
+	}
+	for _, c := range n.conns {
+		c.Close()
+	}
+	if c := len(n.conns); c == 0 || c == n.most {
+		t.Errorf("%d newcomers were accepted", c)
 	}
 }
 

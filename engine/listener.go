@@ -121,13 +121,13 @@ func (l *loop) resumeListeners() {
 	}
 }
 
-// closeListeners takes what the backlogs hold and closes them.
+// closeListeners takes those who wait in the backlogs now, and closes them: who comes
+// meanwhile would have no end.
 func (l *loop) closeListeners() {
 	for i := range l.listeners {
 		ln := &l.listeners[i]
-		ln.ready = true
-		for ln.ready && !ln.waiting {
-			l.acceptFrom(ln, acceptBatch)
+		if !ln.waiting && l.tcpInfo(ln.fd) {
+			l.acceptFrom(ln, int(l.tcp.Unacked)) // of a listener: how many can be accepted
 		}
 	}
 	l.discardListeners()

@@ -37,9 +37,6 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	}
 	mss := int64(l.tcp.Rcv_mss)
 	promised := int64(l.tcp.Rcv_wnd) // 0 before Linux 6.2
-	if promised < mss {
-		promised = 0 // nobody sends less than a segment
-	}
 	trickle := int64(0)
 	if underway > restartSegments*mss {
 		trickle = underway / 2

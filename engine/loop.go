@@ -48,6 +48,7 @@ type loop struct {
 	tcp            unix.TCPInfo
 	opened         uint64 // pairs so far, for their ids
 	parked         int    // pairs that wait for a descriptor
+	mostBuffer     int64  // see mostReceiveBuffer; 0: not known yet
 	self           self
 
 	start  time.Time

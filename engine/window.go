@@ -31,8 +31,8 @@ const (
 // but goes on at half the rate until what is held has drained. Invariant: l.tcp is the
 // source's.
 func (l *loop) holdWindow(fd int, window, underway, drained int64) {
-	bytes, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	if err != nil {
+	used, bytes, ok := receiveMemory(fd)
+	if !ok {
 		return
 	}
 	mss := int64(l.tcp.Rcv_mss)
@@ -41,17 +41,24 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	if underway > restartSegments*mss {
 		trickle = underway / 2
 	}
-	switch size := int64(bytes) / 2; {
-	case size < window:
-		setReceiveBuffer(fd, window)
-	case size <= window*5/4:
+	unread := int64(unread(fd))
+	held := unread + promised
+	switch size := bytes / 2; {
+	case size >= window && size <= window*5/4 && held <= size:
 		lockReceiveBuffer(fd, size)
 	case promised+trickle == 0: // nothing can come that would be dropped
 		setReceiveBuffer(fd, window)
 	default:
-		unread := int64(unread(fd))
-		setReceiveBuffer(fd, min(size, max(window, unread+max(promised, trickle))))
-		switch held := unread + promised; {
+		switch room := max(window, unread+max(promised, trickle)); {
+		case room <= l.mostReceiveBuffer():
+			setReceiveBuffer(fd, room)
+		case used > bytes/16*15: // the kernel closes such a window, if it is left alone
+			l.freeWindow(fd)
+			return
+		default:
+			lockReceiveBuffer(fd, size)
+		}
+		switch {
 		case held > 2*window+drained: // a round trip and a tick from now it is still too much
 			window = max(trickle, leastWindowClamp)
 		case held > window*5/4:
@@ -68,7 +75,7 @@ func (l *loop) freeWindow(fd int) {
 	size, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	if err == nil && l.tcpInfo(fd) {
 		tuned := 2*int64(l.tcp.Rcv_space) + 16*int64(l.tcp.Advmss) // as in tcp_rcv_space_adjust
-		if tuned > int64(size)/2 {
+		if tuned = min(tuned, l.mostReceiveBuffer()); tuned > int64(size)/2 {
 			setReceiveBuffer(fd, tuned)
 		}
 	}
@@ -86,6 +93,34 @@ func setReceiveBuffer(fd int, window int64) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
 	}
+}
+
+// receiveMemory is how much of the receive buffer is taken, and its size, both as the kernel
+// counts, with its overhead.
+func receiveMemory(fd int) (used, size int64, ok bool) {
+	var info [9]uint32 // SK_MEMINFO_VARS of include/uapi/linux/sock_diag.h: RMEM_ALLOC and RCVBUF come first
+	n := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&n)), 0)
+	return int64(info[0]), int64(info[1]), errno == 0
+}
+
+// mostReceiveBuffer is the largest that setReceiveBuffer can set. It was not known when the
+// loop was made: a program may give up its privileges after that.
+func (l *loop) mostReceiveBuffer() int64 {
+	if l.mostBuffer > 0 {
+		return l.mostBuffer
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0 // until there are descriptors again
+	}
+	defer unix.Close(fd)
+	setReceiveBuffer(fd, 1<<30)
+	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil {
+		l.mostBuffer = int64(n) / 2
+	}
+	return l.mostBuffer
 }
 
 // lockReceiveBuffer fixes it as it is. (SO_BUF_LOCK: Linux 5.14.)

@@ -14,7 +14,7 @@ import (
 // stands still and is not over when it goes on.)
 func TestWhatWasPromisedIsTaken(t *testing.T) {
 	for name, most := range map[string]int64{"any size": 0, "up to 4 MiB": 4 << 20, "up to 256 KiB": 256 << 10} {
-		for range 4 {
+		for range 2 {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				out, in := connected(t)
@@ -27,17 +27,18 @@ func TestWhatWasPromisedIsTaken(t *testing.T) {
 					t.Fatal(err)
 				}
 				l := loop{mostBuffer: most}
-				for range 30 {
+				for i := range int64(20) {
 					control(t, in, func(fd int) {
 						if l.tcpInfo(fd) {
-							l.holdWindow(fd, leastSegments*int64(l.tcp.Advmss), 0, 0)
+							// As when the rate was measured, and then there is none.
+							l.holdWindow(fd, leastSegments*int64(l.tcp.Advmss), 0, max(5-i, 0))
 						}
 					})
 					time.Sleep(tickLength)
 				}
 				control(t, out, func(fd int) {
-					if !l.tcpInfo(fd) || l.tcp.Lost > 0 || l.tcp.Retransmits > 0 {
-						t.Errorf("%d segments were lost, and sent again %d times", l.tcp.Lost, l.tcp.Retransmits)
+					if !l.tcpInfo(fd) || l.tcp.Lost > 0 {
+						t.Errorf("%d segments were lost: %+v", l.tcp.Lost, l.tcp)
 					}
 				})
 				in.Close()

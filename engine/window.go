@@ -19,7 +19,7 @@ import (
 
 const (
 	noWindowClamp    = 1 << 30 // more than any window
-	leastWindowClamp = 1       // less than a segment, so that nothing more is sent
+	leastWindowClamp = 1       // less than a segment, so that next to nothing more is sent
 	// restartSegments is with how many a sender begins again that was stopped for long
 	// (RFC 6928; Linux's default).
 	restartSegments = 10
@@ -43,28 +43,52 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	}
 	unread := int64(unread(fd))
 	held := unread + promised
+	tooMuch := held > 2*window+drained // a round trip and a tick from now it is that still
 	switch size := bytes / 2; {
 	case size >= window && size <= window*5/4 && held <= size:
 		lockReceiveBuffer(fd, size)
 	case promised+trickle == 0: // nothing can come that would be dropped
 		setReceiveBuffer(fd, window)
+	case tooMuch && trickle+drained == 0:
+		l.closeWindow(fd, window)
+		return
 	default:
 		switch room := max(window, unread+max(promised, trickle)); {
 		case room <= l.mostReceiveBuffer():
 			setReceiveBuffer(fd, room)
-		case used > bytes/16*15: // the kernel closes such a window, if it is left alone
+		case used > bytes/16*15: // the kernel closes the window, left alone
 			l.freeWindow(fd)
 			return
 		default:
 			lockReceiveBuffer(fd, size)
 		}
 		switch {
-		case held > 2*window+drained: // a round trip and a tick from now it is still too much
+		case tooMuch:
 			window = max(trickle, leastWindowClamp)
 		case held > window*5/4:
 			window = max(window/4, trickle, 2*mss)
 		}
 	}
+	setTCP(fd, unix.TCP_WINDOW_CLAMP, window)
+}
+
+// closeWindow is holdWindow for a sink that has stopped: no more fits than was promised, so that
+// the kernel closes the window, and the source sends nothing that would wake us. (A small
+// window would have it send as much whenever its persist timer ends.)
+func (l *loop) closeWindow(fd int, window int64) {
+	setTCP(fd, unix.TCP_WINDOW_CLAMP, leastWindowClamp) // while we count, no more is promised
+	if !l.tcpInfo(fd) {
+		return
+	}
+	promised := int64(l.tcp.Rcv_wnd)
+	used, _, _ := receiveMemory(fd)
+	cost := min(2*promised, promised*used/max(int64(unread(fd)), 1)) // with the kernel's overhead
+	room := (used + cost*9/8) / 2
+	if room > l.mostReceiveBuffer() {
+		l.freeWindow(fd) // it comes to its end, too, only later
+		return
+	}
+	setReceiveBuffer(fd, room)
 	setTCP(fd, unix.TCP_WINDOW_CLAMP, window)
 }
 

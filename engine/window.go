@@ -20,6 +20,10 @@ import (
 const (
 	noWindowClamp    = 1 << 30 // more than any window
 	leastWindowClamp = 1       // less than a segment, so that next to nothing more is sent
+	// loopbackSegment is less than the segments of loopback, and more than those of other
+	// devices. A window of less than a segment is too little there: the kernel would open it by
+	// two of what its scale can say, and the sender wait for its persist timer to use that.
+	loopbackSegment = 16 << 10
 	// restartSegments is with how many a sender begins again that was stopped for long
 	// (RFC 6928; Linux's default).
 	restartSegments = 10
@@ -37,6 +41,13 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	}
 	mss := int64(l.tcp.Rcv_mss)
 	promised := int64(l.tcp.Rcv_wnd) // 0 before Linux 6.2
+	least := int64(leastWindowClamp)
+	switch {
+	case mss > loopbackSegment:
+		least = int64(l.tcp.Advmss)
+	case promised < mss && drained > 0:
+		promised = 0 // nobody sends less than a segment, but when its persist timer ends
+	}
 	trickle := int64(0)
 	if underway > restartSegments*mss {
 		trickle = underway / 2
@@ -45,18 +56,29 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	held := unread + promised
 	tooMuch := held > 2*window+drained // a round trip and a tick from now it is that still
 	switch size := bytes / 2; {
-	case size >= window && size <= window*5/4 && held <= size:
+	case size < window && window <= l.mostReceiveBuffer():
+		setReceiveBuffer(fd, window)
+	case size <= window*5/4:
 		lockReceiveBuffer(fd, size)
 	case promised+trickle == 0: // nothing can come that would be dropped
 		setReceiveBuffer(fd, window)
 	case tooMuch && trickle+drained == 0:
-		l.closeWindow(fd, window)
-		return
+		// The sink has stopped. When no more fits than was promised, the kernel closes the window, and
+		// nothing comes that would wake us. (A small window would have the source send as much
+		// whenever its persist timer ends.)
+		cost := min(2*promised, promised*used/max(unread, 1)) // with the kernel's overhead
+		room := (used + cost*9/8) / 2
+		if room > l.mostReceiveBuffer() {
+			l.freeWindow(fd) // it comes to its end, too, only later
+			return
+		}
+		setReceiveBuffer(fd, room)
 	default:
-		switch room := max(window, unread+max(promised, trickle)); {
-		case room <= l.mostReceiveBuffer():
+		room := max(window, unread+max(promised, trickle))
+		switch {
+		case room <= min(size, l.mostReceiveBuffer()):
 			setReceiveBuffer(fd, room)
-		case used > bytes/16*15: // the kernel closes the window, left alone
+		case mss > loopbackSegment && used > bytes/16*15: // the kernel closes the window, left alone
 			l.freeWindow(fd)
 			return
 		default:
@@ -64,31 +86,11 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 		}
 		switch {
 		case tooMuch:
-			window = max(trickle, leastWindowClamp)
+			window = max(trickle, least)
 		case held > window*5/4:
 			window = max(window/4, trickle, 2*mss)
 		}
 	}
-	setTCP(fd, unix.TCP_WINDOW_CLAMP, window)
-}
-
-// closeWindow is holdWindow for a sink that has stopped: no more fits than was promised, so that
-// the kernel closes the window, and the source sends nothing that would wake us. (A small
-// window would have it send as much whenever its persist timer ends.)
-func (l *loop) closeWindow(fd int, window int64) {
-	setTCP(fd, unix.TCP_WINDOW_CLAMP, leastWindowClamp) // while we count, no more is promised
-	if !l.tcpInfo(fd) {
-		return
-	}
-	promised := int64(l.tcp.Rcv_wnd)
-	used, _, _ := receiveMemory(fd)
-	cost := min(2*promised, promised*used/max(int64(unread(fd)), 1)) // with the kernel's overhead
-	room := (used + cost*9/8) / 2
-	if room > l.mostReceiveBuffer() {
-		l.freeWindow(fd) // it comes to its end, too, only later
-		return
-	}
-	setReceiveBuffer(fd, room)
 	setTCP(fd, unix.TCP_WINDOW_CLAMP, window)
 }
 

@@ -15,7 +15,7 @@ import (
 // is the window). But a buffer that is made smaller than what waits in it and what the other
 // end was promised room for drops what comes, and that is sent again after a time-out only.
 // So it gets smaller with what is held and promised, and less or nothing is offered
-// meanwhile.
+// meanwhile. And it may have to be larger than may be asked for: then it stays as it is.
 
 const (
 	noWindowClamp    = 1 << 30 // more than any window

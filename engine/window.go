@@ -42,8 +42,9 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	mss := int64(l.tcp.Rcv_mss)
 	promised := int64(l.tcp.Rcv_wnd) // 0 before Linux 6.2
 	least := int64(leastWindowClamp)
+	loopback := mss > loopbackSegment
 	switch {
-	case mss > loopbackSegment:
+	case loopback:
 		least = int64(l.tcp.Advmss)
 	case promised < mss && drained > 0:
 		promised = 0 // nobody sends less than a segment, but when its persist timer ends
@@ -78,7 +79,7 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 		switch {
 		case room <= min(size, l.mostReceiveBuffer()):
 			setReceiveBuffer(fd, room)
-		case mss > loopbackSegment && used > bytes/16*15: // the kernel closes the window, left alone
+		case loopback && used > bytes/16*15: // the kernel closes the window, left alone
 			l.freeWindow(fd)
 			return
 		default:
@@ -98,10 +99,9 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 // it: that makes it larger only when the source has brought more in a round trip than ever
 // before.
 func (l *loop) freeWindow(fd int) {
-	size, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	if err == nil && l.tcpInfo(fd) {
+	if _, size, ok := receiveMemory(fd); ok && l.tcpInfo(fd) {
 		tuned := 2*int64(l.tcp.Rcv_space) + 16*int64(l.tcp.Advmss) // as in tcp_rcv_space_adjust
-		if tuned = min(tuned, l.mostReceiveBuffer()); tuned > int64(size)/2 {
+		if tuned = min(tuned, l.mostReceiveBuffer()); tuned > size/2 {
 			setReceiveBuffer(fd, tuned)
 		}
 	}
@@ -125,10 +125,8 @@ func setReceiveBuffer(fd int, window int64) {
 // counts, with its overhead.
 func receiveMemory(fd int) (used, size int64, ok bool) {
 	var info [9]uint32 // SK_MEMINFO_VARS of include/uapi/linux/sock_diag.h: RMEM_ALLOC and RCVBUF come first
-	n := uint32(unsafe.Sizeof(info))
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&n)), 0)
-	return int64(info[0]), int64(info[1]), errno == 0
+	ok = getsockopt(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, &info)
+	return int64(info[0]), int64(info[1]), ok
 }
 
 // mostReceiveBuffer is the largest that setReceiveBuffer can set. It was not known when the
@@ -143,8 +141,8 @@ func (l *loop) mostReceiveBuffer() int64 {
 	}
 	defer unix.Close(fd)
 	setReceiveBuffer(fd, 1<<30)
-	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil {
-		l.mostBuffer = int64(n) / 2
+	if _, size, ok := receiveMemory(fd); ok {
+		l.mostBuffer = size / 2
 	}
 	return l.mostBuffer
 }
@@ -173,10 +171,13 @@ func setTCP(fd, name int, value int64) {
 }
 
 // tcpInfo reads TCP_INFO of fd into l.tcp, without allocating.
-func (l *loop) tcpInfo(fd int) bool {
-	size := uint32(unsafe.Sizeof(l.tcp))
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
-		uintptr(unsafe.Pointer(&l.tcp)), uintptr(unsafe.Pointer(&size)), 0)
+func (l *loop) tcpInfo(fd int) bool { return getsockopt(fd, unix.IPPROTO_TCP, unix.TCP_INFO, &l.tcp) }
+
+// getsockopt reads an option that is a structure, as much of it as the kernel has.
+func getsockopt[T any](fd, level, name int, value *T) bool {
+	size := uint32(unsafe.Sizeof(*value))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(value)), uintptr(unsafe.Pointer(&size)), 0)
 	return errno == 0
 }
 

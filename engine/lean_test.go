@@ -6,55 +6,64 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNothingIsLostWhileMemoryIsGone: bytes that come right after the relay has looked
-// and found none are passed on like all others.
-func TestNothingIsLostWhileMemoryIsGone(t *testing.T) {
+// lean is a loop whose memory is gone, with one pair between two pairs of sockets: bytes written
+// to from come to be read from to.
+type lean struct {
+	*loop
+	p        *pair
+	from, to int
+}
+
+func newLean(t *testing.T) *lean {
+	t.Helper()
 	e, err := New(Options{Loops: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer e.Close()
-	l := e.loops[0]
-	source, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
+	t.Cleanup(func() { e.Close() })
+	var fds [4]int
+	for i := 0; i < len(fds); i += 2 {
+		two, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(two[0]); unix.Close(two[1]) })
+		copy(fds[i:], two[:])
 	}
-	sink, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, fd := range append(source[:], sink[:]...) {
-		defer unix.Close(fd)
-	}
-	p := l.pairs.take()
-	p.state = stateOpen
-	p.fd[incoming], p.fd[outgoing] = int32(source[0]), int32(sink[0])
-	d := &p.dir[upstream]
+	l := &lean{e.loops[0], e.loops[0].pairs.take(), fds[1], fds[3]}
+	l.p.state = stateOpen
+	l.p.fd[incoming], l.p.fd[outgoing] = int32(fds[0]), int32(fds[2])
 	l.count.memory = e.options.MemoryLimit
+	t.Cleanup(func() {
+		l.count.memory -= e.options.MemoryLimit
+		if l.count.memory != 0 || l.buffers.inUse() != 0 {
+			t.Errorf("%d bytes charged, %d buffers", l.count.memory, l.buffers.inUse())
+		}
+		l.pairs.put(l.p)
+	})
+	return l
+}
 
-	const bytes = 50_000
+// during turns the pair's upstream direction, each turn followed by after, while n bytes are written one by
+// one, and until after says that nothing is left.
+func (l *lean) during(t *testing.T, n int, after func() (left bool)) {
+	t.Helper()
 	written := make(chan error, 1)
 	go func() {
 		var err error
-		for range bytes {
-			if _, err = unix.Write(source[1], []byte{1}); err != nil {
+		for range n {
+			if _, err = unix.Write(l.from, []byte{1}); err != nil {
 				break
 			}
 		}
 		written <- err
 	}()
-	arrived := 0
-	buf := make([]byte, 4096)
+	d := &l.p.dir[upstream]
 	for done := false; ; {
 		d.set(readable | writable)
-		l.turn(p, upstream)
-		n, err := unix.Read(sink[1], buf[:min(len(buf), unread(sink[1]))])
-		if err != nil {
-			t.Fatal(err)
-		}
-		arrived += n
-		if done && n == 0 && unread(source[0]) == 0 && d.pending == 0 {
-			break
+		l.turn(l.p, upstream)
+		if left := after(); done && !left {
+			return
 		}
 		select {
 		case err := <-written:
@@ -66,12 +75,50 @@ func TestNothingIsLostWhileMemoryIsGone(t *testing.T) {
 		}
 		l.feed()
 	}
+}
+
+// readAll reads what a socket has, and says how much that was.
+func readAll(t *testing.T, fd int) int {
+	t.Helper()
+	n, err := unix.Read(fd, make([]byte, unread(fd)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestNothingIsLostWhileMemoryIsGone: bytes that come right after the relay has looked
+// and found none are passed on like all others.
+func TestNothingIsLostWhileMemoryIsGone(t *testing.T) {
+	l := newLean(t)
+	const bytes = 50_000
+	arrived := 0
+	l.during(t, bytes, func() bool {
+		n := readAll(t, l.to)
+		arrived += n
+		return n > 0 || unread(int(l.p.fd[incoming])) > 0
+	})
 	if arrived != bytes {
 		t.Errorf("%d of %d bytes arrived", arrived, bytes)
 	}
-	l.count.memory -= e.options.MemoryLimit
-	if l.count.memory != 0 || l.buffers.inUse() != 0 {
-		t.Errorf("%d bytes charged, %d buffers", l.count.memory, l.buffers.inUse())
+}
+
+// TestNothingIsTakenWhileMemoryIsGone: of what the sink does not want nothing is kept, whenever it
+// comes. (A byte that came between two looks was, once: with a buffer of its own, for
+// each pair.)
+func TestNothingIsTakenWhileMemoryIsGone(t *testing.T) {
+	l := newLean(t)
+	for err := error(nil); err == nil; {
+		err = unix.Sendto(int(l.p.fd[outgoing]), make([]byte, 4096), unix.MSG_DONTWAIT, nil)
 	}
-	l.pairs.put(p)
+	taken := 50_000
+	l.during(t, taken, func() bool {
+		n := readAll(t, int(l.p.fd[incoming]))
+		taken -= n
+		return n > 0
+	})
+	if taken > 0 {
+		t.Errorf("%d bytes were taken", taken)
+		l.release(&l.p.dir[upstream])
+	}
 }

@@ -50,10 +50,8 @@ func (l *loop) readLean(p *pair, s side) (n int, alive bool) {
 	}
 	source := int(p.fd[s])
 	seen, err := peek(source, l.scratch[:smallRead])
-	if err != nil || seen == 0 {
-		// What it is: nothing, a FIN or an error. Bytes may have come since: of them one is
-		// taken, and kept if the sink does not want it.
-		return l.readBuffered(p, s, 1)
+	if seen, alive = l.received(p, s, seen, err); seen == 0 {
+		return 0, alive
 	}
 	n, err = l.write(d, int(p.fd[s.other()]), l.scratch[:seen], false)
 	if err != nil {

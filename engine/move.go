@@ -154,11 +154,20 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 	return 0, true
 }
 
-// receive reads into b. n is 0 when there is nothing now, when the source has ended
-// (eof is set), and when the pair has ended (alive is false).
+// receive reads into b; for the results see received.
 func (l *loop) receive(p *pair, s side, b []byte) (n int, alive bool) {
-	d := &p.dir[s]
 	n, err := recv(int(p.fd[s]), b)
+	if n, alive = l.received(p, s, n, err); n > 0 {
+		l.took(&p.dir[s], n, len(b))
+	}
+	return n, alive
+}
+
+// received notes what a recv of n bytes, or with an error, tells of the source. The first result
+// is 0 when there is nothing now, when the source has ended (eof is set), and when
+// the pair has ended (alive is false).
+func (l *loop) received(p *pair, s side, n int, err error) (_ int, alive bool) {
+	d := &p.dir[s]
 	switch {
 	case err == unix.EAGAIN:
 		l.sourceEmpty(p, s)
@@ -170,8 +179,6 @@ func (l *loop) receive(p *pair, s side, b []byte) (n int, alive bool) {
 		if l.endedByReset(p, s) {
 			return 0, l.failed(p, s, nil)
 		}
-	default:
-		l.took(d, n, len(b))
 	}
 	return n, true
 }

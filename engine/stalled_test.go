@@ -56,8 +56,8 @@ func stalled(t *testing.T, o measuredOptions, pairs int) (grown int64) {
 	time.Sleep(watched)
 	after := r.stats()
 	used = r.processorTime() - used
-	t.Logf("stalled: %s bytes sent, %d MiB pending, %d MiB charged, %d pipes, %d buffers, starved %d times; resident %d MiB more than %d, at most %d more; in %v %v of processor time and %d waits",
-		sent, after.Pending>>20, after.Memory>>20, after.PipesInUse, after.Buffers, after.Starved,
+	t.Logf("stalled: %s bytes sent, %d MiB pending, %d bytes charged, %d pipes, %d buffers, starved %d times; resident %d MiB more than %d, at most %d more; in %v %v of processor time and %d waits",
+		sent, after.Pending>>20, after.Memory, after.PipesInUse, after.Buffers, after.Starved,
 		(r.status("VmRSS")-base)>>20, base>>20, (r.status("VmHWM")-base)>>20, watched, used, after.Waits-before.Waits)
 	if after.Starved == 0 {
 		t.Error("nobody was starved: this test proves nothing")

@@ -37,6 +37,10 @@ type relayFigures struct {
 	Pending     int64  `json:"-"` // now
 }
 
+// stopPatience is for a relay that is stuck: it resets what it has and ends, which takes moments, and
+// some seconds on a machine that has no time for it.
+const stopPatience = 30 * time.Second
+
 // growth is by how much its memory grew.
 func (f *relayFigures) growth() int64 { return max(f.RSSPeak-f.RSSAtStart, 0) }
 
@@ -141,7 +145,7 @@ func (p *relayProcess) stop() (*relayFigures, error) {
 	if err := p.cmd.Signal(syscall.SIGTERM); err != nil {
 		return nil, err
 	}
-	late := time.AfterFunc(5*time.Second, p.cmd.Stop)
+	late := time.AfterFunc(stopPatience, p.cmd.Stop)
 	err = p.cmd.Wait()
 	if !late.Stop() && err != nil {
 		err = fmt.Errorf("the relay did not end when told to: %w", err)

@@ -32,13 +32,21 @@ const (
 	cycleLength = 4 * time.Second
 	// turnConnections is with how many connections at most a turn is long against a request.
 	turnConnections = 2000
+	// turnStreams and turnReply are with how many streams, and replies of how many bytes, at most
+	// nobody lacks pipes: the kernel lets those of a user hold 64 MiB in all, and io.Copy keeps 1 MiB
+	// for each stream, and for each connection, so that the next relay's would have two pages. (Small
+	// replies need none.)
+	turnStreams = 4
+	turnReply   = 4 << 10
 )
 
 // inTurns says whether relays take turns at the point: where traffic has no schedule of its own.
 func (p Point) inTurns() bool {
 	switch p.Scenario {
-	case "bulk", "rr", "cps":
-		return p.Connections <= turnConnections
+	case "bulk":
+		return p.Connections <= turnStreams
+	case "rr", "cps":
+		return p.Connections <= turnConnections && p.Reply <= turnReply
 	}
 	return false
 }

@@ -80,14 +80,16 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	if index < o.Pipes%o.Loops {
 		pipes++
 	}
+	limits := splice.Limits{Size: o.PipeSize, Least: min(o.PipeSize, DefaultPipeSize), Pipes: pipes, Keep: keepPipes, Descriptors: e.descriptors}
+	wide := limits
+	wide.Size = max(o.PipeSize, min(widePipe, o.HighWatermark))
+	wide.Least, wide.Pipes, wide.Keep = wide.Size, min(widePipes, pipes), keepWide
 	l := &loop{
-		engine: e,
-		index:  index,
-		poller: p,
-		pipes:  splice.NewPool(splice.Limits{Size: o.PipeSize, Pipes: pipes, Keep: keepPipes, Descriptors: e.descriptors}),
-		wide: splice.NewPool(splice.Limits{
-			Size: max(o.PipeSize, min(widePipe, o.HighWatermark)), Pipes: min(widePipes, pipes), Keep: keepWide, Descriptors: e.descriptors,
-		}),
+		engine:  e,
+		index:   index,
+		poller:  p,
+		pipes:   splice.NewPool(limits),
+		wide:    splice.NewPool(wide),
 		scratch: make([]byte, intercept.MaxHold+scratchSize),
 		high:    o.HighWatermark,
 		low:     o.LowWatermark,

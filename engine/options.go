@@ -77,8 +77,9 @@ type Options struct {
 	// NoSplice moves all bytes through buffers in user space.
 	NoSplice bool
 	// PipeSize is the capacity asked for each pipe, in bytes; the kernel rounds
-	// it up to a power of two pages, and may give less (see splice.Pool).
-	// Default: 64 KiB.
+	// it up to a power of two pages, and may give less. One that is less than this and
+	// than 64 KiB is not used: beyond /proc/sys/fs/pipe-user-pages-soft they have two
+	// pages, and buffers are better. Default: 64 KiB.
 	PipeSize int
 	// Pipes bounds the number of pipes of all loops together; a direction that
 	// gets none uses a buffer. Default: 1,024.

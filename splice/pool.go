@@ -12,6 +12,9 @@ type Limits struct {
 	// Size of each pipe in bytes; the kernel rounds it up to a power of two pages,
 	// or gives less.
 	Size int
+	// Least: a pipe that the kernel makes smaller is not used, and none asked for during
+	// the next calls of Get. Default: 0, any size will do.
+	Least int
 	// Pipes is how many there are at most, Keep how many of them stay open while
 	// nobody uses them.
 	Pipes, Keep int
@@ -28,24 +31,34 @@ type Pool struct {
 	idle   []ID // empty pipes
 	free   []ID // slots of pipes without a pipe behind them
 	misses uint64
+	pause  int // for how many calls of Get no pipe is asked for
 }
+
+// pauseAfter is how many times Get does not ask after the kernel has made too small a pipe: to
+// make one and close it takes five system calls.
+const pauseAfter = 100
 
 // NewPool makes a pool. It opens no pipe yet.
 func NewPool(limits Limits) *Pool { return &Pool{limits: limits} }
 
 // Get lends an empty pipe; ok is false when the limit is reached or the kernel
-// gives none (descriptors, memory).
+// gives none (descriptors, memory), or too small a one.
 func (p *Pool) Get() (id ID, ok bool) {
 	if n := len(p.idle); n > 0 {
 		id = p.idle[n-1]
 		p.idle = p.idle[:n-1]
 		return id, true
 	}
-	if p.Open() >= p.limits.Pipes {
+	if p.pause > 0 || p.Open() >= p.limits.Pipes {
+		p.pause = max(p.pause-1, 0)
 		p.misses++
 		return 0, false
 	}
 	pipe, ok := p.limits.open()
+	if ok && pipe.size < p.limits.Least {
+		pipe.close()
+		p.pause, ok = pauseAfter, false
+	}
 	if !ok {
 		p.misses++
 		return 0, false
@@ -98,9 +111,8 @@ const defaultSize = 64 << 10
 
 // open makes a pipe. The capacity is asked of the kernel, not assumed: once a
 // user without CAP_SYS_RESOURCE owns more than
-// /proc/sys/fs/pipe-user-pages-soft pages (16,384 by default, 1,024 pipes), new
-// pipes have one or two pages, and growing them fails. A small pipe still
-// moves bytes.
+// /proc/sys/fs/pipe-user-pages-soft pages (16,384 by default, 1,024 pipes; those of all the
+// user's programs count), new pipes have one or two pages, and growing them fails.
 func (l Limits) open() (Pipe, bool) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {

@@ -33,6 +33,8 @@ type Driver struct {
 	Command string
 	// With are the programs that send and receive.
 	With string
+	// Congestion is the congestion control of the lab's hosts, "" for the machine's.
+	Congestion string
 	// Again is how long runs may be done again of which the machine's host took much.
 	Again time.Duration
 	// Progress, if not nil, is told before each run: how many are done, and what
@@ -236,6 +238,9 @@ func (b *bed) server() netip.AddrPort {
 // make sets everything up but the clients.
 func (b *bed) make(ctx context.Context) (err error) {
 	if b.lab, err = netlab.New(netlab.Config{}); err != nil {
+		return err
+	}
+	if err := b.setCongestion(); err != nil {
 		return err
 	}
 	processes := 1

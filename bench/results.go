@@ -17,14 +17,16 @@ type Results struct {
 
 // Settings are what all runs had in common.
 type Settings struct {
-	Began     time.Time `json:"began"`
-	Command   string    `json:"command"` // to do it again
-	Rounds    int       `json:"rounds"`
-	Seconds   float64   `json:"seconds"` // of each window
-	WarmUp    float64   `json:"warm_up_seconds"`
-	Baseline  string    `json:"baseline"` // a relay, "" for none
-	With      string    `json:"with"`     // builtin, iperf3 or wrk
-	ScaleRate float64   `json:"scale_requests_per_s,omitempty"`
+	Began    time.Time `json:"began"`
+	Command  string    `json:"command"` // to do it again
+	Rounds   int       `json:"rounds"`
+	Seconds  float64   `json:"seconds"` // of each window
+	WarmUp   float64   `json:"warm_up_seconds"`
+	Baseline string    `json:"baseline"` // a relay, "" for none
+	With     string    `json:"with"`     // builtin, iperf3 or wrk
+	// Congestion is the congestion control of all connections, "" in results of before it was set.
+	Congestion string  `json:"congestion_control,omitempty"`
+	ScaleRate  float64 `json:"scale_requests_per_s,omitempty"`
 }
 
 // Relay is one that was measured.

@@ -54,11 +54,15 @@ func (r *Results) Markdown() string {
 // heading says what was measured, on what, and how to do it again.
 func (r *Results) heading() []string {
 	m, s := r.Machine, r.Settings
+	congestion := ""
+	if s.Congestion != "" {
+		congestion = "; congestion control: " + s.Congestion
+	}
 	lines := []string{
 		fmt.Sprintf("%s, %s, %.1f GiB, Linux %s, Go %s; %s", m.CPU, plural(m.Cores, "core"), float64(m.Memory)/(1<<30), m.Kernel, m.Go, s.Began.Format(time.DateOnly)),
 		"",
-		fmt.Sprintf("h1 (clients) - h2 (relay) - h3 (servers) in network namespaces, all on this machine; %s, windows of %g s after %g s; ends: %s",
-			plural(s.Rounds, "round"), s.Seconds, s.WarmUp, s.With),
+		fmt.Sprintf("h1 (clients) - h2 (relay) - h3 (servers) in network namespaces, all on this machine; %s, windows of %g s after %g s; ends: %s%s",
+			plural(s.Rounds, "round"), s.Seconds, s.WarmUp, s.With, congestion),
 		"",
 		"    " + s.Command,
 		"",

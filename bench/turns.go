@@ -11,7 +11,7 @@ import (
 // A machine's speed changes while it is measured, a virtual one's by half from one second to the
 // next. So where a client does what it can, all relays of a heat are there at the same time, each
 // with hosts and ends of its own, and take turns of some tenths of a second: while one has its
-// turn, the clients of the others are stopped. What the machine does meets all of them alike, and
+// turn, the clients of the others are stopped (the servers, where these send). What the machine does meets all of them alike, and
 // in the ratios hardly anything of it is left.
 //
 //	relay 1   lead|counts|          stopped          |lead|counts|
@@ -147,8 +147,16 @@ func (b *bed) try(do func() error) bool {
 	return b.err == nil
 }
 
-func (b *bed) pause() error  { return b.clients[0].Pause() }
-func (b *bed) resume() error { return b.clients[0].Resume() }
+// active is who is stopped between turns: who asks, or sends.
+func (b *bed) active() *ends.Worker {
+	if b.step.Point.Down {
+		return b.servers[0]
+	}
+	return b.clients[0]
+}
+
+func (b *bed) pause() error  { return b.active().Pause() }
+func (b *bed) resume() error { return b.active().Resume() }
 
 // warm tells the workers of their window, and lets the client work for a while.
 func (b *bed) warm(ctx context.Context, w ends.Window, warmUp time.Duration) error {

@@ -30,6 +30,7 @@ type compareCmd struct {
 	Again        *time.Duration `placeholder:"DURATION" help:"For how long, at the end, rounds of a point are done again in which the host of this virtual machine took more than 2 % of the CPU time. Default: half of the time that the others take."`
 	Baseline     string         `placeholder:"haproxy" help:"The relay that others are divided by. Default: haproxy, and without it the first."`
 	With         string         `enum:"builtin,iperf3,wrk" default:"builtin" help:"Who sends and receives: ${enum}. iperf3 does bulk alone; wrk does rr alone, with nginx at the other end."`
+	Congestion   string         `placeholder:"NAME" help:"Congestion control of all TCP connections in the lab. Default: cubic, whatever the machine uses otherwise."`
 	RelayCommand string         `placeholder:"CMD" help:"${relay_command}"`
 	TPRelay      string         `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: that beside tpbench, or else that in PATH."`
 	Out          string         `placeholder:"DIR" help:"Write the raw figures there, as JSON and CSV, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
@@ -54,7 +55,7 @@ func (c *compareCmd) Run(command *kong.Context) error {
 	if err := netlab.Enter(); err != nil {
 		return err
 	}
-	driver := &bench.Driver{Command: c.RelayCommand, With: c.With}
+	driver := &bench.Driver{Command: c.RelayCommand, With: c.With, Congestion: results.Settings.Congestion}
 	if driver.Self, err = os.Executable(); err != nil {
 		return fmt.Errorf("compare: path of this program: %w", err)
 	}
@@ -159,8 +160,13 @@ func (c *compareCmd) plan() (plan bench.Plan, r *bench.Results, err error) {
 	if c.Targets {
 		plan = plan.ForTargets()
 	}
+	congestion, err := bench.ChooseCongestion(c.Congestion)
+	if err != nil {
+		return plan, nil, cli.Usagef("--congestion: %w", err)
+	}
 	r = &bench.Results{Settings: bench.Settings{
 		Began: time.Now(), Command: c.commandLine(), Rounds: c.Rounds, Seconds: c.Seconds, WarmUp: c.Warmup.Seconds(), With: c.With,
+		Congestion: congestion,
 	}}
 	switch c.With {
 	case bench.Wrk:
@@ -253,6 +259,9 @@ func (c *compareCmd) commandLine() string {
 	}
 	if c.With != bench.Builtin {
 		args = append(args, "--with", c.With)
+	}
+	if c.Congestion != "" {
+		args = append(args, "--congestion", c.Congestion)
 	}
 	if c.RelayCommand != "" {
 		args = append(args, "--relay-command", "'"+strings.ReplaceAll(c.RelayCommand, "'", `'\''`)+"'")

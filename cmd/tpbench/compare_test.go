@@ -54,6 +54,23 @@ func TestCompareMeasures(t *testing.T) {
 	}
 }
 
+// Whatever the machine uses, the lab's hosts use what was asked for.
+func TestCompareSetsTheCongestionControl(t *testing.T) {
+	if _, err := backend(); err != nil {
+		t.Skip(err)
+	}
+	seen := filepath.Join(t.TempDir(), "seen")
+	cmd := process(t, false, "compare", "--relays", "command", "--relay-command", "cat /proc/sys/net/ipv4/tcp_congestion_control > "+seen,
+		"--only", "bulk-1-up", "--rounds", "1", "--seconds", "0.1", "--congestion", "reno")
+	out, _ := cmd.CombinedOutput() // it is no relay, and so there are no figures
+	if text, err := os.ReadFile(seen); err != nil || string(text) != "reno\n" {
+		t.Errorf("the relay's host has %q, %v: %s", text, err, out)
+	}
+	if !strings.Contains(string(out), "congestion control: reno") {
+		t.Errorf("not a word of it: %s", out)
+	}
+}
+
 // hasFigures: every figure of the point is there and more than 0, but for those that
 // there are not without a relay, and for events that should not happen.
 func hasFigures(t *testing.T, run bench.Run) {

@@ -17,7 +17,7 @@ import (
 
 // Cmd is a program to be run in a host, once. Set fields before Start.
 //
-// It runs in a process group of its own, which is killed when the context
+// It runs in a session of its own, whose process group is killed when the context
 // ends, at [Cmd.Stop], and at [Lab.Close]. It is reaped by itself as soon as it
 // ends, whether or not anybody waits.
 type Cmd struct {
@@ -83,7 +83,10 @@ func (c *Cmd) Start() error {
 	}
 	c.cmd.Cancel = c.killGroup
 	c.cmd.WaitDelay = 2 * time.Second // for descendants that hold the outputs
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: c.Credential}
+	// In a session of its own, a program is a scheduling group of its own (sched_autogroup), as it
+	// would be as a service, or in a terminal: CPU time is shared between programs, not threads, and
+	// the signals of our terminal do not reach it.
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Credential: c.Credential}
 	if c.OwnPIDs {
 		c.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
 		c.cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS // its mounts are its own, too

@@ -65,9 +65,8 @@ type stats struct {
 	SpliceRefused                           uint64
 }
 
-// draw decides how the relay runs.
+// draw decides how the relay runs in its mode.
 func (l *life) draw(r *rand.Rand) {
-	l.mode = []tproxy.Mode{tproxy.TPROXY, tproxy.TPROXY, tproxy.Redirect, tproxy.Forward}[r.IntN(4)]
 	l.bulk, l.patience = 64<<20, 6*time.Second
 	if l.config.duration < time.Minute {
 		l.bulk, l.patience = 4<<20, time.Second
@@ -103,10 +102,15 @@ func (l *life) draw(r *rand.Rand) {
 	}
 }
 
-// start starts the relay with the rules that it needs, and returns when it listens.
-func (w *world) start(r *rand.Rand) (*life, error) {
+// start starts the relay with the rules that it needs, in the mode of the last if that is
+// given, and returns when it listens.
+func (w *world) start(r *rand.Rand, last *life) (*life, error) {
 	w.lives++
 	l := &life{world: w, number: w.lives}
+	l.mode = []tproxy.Mode{tproxy.TPROXY, tproxy.TPROXY, tproxy.Redirect, tproxy.Forward}[r.IntN(4)]
+	if last != nil {
+		l.mode = last.mode
+	}
 	l.draw(r)
 	record := filepath.Join(w.dir, "record")
 	if err := os.RemoveAll(record); err != nil {

@@ -50,7 +50,7 @@ func (w *world) run(ctx context.Context, began time.Time) {
 	defer w.server.wg.Wait()
 	defer func() { w.server.close() }() // the one that is open then
 	r := w.random(0)
-	l, err := w.start(r)
+	l, err := w.start(r, nil)
 	if err != nil {
 		w.fail("%v", err)
 		return
@@ -130,9 +130,12 @@ func (w *world) die(ctx context.Context, l *life, r *rand.Rand) (next *life) {
 	if ctx.Err() != nil {
 		return l
 	}
-	start := func() {
+	// While there are streams, the next one's mode is that of the last, and so are its rules: the
+	// kernel still delivers what the last left in its sockets, and who has the rest of a stream
+	// in there would wait for it for minutes if acknowledgements found no way back.
+	start := func(last *life) {
 		var err error
-		if next, err = w.start(r); err != nil {
+		if next, err = w.start(r, last); err != nil {
 			w.fail("start: %v", err)
 		}
 	}
@@ -141,23 +144,23 @@ func (w *world) die(ctx context.Context, l *life, r *rand.Rand) (next *life) {
 	case !l.alive():
 		i := w.ledger.begin("unexpected end", cutsAll)
 		w.fail("the relay has ended by itself: %v\n%s", l.process.Wait(), l.said())
-		start()
+		start(l)
 		w.ledger.end(i)
 	case n < 4 && w.allowed("kill"):
 		i := w.ledger.begin("kill", cutsAll)
 		w.kill(l)
-		start()
+		start(l)
 		w.ledger.end(i)
 	case n < 7 && w.allowed("drain"):
 		i := w.ledger.begin("drain", cutsUnopened)
 		w.drain(l)
-		start()
+		start(l)
 		w.ledger.end(i)
 	default:
 		w.quiet(func() {
 			w.inspect(l)
 			w.stop(l)
-			start()
+			start(nil)
 		})
 	}
 	return next

@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -24,7 +26,10 @@ const (
 // kernel has not even that, the machine's own. The error says which there are.
 func ChooseCongestion(name string) (string, error) {
 	text, err := os.ReadFile(allowedCongestion)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && name != "":
+		return name, nil // it shows when it is set
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return "", err
 	}
 	switch allowed := strings.Fields(string(text)); {

@@ -11,8 +11,8 @@ import (
 // A machine's speed changes while it is measured, a virtual one's by half from one second to the
 // next. So where a client does what it can, all relays of a heat are there at the same time, each
 // with hosts and ends of its own, and take turns of some tenths of a second: while one has its
-// turn, the clients of the others are stopped (the servers, where these send). What the machine does meets all of them alike, and
-// in the ratios hardly anything of it is left.
+// turn, the clients of the others are stopped, or the servers where these send. What the machine
+// does meets all of them alike, and in the ratios hardly anything of it is left.
 //
 //	relay 1   lead|counts|          stopped          |lead|counts|
 //	relay 2        stopped       |lead|counts|      stopped

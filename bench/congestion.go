@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -19,26 +18,23 @@ const (
 	// defaultCongestion is the kernel's own default.
 	defaultCongestion = "cubic"
 	// allowedCongestion are those that a network namespace may have as its default.
-	allowedCongestion = "/proc/sys/net/ipv4/tcp_allowed_congestion_control"
+	allowedCongestion = "net.ipv4.tcp_allowed_congestion_control"
 )
 
 // ChooseCongestion is the congestion control of that name, or for none the default; where the
 // kernel has not even that, the machine's own. The error says which there are.
 func ChooseCongestion(name string) (string, error) {
-	text, err := os.ReadFile(allowedCongestion)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && name != "":
-		return name, nil // it shows when it is set
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	text, err := netlab.Sysctl(allowedCongestion)
+	listed := err == nil // if not, it shows when it is set
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	switch allowed := strings.Fields(string(text)); {
+	switch allowed := strings.Fields(text); {
 	case name == "" && slices.Contains(allowed, defaultCongestion):
 		return defaultCongestion, nil
 	case name == "":
-		text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(congestionSetting, ".", "/"))
-		return strings.TrimSpace(string(text)), err
-	case !slices.Contains(allowed, name):
+		return netlab.Sysctl(congestionSetting)
+	case listed && !slices.Contains(allowed, name):
 		return "", fmt.Errorf("%q is none of those that may be used here: %s (%s; a module may have to be loaded, and allowed there)", name, strings.Join(allowed, ", "), allowedCongestion)
 	}
 	return name, nil

@@ -1,17 +1,18 @@
 package bench
 
 import (
-	"os"
 	"strings"
 	"testing"
+
+	"github.com/tprelay/tprelay/internal/netlab"
 )
 
 func TestChooseCongestion(t *testing.T) {
-	text, err := os.ReadFile(allowedCongestion)
+	text, err := netlab.Sysctl(allowedCongestion)
 	if err != nil {
 		t.Fatal(err)
 	}
-	allowed := strings.Fields(string(text))
+	allowed := strings.Fields(text)
 	for _, name := range allowed {
 		if got, err := ChooseCongestion(name); got != name || err != nil {
 			t.Errorf("%s: %q, %v", name, got, err)

@@ -97,6 +97,12 @@ func runLimitTask() (status int) {
 	}
 	fmt.Printf("%d pipes of %d bytes, %d smaller ones; the last, of %d bytes, moved %d\n", full, normal, small, p.Size(), len(data))
 
+	// A pool of big pipes gets what there is, too.
+	big := splice.NewPool(splice.Limits{Size: 1 << 20, Pipes: 1, Keep: 1})
+	if id, ok := big.Get(); ok && big.Pipe(id).Size() >= normal {
+		t.Fatalf("grew a pipe to %d bytes beyond the limit", big.Pipe(id).Size())
+	}
+
 	// Who wants no small ones gets none, and asks again later.
 	picky := splice.NewPool(splice.Limits{Size: 1 << 20, Least: normal, Pipes: 1, Keep: 1})
 	before := descriptors()

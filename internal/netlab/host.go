@@ -156,15 +156,20 @@ func (h *Host) SetSysctl(name, value string) error {
 // Sysctl returns a kernel parameter of the host, without the newline.
 func (h *Host) Sysctl(name string) (string, error) {
 	var value string
-	err := h.Do(func() error {
-		b, err := os.ReadFile(sysctlPath(name))
-		value = strings.TrimSpace(string(b))
+	err := h.Do(func() (err error) {
+		value, err = Sysctl(name)
 		return err
 	})
 	if err != nil {
 		return "", fmt.Errorf("netlab: %s: read %s: %w", h.Name, name, err)
 	}
 	return value, nil
+}
+
+// Sysctl returns a kernel parameter where we are, in no host, without the newline.
+func Sysctl(name string) (string, error) {
+	b, err := os.ReadFile(sysctlPath(name))
+	return strings.TrimSpace(string(b)), err
 }
 
 func sysctlPath(name string) string {

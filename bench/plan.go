@@ -80,8 +80,9 @@ func (p Plan) Estimate(s Step) time.Duration {
 		return d // what stands needs no window
 	}
 	if s.Point.inTurns() {
-		n, _ := turns(len(p.at(s.Point)), p.Window)
-		d += lead + time.Duration(n)*(turnLead+turnDrain)
+		pace := s.Point.pace()
+		n, _ := pace.turns(len(p.at(s.Point)), p.Window)
+		d += lead + time.Duration(n)*pace.slot(0)
 	}
 	return d + p.Window
 }

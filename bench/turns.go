@@ -18,18 +18,8 @@ import (
 //	relay 2        stopped       |lead|counts|      stopped
 //	                          drain
 const (
-	// turnLength is how long a turn counts at most. With less, more of it is what comes after a
-	// pause, while senders, relay and receivers find their CPUs: bench/RESULTS.md, "What was tried".
-	turnLength = 600 * time.Millisecond
-	// turnLead is how long its client is at work before: so long that what it was stopped in the
-	// middle of is over, and that senders are up to speed. The reply to the last of 2,000
-	// connections comes after 60 to 70 ms.
-	turnLead = 80 * time.Millisecond
 	// turnDrain is what is left between two turns.
 	turnDrain = 10 * time.Millisecond
-	// cycleLength is how long it takes at most until a relay has its next turn: clients wait 5 s
-	// for replies.
-	cycleLength = 4 * time.Second
 	// turnConnections is with how many connections at most a turn is long against a request.
 	turnConnections = 2000
 	// turnStreams and turnReply are with how many streams, and replies of how many bytes, at most
@@ -39,6 +29,30 @@ const (
 	turnStreams = 4
 	turnReply   = 4 << 10
 )
+
+// pace is how turns follow each other.
+type pace struct {
+	// lead is how long a client is at work before its turn counts: so long that what it was
+	// stopped in the middle of is over, and that all is as if it had never been stopped.
+	lead time.Duration
+	// longest is how long a turn counts at most. With less, more time goes into leads.
+	longest time.Duration
+	// cycle is how long it takes at most until a relay has its next turn, 0: however long.
+	cycle time.Duration
+}
+
+// pace is that of the point's turns: bench/RESULTS.md, "What was tried", has what it is chosen by.
+func (p Point) pace() pace {
+	if p.Scenario == "rr" {
+		// After a pause the scheduler needs half a second to find who belongs on which CPU.
+		return pace{lead: 500 * time.Millisecond, longest: 2 * time.Second}
+	}
+	// Streams are up to speed at once. Clients that connect wait 5 s for replies.
+	return pace{lead: 80 * time.Millisecond, longest: 600 * time.Millisecond, cycle: 4 * time.Second}
+}
+
+// slot is from one turn of that length to the next relay's.
+func (p pace) slot(length time.Duration) time.Duration { return p.lead + length + turnDrain }
 
 // inTurns says whether relays take turns at the point: where traffic has no schedule of its own.
 func (p Point) inTurns() bool {
@@ -53,35 +67,36 @@ func (p Point) inTurns() bool {
 
 // turns says how many turns each of so many relays has, and how long they are, so that they make
 // up the window.
-func turns(relays int, window time.Duration) (n int, length time.Duration) {
+func (p pace) turns(relays int, window time.Duration) (n int, length time.Duration) {
 	if relays == 1 {
 		return 1, window
 	}
-	longest := min(turnLength, cycleLength/time.Duration(relays)-turnLead-turnDrain)
+	longest := p.longest
+	if p.cycle > 0 {
+		longest = min(longest, p.cycle/time.Duration(relays)-p.slot(0))
+	}
 	n = int((window + longest - 1) / longest)
 	return n, window / time.Duration(n)
 }
 
 // timetable is when which relay has its turns.
 type timetable struct {
+	pace
 	begin         time.Time
 	relays, turns int
 	length        time.Duration // of what counts of a turn
 }
 
-// slot is from one turn to the next relay's.
-func (t timetable) slot() time.Duration { return turnLead + t.length + turnDrain }
-
 // at is when the client of the relay with that number begins to work for its turn.
 func (t timetable) at(turn, relay int) time.Time {
-	return t.begin.Add(time.Duration(turn*t.relays+relay) * t.slot())
+	return t.begin.Add(time.Duration(turn*t.relays+relay) * t.slot(t.length))
 }
 
 // window is what a relay's workers count.
 func (t timetable) window(relay int) ends.Window {
 	return ends.Window{
-		From: t.at(0, relay).Add(turnLead), To: t.at(t.turns-1, relay).Add(turnLead + t.length),
-		Every: time.Duration(t.relays) * t.slot(), Part: t.length, Lead: turnLead,
+		From: t.at(0, relay).Add(t.lead), To: t.at(t.turns-1, relay).Add(t.lead + t.length),
+		Every: time.Duration(t.relays) * t.slot(t.length), Part: t.length, Lead: t.lead,
 	}
 }
 
@@ -115,14 +130,18 @@ func (d *Driver) takeTurns(ctx context.Context, p Plan, steps []Step, tell func(
 // haveTurns measures relays whose clients are ready, and stopped.
 func (p Plan) haveTurns(ctx context.Context, beds []*bed) {
 	warmUp := max(p.WarmUp, lead)
-	t := timetable{begin: time.Now().Add(time.Duration(len(beds))*(warmUp+turnDrain) + lead), relays: len(beds)}
-	t.turns, t.length = turns(len(beds), p.Window)
+	t := timetable{
+		pace:  beds[0].step.Point.pace(),
+		begin: time.Now().Add(time.Duration(len(beds))*(warmUp+turnDrain) + lead), relays: len(beds),
+	}
+	t.turns, t.length = t.pace.turns(len(beds), p.Window)
 	for number, b := range beds {
 		b.try(func() error { return b.warm(ctx, t.window(number), warmUp) })
 	}
 	for turn := range t.turns {
 		for number, b := range beds {
-			b.try(func() error { return b.turn(ctx, t.at(turn, number), t.length) })
+			at := t.at(turn, number)
+			b.try(func() error { return b.turn(ctx, at, at.Add(t.lead), at.Add(t.lead+t.length)) })
 		}
 	}
 	for _, b := range beds {
@@ -173,14 +192,14 @@ func (b *bed) warm(ctx context.Context, w ends.Window, warmUp time.Duration) err
 }
 
 // turn lets the client work from then on, and adds up what is used while it counts.
-func (b *bed) turn(ctx context.Context, at time.Time, length time.Duration) error {
+func (b *bed) turn(ctx context.Context, at, from, to time.Time) error {
 	if err := sleepUntil(ctx, at); err != nil {
 		return err
 	}
 	if err := b.resume(); err != nil {
 		return err
 	}
-	used, err := b.usedBetween(ctx, at.Add(turnLead), at.Add(turnLead+length))
+	used, err := b.usedBetween(ctx, from, to)
 	if err != nil {
 		return err
 	}

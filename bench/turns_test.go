@@ -6,22 +6,25 @@ import (
 )
 
 func TestTurnsMakeUpTheWindow(t *testing.T) {
+	bulk, rr := Point{Scenario: "bulk"}.pace(), Point{Scenario: "rr"}.pace()
 	for _, c := range []struct {
+		pace
 		relays int
 		window time.Duration
 		turns  int
 	}{
-		{1, 4 * time.Second, 1}, {2, 4 * time.Second, 7}, {9, 1600 * time.Millisecond, 5}, {4, 100 * time.Millisecond, 1},
-		{14, 4 * time.Second, 21}, // shorter ones, so that nobody waits too long
+		{bulk, 1, 4 * time.Second, 1}, {bulk, 2, 4 * time.Second, 7}, {bulk, 9, 1600 * time.Millisecond, 5}, {bulk, 4, 100 * time.Millisecond, 1},
+		{bulk, 14, 4 * time.Second, 21}, // shorter ones, so that nobody waits too long
+		{rr, 1, 4 * time.Second, 1}, {rr, 4, 4 * time.Second, 2}, {rr, 9, 1600 * time.Millisecond, 1}, {rr, 14, 4500 * time.Millisecond, 3},
 	} {
-		n, length := turns(c.relays, c.window)
+		n, length := c.pace.turns(c.relays, c.window)
 		if n != c.turns {
 			t.Errorf("%d relays, %v: %d turns of %v, want %d", c.relays, c.window, n, length, c.turns)
 		}
 		if sum := time.Duration(n) * length; sum > c.window || sum < c.window-time.Duration(n) {
 			t.Errorf("%d relays, %v: %d turns of %v", c.relays, c.window, n, length)
 		}
-		if cycle := time.Duration(c.relays) * (length + turnLead + turnDrain); c.relays > 1 && cycle > cycleLength {
+		if cycle := time.Duration(c.relays) * c.slot(length); c.relays > 1 && c.cycle > 0 && cycle > c.cycle {
 			t.Errorf("%d relays, %v: a cycle of %v", c.relays, c.window, cycle)
 		}
 	}
@@ -29,7 +32,7 @@ func TestTurnsMakeUpTheWindow(t *testing.T) {
 
 // Of all moments each belongs to one relay at most, and what its workers count is its own turns.
 func TestTurnsDoNotOverlap(t *testing.T) {
-	table := timetable{begin: time.Now(), relays: 3, turns: 4, length: 50 * time.Millisecond}
+	table := timetable{pace: pace{lead: 30 * time.Millisecond}, begin: time.Now(), relays: 3, turns: 4, length: 50 * time.Millisecond}
 	last := table.begin
 	for turn := range table.turns {
 		for relay := range table.relays {
@@ -37,10 +40,10 @@ func TestTurnsDoNotOverlap(t *testing.T) {
 			if at.Before(last) {
 				t.Errorf("turn %d of relay %d begins %v before the one before has ended", turn, relay, last.Sub(at))
 			}
-			last = at.Add(turnLead + table.length + turnDrain)
+			last = at.Add(table.lead + table.length + turnDrain)
 			w := table.window(relay)
 			from := w.From.Add(time.Duration(turn) * w.Every)
-			if from != at.Add(turnLead) || w.Part != table.length || w.Lead != turnLead {
+			if from != at.Add(table.lead) || w.Part != table.length || w.Lead != table.lead {
 				t.Errorf("turn %d of relay %d is at %v, and %+v is counted", turn, relay, at, w)
 			}
 			if end := from.Add(w.Part); turn == table.turns-1 && !end.Equal(w.To) {

@@ -328,6 +328,17 @@ func TestSilenceIsAnError(t *testing.T) {
 	if r.Errors != 1 || !strings.Contains(r.Error, "no reply for 5s") {
 		t.Errorf("%+v", r)
 	}
+	// Who was stopped while others had their turns has not.
+	for every, want := range map[time.Duration]string{0: "no reply for 5s", time.Second: "no request was answered"} {
+		turns := newRequester(Job{Connections: 1}, newClock())
+		turns.begin(Window{From: time.Now(), To: time.Now().Add(time.Minute), Every: every, Part: every})
+		turns.members[0].left, turns.members[0].wrote = 1, turns.population.clock.now()-replyLimit
+		var r Result
+		turns.finish(t.Context(), &r)
+		if r.Errors != 1 || !strings.Contains(r.Error, want) {
+			t.Errorf("turns every %v: %+v", every, r)
+		}
+	}
 }
 
 func TestServerDiesInTheMiddle(t *testing.T) {

@@ -49,7 +49,11 @@ func (r *requester) finish(_ context.Context, result *Result) {
 	if r.pacer != nil {
 		r.pacer.stop()
 	}
-	r.population.finish(result, replyLimit)
+	patience := replyLimit
+	if s := r.now.Load(); s != nil {
+		patience += s.every // stopped, it sees no reply
+	}
+	r.population.finish(result, patience)
 	merge(r.tallies(), result)
 	if r.pacer == nil {
 		silence(result)

@@ -36,7 +36,7 @@ type compareCmd struct {
 	Out          string         `placeholder:"DIR" help:"Write the raw figures there, as JSON and CSV, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
 	JSON         bool           `name:"json" help:"Print all raw figures as JSON instead of tables."`
 	Quick        bool           `help:"A few points and relays, two rounds of two seconds."`
-	Targets      bool           `help:"Only the relays and points that the project's targets are about, three rounds of four seconds; see --check."`
+	Targets      bool           `help:"Only the relays and points that the project's targets are about, five rounds of four seconds; see --check."`
 	Self         bool           `help:"Measure tprelay against itself, to see how far figures can be trusted."`
 	Check        bool           `help:"Exit with status 1 when a target of the project is not held."`
 	List         bool           `help:"List relays and points, and measure nothing."`
@@ -113,7 +113,7 @@ func (c *compareCmd) defaults() {
 		}
 	}
 	if c.Targets {
-		rounds, seconds = 3, 4
+		rounds, seconds = 5, 4
 	}
 	if c.Rounds == 0 {
 		c.Rounds = rounds

@@ -25,9 +25,6 @@ const (
 	provenBytes = 4 << 20
 	provenTime  = 15 * time.Millisecond // 2.2 Gbit/s, at which lowat bytes take two times patience
 	lowat       = 1 << 20
-	// sharedLowat is that of a direction that is not the only one: a wake-up is for several then,
-	// and what waits for it shares the processor's cache.
-	sharedLowat = 512 << 10
 	patience    = 2 * time.Millisecond
 	// widePipe is the capacity of the pipes for it, or the high watermark where that is less.
 	widePipe = 1 << 20 // what /proc/sys/fs/pipe-max-size allows everybody by default
@@ -86,11 +83,7 @@ func (l *loop) talking() bool { return l.tick-l.dialogue <= 1 }
 func (l *loop) beginModeration(p *pair, s side) {
 	d := &p.dir[s]
 	d.set(moderated)
-	mark := lowat
-	if len(l.moderations) > 0 {
-		mark = sharedLowat
-	}
-	setLowat(int(p.fd[s]), mark)
+	setLowat(int(p.fd[s]), lowat)
 	l.moderations = append(l.moderations, moderation{reference{p.slot, p.generation}, s, d.bytes, l.now})
 	l.count.moderations++
 }

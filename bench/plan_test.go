@@ -93,8 +93,8 @@ func TestPlanForTargetsHasThemAllAndNothingElse(t *testing.T) {
 
 func TestEstimateAddsUp(t *testing.T) {
 	p := planOf(t, []string{"direct", "tprelay"}, []string{"rr-100", "idle-1000"})
-	// 300 ms and a quarter per 1,000 connections, the warm-up; a window in 2 turns, or a look.
-	const rr = 325*time.Millisecond + 5*time.Second + lead + 2*(500*time.Millisecond+turnDrain)
+	// 300 ms and a quarter per 1,000 connections, the warm-up; a window in 4 turns, or a look.
+	const rr = 325*time.Millisecond + 5*time.Second + lead + 4*(500*time.Millisecond+turnDrain)
 	const idle = 550*time.Millisecond + 2*time.Second
 	if got, want := p.Total(), 2*3*(rr+idle); got != want {
 		t.Errorf("%v, want %v", got, want)

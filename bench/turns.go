@@ -18,6 +18,8 @@ import (
 //	relay 2        stopped       |lead|counts|      stopped
 //	                          drain
 const (
+	// leastTurn is how long a turn counts at least, however many relays there are.
+	leastTurn = 50 * time.Millisecond
 	// turnDrain is what is left between two turns.
 	turnDrain = 10 * time.Millisecond
 	// turnConnections is with how many connections at most a turn is long against a request.
@@ -35,9 +37,10 @@ type pace struct {
 	// lead is how long a client is at work before its turn counts: so long that what it was
 	// stopped in the middle of is over, and that all is as if it had never been stopped.
 	lead time.Duration
-	// longest is how long a turn counts at most. With less, more time goes into leads.
+	// longest is how long a turn counts at most. With less, more time goes into leads; with more,
+	// what the machine does meanwhile meets one relay alone.
 	longest time.Duration
-	// cycle is how long it takes at most until a relay has its next turn, 0: however long.
+	// cycle is how long it takes until a relay has its next turn, at most, if that is possible.
 	cycle time.Duration
 }
 
@@ -45,7 +48,7 @@ type pace struct {
 func (p Point) pace() pace {
 	if p.Scenario == "rr" {
 		// After a pause the scheduler needs half a second to find who belongs on which CPU.
-		return pace{lead: 500 * time.Millisecond, longest: 2 * time.Second}
+		return pace{lead: 500 * time.Millisecond, longest: time.Second, cycle: 10 * time.Second}
 	}
 	// Streams are up to speed at once. Clients that connect wait 5 s for replies.
 	return pace{lead: 80 * time.Millisecond, longest: 600 * time.Millisecond, cycle: 4 * time.Second}
@@ -71,10 +74,7 @@ func (p pace) turns(relays int, window time.Duration) (n int, length time.Durati
 	if relays == 1 {
 		return 1, window
 	}
-	longest := p.longest
-	if p.cycle > 0 {
-		longest = min(longest, p.cycle/time.Duration(relays)-p.slot(0))
-	}
+	longest := max(min(p.longest, p.cycle/time.Duration(relays)-p.slot(0)), leastTurn)
 	n = int((window + longest - 1) / longest)
 	return n, window / time.Duration(n)
 }

@@ -163,7 +163,9 @@ func serve(t *testing.T, threads int) (*hand, netip.AddrPort) {
 	return employ(t, t.Context(), Job{Kind: Serve, Address: address, Threads: threads}).ready(), address
 }
 
-const short = 150 * time.Millisecond
+// short is a window in which something happens on any machine, also on one whose host holds it
+// up for a while.
+const short = 600 * time.Millisecond
 
 func TestEachKindMeasures(t *testing.T) {
 	t.Cleanup(netlab.CheckLeaks(t))
@@ -209,7 +211,7 @@ func TestEachKindMeasures(t *testing.T) {
 			}
 			asks := job.Kind == RR || job.Kind == CPS
 			if (got.Requests > 0) != asks || (got.Latency != nil) != asks {
-				t.Errorf("%d requests, latency %v", got.Requests, got.Latency)
+				t.Errorf("%d requests, latencies: %t", got.Requests, got.Latency != nil)
 			}
 			if asks {
 				h := hdrhistogram.Import(got.Latency)

@@ -141,7 +141,8 @@ func measure(ctx context.Context, t task, w Window) (*Result, error) {
 	if w.Every < 0 || w.Lead < 0 || w.Every > 0 && (w.Part <= 0 || w.Part > w.Every) {
 		return nil, fmt.Errorf("window with parts of %v every %v: want shorter ones", w.Part, w.Every)
 	}
-	ctx, cancel := context.WithDeadlineCause(ctx, w.To.Add(overtime), fmt.Errorf("no result %v after the window", overtime))
+	limit := overtime + w.Every // while it is stopped, it has none
+	ctx, cancel := context.WithDeadlineCause(ctx, w.To.Add(limit), fmt.Errorf("no result %v after the window", limit))
 	defer cancel()
 	t.begin(w)
 	c := newClock()

@@ -168,3 +168,28 @@ func TestContextEndsAWorker(t *testing.T) {
 	}
 	w.Stop()
 }
+
+// observer is a task that notes until when it may tell what it counted.
+type observer struct{ until time.Time }
+
+func (*observer) setUp(context.Context) error { return nil }
+func (*observer) begin(Window)                {}
+func (*observer) close()                      {}
+func (o *observer) finish(ctx context.Context, _ *Result) {
+	o.until, _ = ctx.Deadline()
+}
+
+// A worker that is stopped for others' turns has time for its result when these are over.
+func TestWorkersTurnsAreNotItsLimit(t *testing.T) {
+	for _, every := range []time.Duration{0, 20 * time.Second} {
+		var o observer
+		from := time.Now().Add(5 * time.Millisecond)
+		w := Window{From: from, To: from.Add(5 * time.Millisecond), Every: every, Part: every / 2}
+		if _, err := measure(t.Context(), &o, w); err != nil {
+			t.Fatal(err)
+		}
+		if left := o.until.Sub(w.To); left != overtime+every {
+			t.Errorf("turns every %v: %v for the result", every, left)
+		}
+	}
+}

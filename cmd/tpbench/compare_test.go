@@ -42,7 +42,7 @@ func TestCompareMeasures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cmd := process(t, ordinary, "compare", "--json", "--relays", "direct,iocopy", "--only", "bulk-1-up,rr-1,cps-50,idle-1000,slow-1,mixed",
-				"--rounds", "1", "--seconds", "0.3", "--warmup", "100ms")
+				"--rounds", "1", "--seconds", "0.3", "--warmup", "1s") // workers are told that long before, however busy the machine is
 			r := printed[bench.Results](t, cmd)
 			if len(r.Runs) != 12 {
 				t.Errorf("%d runs", len(r.Runs))

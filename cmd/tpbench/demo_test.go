@@ -126,7 +126,7 @@ func TestDemoMeasures(t *testing.T) {
 			if _, err := backend(); err != nil {
 				t.Skip(err)
 			}
-			cmd := demo(t, tc.ordinary, append([]string{"--json", "--seconds", "3"}, tc.args...)...)
+			cmd := demo(t, tc.ordinary, append([]string{"--json", "--seconds", "5"}, tc.args...)...)
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			if err := cmd.Run(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,12 +71,33 @@ func environment(t *testing.T) peers.Env {
 			t.Error(err)
 		}
 	})
+	settle(t, lab)
 	return peers.Env{
 		Lab:     lab,
 		Self:    program(t, "tpbench"),
 		TPRelay: program(t, "tprelay"),
 		Listen:  netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), relayPort),
 		Server:  netip.AddrPortFrom(lab.H3.Addr4, serverPort),
+	}
+}
+
+// settle waits until the kernel has made the routes of h2's two links, which takes it some time
+// after these are up: the last are those of their link-local addresses.
+func settle(t *testing.T, lab *netlab.Lab) {
+	t.Helper()
+	ctx := within(t)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		out, err := lab.H2.Command(ctx, "ip", "route", "show", "table", "all").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		routes := string(out)
+		if !strings.Contains(routes, "linkdown") && strings.Count(routes, "local fe80:") == 2 && strings.Count(routes, "anycast fe80:") == 2 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("links of h2 are not up:\n%s", routes)
+		}
 	}
 }
 

@@ -156,7 +156,7 @@ func TestSilentClientsAreReaped(t *testing.T) {
 // while the server would send them all it has. Somebody who works goes on.
 func TestSlowLoris(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, o measuredOptions) {
-		enter := privateNetwork(t)
+		enter := engine.PrivateNetwork(t, smallBuffers)
 		a := newAbused(t, engine.Options{NoSplice: o.NoSplice, MemoryLimit: 16 << 20, ThreadInit: enter})
 		a.talk(100)
 		a.come(kindWriter, abusers/2)
@@ -182,7 +182,7 @@ func TestSlowLoris(t *testing.T) {
 // a connection that goes by no relay, as the crowd itself takes its share of the machine.
 func BenchmarkInteractiveAmongSlowLoris(b *testing.B) {
 	const rounds, exchanges = 3, 20_000
-	enter := privateNetwork(b)
+	enter := engine.PrivateNetwork(b, smallBuffers)
 	p99 := func(a *abused, c *net.TCPConn) float64 {
 		c.SetDeadline(time.Now().Add(5 * patience))
 		a.talkOn(c, 1000)

@@ -1,4 +1,4 @@
-package engine_test
+package engine
 
 import (
 	"os"
@@ -9,11 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// privateNetwork puts the test, and the processes that it starts, into a network
-// namespace with nothing but loopback, until it ends. In it, socket buffers stay small:
-// those of thousands of stalled connections would else come to net.ipv4.tcp_mem,
-// which is one for the whole machine. Other threads get there with enter.
-func privateNetwork(t testing.TB) (enter func() error) {
+// PrivateNetwork puts the test, and the processes that it starts, into a network
+// namespace with nothing but loopback, until it ends, and sets these files of
+// /proc/sys/net/ipv4. Other threads get there with enter.
+func PrivateNetwork(t testing.TB, settings map[string]string) (enter func() error) {
 	t.Helper()
 	runtime.LockOSThread()
 	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -49,9 +48,7 @@ func privateNetwork(t testing.TB) (enter func() error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range map[string]string{
-		"tcp_rmem": "4096 16384 32768", "tcp_wmem": "4096 16384 32768", "ip_local_port_range": "10000 65000",
-	} {
+	for name, value := range settings {
 		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0); err != nil { // that of the calling thread
 			t.Fatal(err)
 		}

@@ -18,11 +18,17 @@ import (
 // spareDescriptors are what Go's runtime may open of its own, and /proc/PID/fd.
 const spareDescriptors = 4
 
+// smallBuffers: those of thousands of stalled connections would else come to
+// net.ipv4.tcp_mem, which is one for the whole machine.
+var smallBuffers = map[string]string{
+	"tcp_rmem": "4096 16384 32768", "tcp_wmem": "4096 16384 32768", "ip_local_port_range": "10000 65000",
+}
+
 // stalled has clients send as much as they can to servers that do not read, looks at the
 // relay, and lets the servers read: nobody was lost, and nothing. It gives by how
 // much the resident memory of the relay's process has grown at most.
 func stalled(t *testing.T, o measuredOptions, pairs int) (grown int64) {
-	privateNetwork(t)
+	engine.PrivateNetwork(t, smallBuffers)
 	e, err := startChild("stalled ends")
 	if err != nil {
 		t.Fatal(err)

@@ -14,8 +14,10 @@ import (
 // buffer's size is fixed (SO_RCVBUF, which sets twice what it is given, so that half of it
 // is the window). But a buffer that is made smaller than what waits in it and what the other
 // end was promised room for drops what comes, and that is sent again after a time-out only.
-// So it gets smaller with what is held and promised, and less or nothing is offered
-// meanwhile. And it may have to be larger than may be asked for: then it stays as it is.
+// So it gets smaller with what is held and promised, less or nothing is offered meanwhile,
+// and it is fixed when it is as small as it is to be: until then, the kernel makes it larger
+// rather than drop anything. And it may have to be larger than may be asked for: then it
+// stays as it is.
 
 const (
 	noWindowClamp    = 1 << 30 // more than any window
@@ -60,9 +62,11 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	case size < window && window <= l.mostReceiveBuffer():
 		setReceiveBuffer(fd, window)
 	case size <= window*5/4:
-		lockReceiveBuffer(fd, size)
-	case promised+trickle == 0: // nothing can come that would be dropped
-		setReceiveBuffer(fd, window)
+		if used <= bytes {
+			lockReceiveBuffer(fd, size)
+		}
+	case promised+trickle == 0: // nothing can come but less than a segment
+		shrinkReceiveBuffer(fd, window)
 	case tooMuch && trickle+drained == 0:
 		// The sink has stopped. When no more fits than was promised, the kernel closes the window, and
 		// nothing comes that would wake us. (A small window would have the source send as much
@@ -73,17 +77,17 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 			l.freeWindow(fd) // it comes to its end, too, only later
 			return
 		}
-		setReceiveBuffer(fd, room)
+		shrinkReceiveBuffer(fd, room)
 	default:
 		room := max(window, unread+max(promised, trickle))
 		switch {
 		case room <= min(size, l.mostReceiveBuffer()):
-			setReceiveBuffer(fd, room)
+			shrinkReceiveBuffer(fd, room)
 		case loopback && used > bytes/16*15: // the kernel closes the window, left alone
 			l.freeWindow(fd)
 			return
 		default:
-			lockReceiveBuffer(fd, size)
+			unlockReceiveBuffer(fd)
 		}
 		switch {
 		case tooMuch:
@@ -106,7 +110,7 @@ func (l *loop) freeWindow(fd int) {
 		}
 	}
 	// Before Linux 5.14 there is no way back, and a large one must do.
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0) != nil {
+	if unlockReceiveBuffer(fd) != nil {
 		setReceiveBuffer(fd, 4<<20)
 	}
 	setTCP(fd, unix.TCP_WINDOW_CLAMP, noWindowClamp)
@@ -119,6 +123,20 @@ func setReceiveBuffer(fd int, window int64) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
 	}
+}
+
+// shrinkReceiveBuffer makes it smaller than it was, and leaves it to the kernel to make it
+// larger again. What a buffer has room for the kernel estimates by the segments that came
+// before, and small windows keep it from closing in time: some more than fit
+// may be on their way. A buffer that is fixed drops them.
+func shrinkReceiveBuffer(fd int, window int64) {
+	setReceiveBuffer(fd, window)
+	_ = unlockReceiveBuffer(fd)
+}
+
+// unlockReceiveBuffer lets the kernel make it larger. (Linux 5.14.)
+func unlockReceiveBuffer(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0)
 }
 
 // receiveMemory is how much of the receive buffer is taken, and its size, both as the kernel

@@ -3,6 +3,10 @@ package engine
 import (
 	"io"
 	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,6 +110,90 @@ func TestWhatWasPromisedIsTaken(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestThrottleDropsNothingOfFullBuffers: senders on a link fill the buffers segment by
+// segment while the relay is late. Each segment takes more room than the kernel expects after
+// those that came many at once, and with a small window it goes on to the last byte.
+func TestThrottleDropsNothingOfFullBuffers(t *testing.T) {
+	PrivateNetwork(t, nil)
+	const message, rate, window = 1460, 10_000_000, 15 << 10 // bytes, in two segments of the MTU 1500; bytes per second
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	before := dropped(t)
+	var l loop
+	hold := func(in *net.TCPConn) {
+		control(t, in, func(fd int) {
+			if l.tcpInfo(fd) {
+				l.holdWindow(fd, window, 22, 70_000)
+			}
+		})
+	}
+	var ins []*net.TCPConn
+	var senders sync.WaitGroup
+	for i := range 300 {
+		out, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ins = append(ins, in.(*net.TCPConn))
+		control(t, out.(*net.TCPConn), func(fd int) {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, rate); err != nil {
+				t.Error(err)
+			}
+		})
+		senders.Go(func() {
+			defer out.Close()
+			data := make([]byte, message)
+			for err := error(nil); err == nil; { // until the other end is closed
+				_, err = out.Write(data)
+			}
+		})
+		if _, err := io.CopyN(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{in}, int64(32<<10+i%100*1000)); err != nil {
+			t.Fatal(err)
+		}
+		hold(ins[i])
+	}
+	for range 4 {
+		time.Sleep(tickLength)
+		for _, in := range ins {
+			hold(in)
+		}
+	}
+	if n := dropped(t) - before; n != 0 {
+		t.Errorf("%d segments were dropped for want of a receive buffer", n)
+	}
+	for _, in := range ins {
+		in.Close()
+	}
+	senders.Wait()
+}
+
+// dropped is for how many segments this thread's network had no room in a receive buffer.
+func dropped(t *testing.T) (n int) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/thread-self/net/netstat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n") // one of names, one of values
+	for i, name := range strings.Fields(lines[0]) {
+		if name == "TCPRcvQDrop" || name == "OfoPruned" {
+			k, err := strconv.Atoi(strings.Fields(lines[1])[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += k
+		}
+	}
+	return n
 }
 
 func control(t *testing.T, c *net.TCPConn, f func(fd int)) {

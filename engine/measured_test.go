@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -77,7 +78,11 @@ func serveMeasured(commands *bufio.Scanner) {
 		fmt.Println(err)
 		return
 	}
-	debug.SetMemoryLimit(o.MemoryLimit*105/100 + 4<<20) // as Options.MemoryLimit advises; less on top, for it is small here
+	// As Options.MemoryLimit advises. What Go has already is known here; so less comes on top of
+	// it, but nothing that is needed (else the collector runs all the time, and loses).
+	var base runtime.MemStats
+	runtime.ReadMemStats(&base)
+	debug.SetMemoryLimit(int64(base.Sys-base.HeapReleased) + o.MemoryLimit*105/100 + 1<<20)
 	done := make(chan error, 1)
 	go func() { done <- e.Run(context.Background()) }()
 	fmt.Println(e.Addrs()[0])

@@ -3,14 +3,18 @@ package engine
 import (
 	"math/bits"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/valyala/bytebufferpool"
 )
 
-// chunkSize is the most that one buffer of the pool holds, leastChunk the least that one
-// is made for.
 const (
+	// chunkSize is the most that one buffer of the pool holds, leastChunk the least that one
+	// is made for.
 	chunkSize  = 64 << 10
 	leastChunk = 4 << 10
+	// gatherChunks is how many chunks one send takes at most.
+	gatherChunks = 16
 )
 
 // buffers holds bytes that wait in user space: what a sink did not take at once,
@@ -18,19 +22,18 @@ const (
 // taken when there is something to keep, and given back the moment that they are
 // empty.
 type buffers struct {
-	pool  bytebufferpool.Pool
-	boxes []box
-	free  []int32
+	pool   bytebufferpool.Pool
+	boxes  []box
+	free   []int32
+	vector [gatherChunks]unix.Iovec
 }
 
-// box is a queue of bytes. What was consumed of the first chunk is kept beside it,
-// because the pool files buffers by their length when they come back: one that is
-// drained by cutting its front teaches the pool that buffers are empty, and it then
-// hands out such as must grow anew each time.
+// box is a queue of bytes.
 type box struct {
 	chunks []*bytebufferpool.ByteBuffer // those before head are gone
 	head   int
 	off    int // consumed of chunks[head]
+	length int // bytes that wait
 	size   int // memory of the chunks
 }
 
@@ -47,34 +50,8 @@ func (s *buffers) get() int32 {
 
 // put takes a box back, whatever is still in it.
 func (s *buffers) put(id int32) {
-	x := &s.boxes[id]
-	for x.head < len(x.chunks) {
-		s.drop(x)
-	}
+	s.consume(id, s.boxes[id].length)
 	s.free = append(s.free, id)
-}
-
-// drop gives the first chunk back.
-func (s *buffers) drop(x *box) {
-	b := x.chunks[x.head]
-	x.size -= cap(b.B)
-	x.chunks[x.head] = nil
-	x.head++
-	x.off = 0
-	s.pool.Put(b)
-	if x.head == len(x.chunks) {
-		x.chunks, x.head = x.chunks[:0], 0
-	}
-}
-
-// bytes is the first run of bytes that wait, and all of them if they are no more
-// than chunkSize and came at once; good until the next call for this box.
-func (s *buffers) bytes(id int32) []byte {
-	x := &s.boxes[id]
-	if x.head == len(x.chunks) {
-		return nil
-	}
-	return x.chunks[x.head].B[x.off:]
 }
 
 // append adds data behind. A chunk that is full is followed by another and never grows:
@@ -82,6 +59,7 @@ func (s *buffers) bytes(id int32) []byte {
 // memory would be a multiple of what is charged.
 func (s *buffers) append(id int32, data []byte) {
 	x := &s.boxes[id]
+	x.length += len(data)
 	for len(data) > 0 {
 		if x.head == len(x.chunks) || room(x.chunks[len(x.chunks)-1]) == 0 {
 			s.grow(x, len(data))
@@ -95,7 +73,8 @@ func (s *buffers) append(id int32, data []byte) {
 
 func room(b *bytebufferpool.ByteBuffer) int { return min(cap(b.B), chunkSize) - len(b.B) }
 
-// grow adds a chunk with room for n bytes, or for chunkSize.
+// grow adds a chunk: what the pool has, however small, for the same reason; else one with
+// room for n bytes, or for chunkSize.
 func (s *buffers) grow(x *box, n int) {
 	if x.head > len(x.chunks)/2 {
 		n := copy(x.chunks, x.chunks[x.head:])
@@ -103,35 +82,63 @@ func (s *buffers) grow(x *box, n int) {
 	}
 	b := s.pool.Get()
 	b.Reset()
-	if n = min(n, chunkSize); cap(b.B) < n {
-		b.B = make([]byte, 0, max(leastChunk, 1<<bits.Len(uint(n-1))))
+	if cap(b.B) < leastChunk {
+		b.B = make([]byte, 0, max(leastChunk, 1<<bits.Len(uint(min(n, chunkSize)-1))))
 	}
 	x.chunks = append(x.chunks, b)
 	x.size += cap(b.B)
 }
 
-// copy is a copy of all that waits.
-func (s *buffers) copy(id int32) (all []byte) {
+// gather is what waits in front, as much of it as one send takes, and how many bytes that
+// are. It is good until the next call.
+func (s *buffers) gather(id int32) (vector []unix.Iovec, size int) {
 	x := &s.boxes[id]
-	off := x.off
-	for _, b := range x.chunks[x.head:] {
-		all = append(all, b.B[off:]...)
+	n, off := 0, x.off
+	for ; n < gatherChunks && x.head+n < len(x.chunks); n++ {
+		b := x.chunks[x.head+n].B[off:]
+		s.vector[n].Base = &b[0]
+		s.vector[n].SetLen(len(b))
+		size += len(b)
 		off = 0
 	}
-	return all
+	return s.vector[:n], size
 }
 
-// consume drops n bytes from the front, at most those that bytes gave.
+// consume drops n bytes from the front.
 func (s *buffers) consume(id int32, n int) {
 	x := &s.boxes[id]
+	x.length -= n
 	x.off += n
-	if x.off == len(x.chunks[x.head].B) {
-		s.drop(x)
+	for x.head < len(x.chunks) && x.off >= len(x.chunks[x.head].B) {
+		b := x.chunks[x.head]
+		x.chunks[x.head] = nil
+		x.head++
+		x.off -= len(b.B)
+		x.size -= cap(b.B)
+		// The pool learns from the lengths that come back what buffers to make, and which
+		// are too large to be kept.
+		b.B = b.B[:cap(b.B)]
+		s.pool.Put(b)
+	}
+	if x.head == len(x.chunks) {
+		x.chunks, x.head = x.chunks[:0], 0
 	}
 }
 
-// size is the memory of the box.
-func (s *buffers) size(id int32) int { return s.boxes[id].size }
+// appendTo adds a copy of all that waits to b.
+func (s *buffers) appendTo(b []byte, id int32) []byte {
+	x := &s.boxes[id]
+	off := x.off
+	for _, c := range x.chunks[x.head:] {
+		b = append(b, c.B[off:]...)
+		off = 0
+	}
+	return b
+}
+
+// waiting is how many bytes are in the box, and size the memory that they take.
+func (s *buffers) waiting(id int32) int { return s.boxes[id].length }
+func (s *buffers) size(id int32) int    { return s.boxes[id].size }
 
 // inUse is the number of boxes lent out.
 func (s *buffers) inUse() int { return len(s.boxes) - len(s.free) }

@@ -23,6 +23,7 @@ const (
 var relayOptions = map[string]engine.Options{
 	"":              {Loops: 2},
 	"one loop":      {Loops: 1},
+	"no splice":     {Loops: 1, NoSplice: true},
 	"keep no pipes": {Loops: 2, PipeSize: 4096, Pipes: 3},
 }
 

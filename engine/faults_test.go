@@ -8,12 +8,15 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine"
 )
 
 // Faults that real sockets do not make on demand are made by strace(1): a relay in a
@@ -29,6 +32,7 @@ type fault struct {
 	// What may come of it: dials or pairs that fail, which is told by a reset. Else every
 	// byte must arrive.
 	mayFail bool
+	narrow  bool   // with small socket buffers, so that bytes wait in the relay
 	relay   string // what the relay is to do otherwise than by default; see relayOptions
 	seen    func(relayReport) bool
 }
@@ -45,6 +49,8 @@ var faults = []fault{
 	{name: "reads break down", inject: "recvfrom:error=ENOMEM:when=5+5", mayFail: true},
 	{name: "writes are interrupted", inject: "sendto:error=EINTR:when=1+3"},
 	{name: "writes run out of memory", inject: "sendto:error=ENOMEM:when=5+5", mayFail: true},
+	{name: "writes of what waited are interrupted", inject: "sendmsg:error=EINTR:when=1+3", narrow: true, relay: "no splice"},
+	{name: "writes of what waited run out of memory", inject: "sendmsg:error=ENOMEM:when=5+5", mayFail: true, narrow: true, relay: "no splice"},
 	{name: "waiting is interrupted", inject: "epoll_pwait:error=EINTR:when=1+3"},
 	{name: "accepted connections are gone", inject: "accept4:error=ECONNABORTED:when=1+2"},
 	{name: "accepting is interrupted", inject: "accept4:error=EINTR:when=1+2"},
@@ -80,6 +86,10 @@ const (
 
 func (f fault) run(t *testing.T, strace string) {
 	checkLeaks(t)
+	enter := func() error { return nil }
+	if f.narrow {
+		enter = engine.PrivateNetwork(t, smallBuffers)
+	}
 	server, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
@@ -107,6 +117,11 @@ func (f fault) run(t *testing.T, strace string) {
 		var clients sync.WaitGroup
 		for range faultPairs {
 			clients.Go(func() {
+				runtime.LockOSThread() // never unlocked: it ends with the goroutine
+				if err := enter(); err != nil {
+					t.Error(err)
+					return
+				}
 				c, err := net.DialTimeout("tcp4", r.address, patience)
 				if err != nil {
 					if !f.mayFail || !errors.Is(err, unix.ECONNRESET) {

@@ -51,7 +51,7 @@ func (l *loop) readHandled(p *pair, s side, room int) (int, bool) {
 	x := l.extra(p)
 	kept := 0
 	if x.held[s] >= 0 {
-		kept = copy(l.scratch, l.buffers.bytes(x.held[s]))
+		kept = len(l.buffers.appendTo(l.scratch[:0], x.held[s])) // there is room for MaxHold
 	}
 	n, alive := l.receive(p, s, l.scratch[kept:kept+min(room, l.readSize(d))])
 	if !alive || n == 0 && (!d.is(eof) || p.cutOff(s)) {
@@ -114,7 +114,7 @@ func (l *loop) holdBack(p *pair, s side, data []byte) {
 	}
 	x := l.extra(p)
 	id := l.buffers.get()
-	l.buffers.append(id, data) // MaxHold is a chunk's size: they stay together
+	l.buffers.append(id, data)
 	l.count.memory += int64(l.buffers.size(id))
 	l.count.pending += int64(len(data))
 	x.held[s] = id
@@ -124,7 +124,7 @@ func (l *loop) holdBack(p *pair, s side, data []byte) {
 func (l *loop) dropHeld(x *extra, s side) {
 	id := x.held[s]
 	l.count.memory -= int64(l.buffers.size(id))
-	l.count.pending -= int64(len(l.buffers.bytes(id)))
+	l.count.pending -= int64(l.buffers.waiting(id))
 	l.buffers.put(id)
 	x.held[s] = -1
 }

@@ -202,7 +202,7 @@ func (l *loop) freeze(p *pair) (c parcel, err error) {
 			c.fds = append(c.fds, fd)
 		}
 		if d := &p.dir[s]; d.pending > 0 {
-			c.body = append(c.body, l.buffers.copy(d.box))
+			c.body = append(c.body, l.buffers.appendTo(nil, d.box))
 		}
 	}
 	l.wheel.disarm(&l.pairs, p)

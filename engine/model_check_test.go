@@ -198,15 +198,6 @@ func (w *modelWorld) check() error {
 	return nil
 }
 
-// waiting is how many bytes are in a box.
-func (s *buffers) waiting(id int32) (n int) {
-	x := &s.boxes[id]
-	for i := x.head; i < len(x.chunks); i++ {
-		n += len(x.chunks[i].B)
-	}
-	return n - x.off
-}
-
 // checkDirection: it holds no more than it may, and nothing that it could do is forgotten.
 func (w *modelWorld) checkDirection(p *pair, s side) error {
 	d := &p.dir[s]

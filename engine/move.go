@@ -56,7 +56,9 @@ func (l *loop) flushBox(p *pair, s side) bool {
 	d := &p.dir[s]
 	for {
 		before := l.buffers.size(d.box)
-		n, err := l.write(d, int(p.fd[s.other()]), l.buffers.bytes(d.box), false)
+		vector, size := l.buffers.gather(d.box)
+		n, err := sendVector(int(p.fd[s.other()]), vector)
+		n, err = l.wrote(d, n, size, err)
 		if err != nil {
 			return l.sinkFailed(p, s, err)
 		}
@@ -289,14 +291,20 @@ func (p *pair) finFollows(s side) bool {
 	return p.dir[s].is(eof) && !p.broken[s] && p.state == stateOpen
 }
 
-// write sends what the socket takes. Less than all clears the latch; EAGAIN is 0 and
-// no error. More: keep a last segment that is not full for what follows.
+// write sends what the socket takes; for the results see wrote. More: keep a last segment
+// that is not full for what follows.
 func (l *loop) write(d *direction, fd int, data []byte, more bool) (int, error) {
 	n, err := send(fd, data, more)
+	return l.wrote(d, n, len(data), err)
+}
+
+// wrote notes how a send of size bytes ended. Less than all clears the latch; EAGAIN is 0
+// and no error.
+func (l *loop) wrote(d *direction, n, size int, err error) (int, error) {
 	if err == unix.EAGAIN {
 		n, err = 0, nil
 	}
-	if err == nil && n < len(data) {
+	if err == nil && n < size {
 		d.clear(writable)
 		l.count.sinkFull++
 	}

@@ -45,6 +45,22 @@ func send(fd int, b []byte, more bool) (int, error) {
 	}
 }
 
+// sendVector is send for bytes that lie in several places.
+func sendVector(fd int, v []unix.Iovec) (int, error) {
+	m := unix.Msghdr{Iov: unsafe.SliceData(v)}
+	m.SetIovlen(len(v))
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+			continue
+		}
+		return 0, errno
+	}
+}
+
 // socketError takes the error that waits on the socket.
 func socketError(fd int) error {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)

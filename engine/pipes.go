@@ -14,7 +14,12 @@ func (l *loop) borrow(d *direction) bool {
 		if id, ok := l.wide.Get(); ok {
 			d.set(wide)
 			l.lend(d, id)
-			return true
+			// It is more than a loop may be wrong by: another may have taken as much
+			// since we last looked.
+			if l.settle(); l.free() >= 0 {
+				return true
+			}
+			l.release(d)
 		}
 	}
 	if free < int64(l.engine.options.PipeSize) {

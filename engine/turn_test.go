@@ -149,3 +149,36 @@ func TestMovesAreSmallerWhileSomebodyTalks(t *testing.T) {
 	l.pairs.put(p)
 	l.pairs.put(talker)
 }
+
+// TestWidePipesOfAllLoopsKeepToTheLimit: a wide pipe is a good part of a small limit, and two
+// loops that have not waited since they last looked at the common account both see it free.
+func TestWidePipesOfAllLoopsKeepToTheLimit(t *testing.T) {
+	e, err := New(Options{Loops: 2, MemoryLimit: widePipe * 3 / 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	d := [2]direction{{box: -1}, {box: -1}}
+	for _, l := range e.loops {
+		l.clock()
+	}
+	for i, l := range e.loops {
+		d[i].set(moderated)
+		if !l.borrow(&d[i]) {
+			t.Fatalf("loop %d has no pipe", i)
+		}
+	}
+	if charged := e.loops[0].count.memory + e.loops[1].count.memory; charged > e.options.MemoryLimit {
+		t.Errorf("%d bytes charged, the limit is %d", charged, e.options.MemoryLimit)
+	}
+	if !d[0].is(wide) || d[1].is(wide) {
+		t.Errorf("wide: %v and %v, want the first only", d[0].is(wide), d[1].is(wide))
+	}
+	for i, l := range e.loops {
+		l.release(&d[i])
+		l.settle()
+	}
+	if n := e.memory.Load(); n != 0 {
+		t.Errorf("%d bytes charged in the end", n)
+	}
+}

@@ -62,7 +62,7 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	case size < window && window <= l.mostReceiveBuffer():
 		setReceiveBuffer(fd, window)
 	case size <= window*5/4:
-		if used <= bytes {
+		if used <= bytes { // what it held when it was larger has drained
 			lockReceiveBuffer(fd, size)
 		}
 	case promised+trickle == 0: // nothing can come but less than a segment

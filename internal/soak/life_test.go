@@ -22,13 +22,15 @@ import (
 )
 
 const (
-	relayPort    = 9091
-	adminAddress = "127.0.0.1:9092"
+	relayPort = 9091
+	adminPort = 9092
 	// drainTimeout of the relay: short streams end by themselves, others are cut.
 	drainTimeout = 8 * time.Second
 	// patience bounds what has no reason to take long.
 	patience = time.Minute
 )
+
+var adminAddress = fmt.Sprintf("127.0.0.1:%d", adminPort)
 
 // life is one run of the relay, from start to end.
 type life struct {
@@ -142,8 +144,10 @@ func (w *world) start(r *rand.Rand, last *life) (*life, error) {
 	l.process = cmd
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := w.lab.H2.WaitListen(ctx, relayPort); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, l.said())
+	for _, port := range []uint16{relayPort, adminPort} { // the relay's comes first
+		if err := w.lab.H2.WaitListen(ctx, port); err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, l.said())
+		}
 	}
 	// Once, so that what the runtime opens at the first use belongs to the base.
 	if _, err := l.look(); err != nil {

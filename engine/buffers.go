@@ -33,7 +33,6 @@ type box struct {
 	chunks []*bytebufferpool.ByteBuffer // those before head are gone
 	head   int
 	off    int // consumed of chunks[head]
-	length int // bytes that wait
 	size   int // memory of the chunks
 }
 
@@ -50,7 +49,7 @@ func (s *buffers) get() int32 {
 
 // put takes a box back, whatever is still in it.
 func (s *buffers) put(id int32) {
-	s.consume(id, s.boxes[id].length)
+	s.consume(id, s.waiting(id))
 	s.free = append(s.free, id)
 }
 
@@ -59,7 +58,6 @@ func (s *buffers) put(id int32) {
 // memory would be a multiple of what is charged.
 func (s *buffers) append(id int32, data []byte) {
 	x := &s.boxes[id]
-	x.length += len(data)
 	for len(data) > 0 {
 		if x.head == len(x.chunks) || room(x.chunks[len(x.chunks)-1]) == 0 {
 			s.grow(x, len(data))
@@ -107,7 +105,6 @@ func (s *buffers) gather(id int32) (vector []unix.Iovec, size int) {
 // consume drops n bytes from the front.
 func (s *buffers) consume(id int32, n int) {
 	x := &s.boxes[id]
-	x.length -= n
 	x.off += n
 	for x.head < len(x.chunks) && x.off >= len(x.chunks[x.head].B) {
 		b := x.chunks[x.head]
@@ -136,9 +133,17 @@ func (s *buffers) appendTo(b []byte, id int32) []byte {
 	return b
 }
 
-// waiting is how many bytes are in the box, and size the memory that they take.
-func (s *buffers) waiting(id int32) int { return s.boxes[id].length }
-func (s *buffers) size(id int32) int    { return s.boxes[id].size }
+// waiting is how many bytes are in the box.
+func (s *buffers) waiting(id int32) (n int) {
+	x := &s.boxes[id]
+	for _, b := range x.chunks[x.head:] {
+		n += len(b.B)
+	}
+	return n - x.off
+}
+
+// size is the memory of the box.
+func (s *buffers) size(id int32) int { return s.boxes[id].size }
 
 // inUse is the number of boxes lent out.
 func (s *buffers) inUse() int { return len(s.boxes) - len(s.free) }

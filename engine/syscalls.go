@@ -16,16 +16,7 @@ func recv(fd int, b []byte) (int, error) { return recvWith(fd, b, unix.MSG_DONTW
 func peek(fd int, b []byte) (int, error) { return recvWith(fd, b, unix.MSG_DONTWAIT|unix.MSG_PEEK) }
 
 func recvWith(fd int, b []byte, flags uintptr) (int, error) {
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
-		switch errno {
-		case 0:
-			return int(n), nil
-		case unix.EINTR:
-			continue
-		}
-		return 0, errno
-	}
+	return transfer(unix.SYS_RECVFROM, fd, unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b)), flags)
 }
 
 func send(fd int, b []byte, more bool) (int, error) {
@@ -33,24 +24,20 @@ func send(fd int, b []byte, more bool) (int, error) {
 	if more {
 		flags |= unix.MSG_MORE
 	}
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
-		switch errno {
-		case 0:
-			return int(n), nil
-		case unix.EINTR:
-			continue
-		}
-		return 0, errno
-	}
+	return transfer(unix.SYS_SENDTO, fd, unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b)), flags)
 }
 
 // sendVector is send for bytes that lie in several places.
 func sendVector(fd int, v []unix.Iovec) (int, error) {
 	m := unix.Msghdr{Iov: unsafe.SliceData(v)}
 	m.SetIovlen(len(v))
+	return transfer(unix.SYS_SENDMSG, fd, unsafe.Pointer(&m), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0)
+}
+
+// transfer makes a system call that moves bytes, until no signal interrupts it.
+func transfer(call uintptr, fd int, p unsafe.Pointer, a, b uintptr) (int, error) {
 	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(p), a, b, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), nil

@@ -87,7 +87,7 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 			l.freeWindow(fd)
 			return
 		default:
-			unlockReceiveBuffer(fd)
+			_ = unlockReceiveBuffer(fd)
 		}
 		switch {
 		case tooMuch:
@@ -127,8 +127,8 @@ func setReceiveBuffer(fd int, window int64) {
 
 // shrinkReceiveBuffer makes it smaller than it was, and leaves it to the kernel to make it
 // larger again. What a buffer has room for the kernel estimates by the segments that came
-// before, and small windows keep it from closing in time: some more than fit
-// may be on their way. A buffer that is fixed drops them.
+// before, and small windows keep it from closing in time: some more than fit may be on their
+// way. A buffer that is fixed drops them.
 func shrinkReceiveBuffer(fd int, window int64) {
 	setReceiveBuffer(fd, window)
 	_ = unlockReceiveBuffer(fd)

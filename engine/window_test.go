@@ -3,14 +3,13 @@ package engine
 import (
 	"io"
 	"net"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/netlab"
 )
 
 // TestWindowIsGivenBack: after a throttle the receive buffer is as large as the kernel's
@@ -118,11 +117,6 @@ func TestWhatWasPromisedIsTaken(t *testing.T) {
 func TestThrottleDropsNothingOfFullBuffers(t *testing.T) {
 	PrivateNetwork(t, nil)
 	const message, rate, window = 1460, 10_000_000, 15 << 10 // bytes, in two segments of the MTU 1500; bytes per second
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
 	before := dropped(t)
 	var l loop
 	hold := func(in *net.TCPConn) {
@@ -135,22 +129,14 @@ func TestThrottleDropsNothingOfFullBuffers(t *testing.T) {
 	var ins []*net.TCPConn
 	var senders sync.WaitGroup
 	for i := range 300 {
-		out, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		in, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ins = append(ins, in.(*net.TCPConn))
-		control(t, out.(*net.TCPConn), func(fd int) {
+		out, in := connected(t)
+		ins = append(ins, in)
+		control(t, out, func(fd int) {
 			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, rate); err != nil {
 				t.Error(err)
 			}
 		})
 		senders.Go(func() {
-			defer out.Close()
 			data := make([]byte, message)
 			for err := error(nil); err == nil; { // until the other end is closed
 				_, err = out.Write(data)
@@ -159,7 +145,7 @@ func TestThrottleDropsNothingOfFullBuffers(t *testing.T) {
 		if _, err := io.CopyN(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{in}, int64(32<<10+i%100*1000)); err != nil {
 			t.Fatal(err)
 		}
-		hold(ins[i])
+		hold(in)
 	}
 	for range 4 {
 		time.Sleep(tickLength)
@@ -177,21 +163,14 @@ func TestThrottleDropsNothingOfFullBuffers(t *testing.T) {
 }
 
 // dropped is for how many segments this thread's network had no room in a receive buffer.
-func dropped(t *testing.T) (n int) {
+func dropped(t *testing.T) (n int64) {
 	t.Helper()
-	text, err := os.ReadFile("/proc/thread-self/net/netstat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(string(text), "\n") // one of names, one of values
-	for i, name := range strings.Fields(lines[0]) {
-		if name == "TCPRcvQDrop" || name == "OfoPruned" {
-			k, err := strconv.Atoi(strings.Fields(lines[1])[i])
-			if err != nil {
-				t.Fatal(err)
-			}
-			n += k
+	for _, name := range []string{"TCPRcvQDrop", "OfoPruned"} {
+		k, err := netlab.TCPCounter(name)
+		if err != nil {
+			t.Fatal(err)
 		}
+		n += k
 	}
 	return n
 }

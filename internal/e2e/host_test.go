@@ -1,11 +1,7 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"os"
-	"strings"
 	"testing"
 
 	"github.com/tprelay/tprelay/internal/netlab"
@@ -30,23 +26,9 @@ func (g *gateway) shell(h *netlab.Host, command string) string {
 // tcpCounter reads one of the TcpExt counters of a host.
 func (g *gateway) tcpCounter(h *netlab.Host, name string) (n int64) {
 	g.t.Helper()
-	err := h.Do(func() error {
-		text, err := os.ReadFile("/proc/thread-self/net/netstat")
-		if err != nil {
-			return err
-		}
-		var names []string // a line of names comes before the line of their values
-		for line := range bytes.Lines(text) {
-			fields := strings.Fields(string(line))
-			for i, f := range names {
-				if f == name && i < len(fields) {
-					_, err := fmt.Sscan(fields[i], &n)
-					return err
-				}
-			}
-			names = fields
-		}
-		return fmt.Errorf("no counter %s", name)
+	err := h.Do(func() (err error) {
+		n, err = netlab.TCPCounter(name)
+		return err
 	})
 	if err != nil {
 		g.t.Fatal(err)

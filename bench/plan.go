@@ -16,8 +16,10 @@ type Plan struct {
 	// Named: the relays were named, so all of them are measured at all points.
 	Named  bool
 	Rounds int
-	WarmUp time.Duration
-	Window time.Duration
+	// PrincipalRounds are those at principal points, 0 for Rounds.
+	PrincipalRounds int
+	WarmUp          time.Duration
+	Window          time.Duration
 
 	targets bool // only what the project's targets are about
 }
@@ -48,8 +50,11 @@ type Step struct {
 // Steps gives the runs in their order: in each round point after point, and at each
 // point relay after relay, each round beginning with another one.
 func (p Plan) Steps() (steps []Step) {
-	for round := range p.Rounds {
+	for round := range max(p.Rounds, p.PrincipalRounds) {
 		for _, point := range p.Points {
+			if round >= p.rounds(point) {
+				continue
+			}
 			relays := p.at(point)
 			for i := range relays {
 				steps = append(steps, Step{round + 1, point, relays[(i+round)%len(relays)]})
@@ -57,6 +62,14 @@ func (p Plan) Steps() (steps []Step) {
 		}
 	}
 	return steps
+}
+
+// rounds is how often each relay is measured at the point.
+func (p Plan) rounds(point Point) int {
+	if point.Principal && p.PrincipalRounds > 0 {
+		return p.PrincipalRounds
+	}
+	return p.Rounds
 }
 
 // at gives the relays that are measured at the point.

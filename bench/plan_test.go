@@ -52,6 +52,23 @@ func TestVariantsAreMeasuredAtPrincipalPointsUnlessNamed(t *testing.T) {
 	}
 }
 
+func TestPrincipalPointsHaveRoundsOfTheirOwn(t *testing.T) {
+	p := planOf(t, []string{"direct", "tprelay"}, []string{"rr-1", "rr-100"})
+	p.PrincipalRounds = 4
+	rounds := map[string][]int{}
+	for _, s := range p.Steps() {
+		if s.Relay.Name == "tprelay" {
+			rounds[s.Point.Name] = append(rounds[s.Point.Name], s.Round)
+		}
+	}
+	if got := fmt.Sprint(rounds); got != "map[rr-1:[1 2 3] rr-100:[1 2 3 4]]" {
+		t.Error(got)
+	}
+	if got := (Settings{Rounds: 3, PrincipalRounds: 4}).HowOften(); got != "3 rounds, 4 at the principal points (those of all relays)" {
+		t.Error(got)
+	}
+}
+
 func TestPlanForTargetsHasThemAllAndNothingElse(t *testing.T) {
 	p := planOf(t, nil, nil).ForTargets()
 	measured, seen := map[string]bool{}, map[string]bool{}
@@ -105,7 +122,7 @@ func TestEstimateAddsUp(t *testing.T) {
 // the build, for what is done again, and for a slower machine.
 func TestMakeBenchEndsInTime(t *testing.T) {
 	p := planOf(t, nil, nil)
-	p.Named, p.Window, p.WarmUp = false, 1600*time.Millisecond, 300*time.Millisecond
+	p.Named, p.PrincipalRounds, p.Window, p.WarmUp = false, 5, 1200*time.Millisecond, 300*time.Millisecond
 	if total := p.Total(); total > 25*time.Minute {
 		t.Errorf("make bench would take %v", total)
 	}

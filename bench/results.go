@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -17,16 +18,27 @@ type Results struct {
 
 // Settings are what all runs had in common.
 type Settings struct {
-	Began    time.Time `json:"began"`
-	Command  string    `json:"command"` // to do it again
-	Rounds   int       `json:"rounds"`
-	Seconds  float64   `json:"seconds"` // of each window
-	WarmUp   float64   `json:"warm_up_seconds"`
-	Baseline string    `json:"baseline"` // a relay, "" for none
-	With     string    `json:"with"`     // builtin, iperf3 or wrk
+	Began   time.Time `json:"began"`
+	Command string    `json:"command"` // to do it again
+	Rounds  int       `json:"rounds"`
+	// PrincipalRounds are those at principal points, 0 for Rounds.
+	PrincipalRounds int     `json:"principal_rounds,omitempty"`
+	Seconds         float64 `json:"seconds"` // of each window
+	WarmUp          float64 `json:"warm_up_seconds"`
+	Baseline        string  `json:"baseline"` // a relay, "" for none
+	With            string  `json:"with"`     // builtin, iperf3 or wrk
 	// Congestion is the congestion control of all connections, "" in results of before it was set.
 	Congestion string  `json:"congestion_control,omitempty"`
 	ScaleRate  float64 `json:"scale_requests_per_s,omitempty"`
+}
+
+// HowOften gives "3 rounds", or "3 rounds, 5 at the principal points".
+func (s Settings) HowOften() string {
+	text := plural(s.Rounds, "round")
+	if s.PrincipalRounds > 0 && s.PrincipalRounds != s.Rounds {
+		text += fmt.Sprintf(", %d at the principal points (those of all relays)", s.PrincipalRounds)
+	}
+	return text
 }
 
 // Relay is one that was measured.

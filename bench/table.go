@@ -62,7 +62,7 @@ func (r *Results) heading() []string {
 		fmt.Sprintf("%s, %s, %.1f GiB, Linux %s, Go %s; %s", m.CPU, plural(m.Cores, "core"), float64(m.Memory)/(1<<30), m.Kernel, m.Go, s.Began.Format(time.DateOnly)),
 		"",
 		fmt.Sprintf("h1 (clients) - h2 (relay) - h3 (servers) in network namespaces, all on this machine; %s, windows of %g s after %g s; ends: %s%s",
-			plural(s.Rounds, "round"), s.Seconds, s.WarmUp, s.With, congestion),
+			s.HowOften(), s.Seconds, s.WarmUp, s.With, congestion),
 		"",
 		"    " + s.Command,
 		"",

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -340,6 +341,30 @@ func TestSilenceIsAnError(t *testing.T) {
 		if r.Errors != 1 || !strings.Contains(r.Error, want) {
 			t.Errorf("turns every %v: %+v", every, r)
 		}
+	}
+}
+
+func TestWhoGetsNoReplyIsNotWaitedForWhileOthersGetNoneEither(t *testing.T) {
+	t.Cleanup(netlab.CheckLeaks(t))
+	var served atomic.Int32
+	address := listen(t, func(c net.Conn) { // answers the first three
+		t.Cleanup(func() { c.Close() })
+		text := make([]byte, 128)
+		if _, err := io.ReadFull(c, text); err == nil && served.Add(1) <= 3 {
+			if r, err := parseRequest(text); err == nil {
+				c.Write(newPattern(r.reply).from(int(r.seed), r.reply))
+			}
+		}
+	})
+	p := newPopulation(Job{Address: address, Connections: 5, Threads: 1, Request: 128, Reply: 128}, newClock(), nil)
+	p.stallLimit = 500 * time.Millisecond
+	if err := p.setUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var r Result
+	p.finish(&r, replyLimit)
+	if r.Connections != 3 || r.Errors != 2 || r.Error != "no reply, nor one to any other connection for 500ms" {
+		t.Errorf("%+v", r)
 	}
 }
 

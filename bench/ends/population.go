@@ -20,8 +20,11 @@ const (
 	dialers = 64
 	// dialLimit is how long one may take to stand.
 	dialLimit = 5 * time.Second
-	// setUpLimit is how long all may take, with one reply each.
+	// setUpLimit is how long all may take, with one reply each, and stallLimit how
+	// long they wait while none has it: a relay with no descriptors left will not
+	// have more for being waited for.
 	setUpLimit = time.Minute
+	stallLimit = 10 * time.Second
 	// replyLimit is how long a reply may take, or an exchange on a connection of
 	// its own.
 	replyLimit = 5 * time.Second
@@ -34,6 +37,8 @@ type population struct {
 	job    Job
 	clock  clock
 	faults faults
+	// stallLimit is the constant, or less in a test.
+	stallLimit time.Duration
 	// replied is called for each complete reply but the first, on the member's
 	// loop and with the member locked.
 	replied func(m *member, now time.Duration)
@@ -74,7 +79,7 @@ type member struct {
 
 func newPopulation(job Job, c clock, replied func(*member, time.Duration)) *population {
 	p := &population{
-		job: job, clock: c, replied: replied,
+		job: job, clock: c, replied: replied, stallLimit: stallLimit,
 		allSet: make(chan struct{}), loops: map[gnet.EventLoop]*loop{}, members: make([]*member, job.Connections),
 	}
 	for i := range p.members {
@@ -96,23 +101,44 @@ func (p *population) setUp(ctx context.Context) error {
 		return err
 	}
 	p.client = client
-	limit, cancel := context.WithTimeout(ctx, setUpLimit)
+	limit, cancel := context.WithTimeoutCause(ctx, setUpLimit, fmt.Errorf("no reply, %v after the first connection was opened", setUpLimit))
 	defer cancel()
-	p.open(limit)
+	stalled, stall := context.WithCancelCause(limit)
+	defer stall(nil)
+	go p.watch(stalled, stall)
+	p.open(stalled)
 	select {
 	case <-p.allSet:
 		return nil
-	case <-limit.Done():
+	case <-stalled.Done():
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	for _, m := range p.members {
 		if !m.set.Load() {
-			p.lose(m, fmt.Errorf("no reply, %v after the first connection was opened", setUpLimit))
+			p.lose(m, context.Cause(stalled))
 		}
 	}
 	return nil
+}
+
+// watch calls stall when no connection has had its first reply for long.
+func (p *population) watch(ctx context.Context, stall context.CancelCauseFunc) {
+	const looks = 10
+	for last, same := int64(0), 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(p.stallLimit / looks):
+		}
+		if n := p.stood.Load(); n != last {
+			last, same = n, 0
+		} else if same++; same == looks {
+			stall(fmt.Errorf("no reply, nor one to any other connection for %v", p.stallLimit))
+			return
+		}
+	}
 }
 
 // open opens the connections. It returns when all are open, or have failed, or ctx

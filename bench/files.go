@@ -20,12 +20,25 @@ const (
 	ReportFile = "report.html"
 )
 
-// Write writes the results into dir, which it makes: all raw figures as JSON and as
-// CSV, and the tables.
-func (r *Results) Write(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("write the results: %w", err)
+// MakeDir makes the directory dir unless it exists. The error says why results could not
+// be written into it: to know before they are measured.
+func MakeDir(dir string) error {
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		var f *os.File
+		if f, err = os.CreateTemp(dir, ".results-*"); err == nil {
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		}
 	}
+	if err != nil {
+		return fmt.Errorf("no place for results: %w", err)
+	}
+	return nil
+}
+
+// Write writes the results into dir, which exists: all raw figures as JSON and as CSV,
+// and the tables.
+func (r *Results) Write(dir string) error {
 	for name, write := range map[string]func(io.Writer) error{
 		JSONFile: r.WriteJSON,
 		CSVFile:  r.writeCSV,

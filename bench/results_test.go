@@ -174,6 +174,9 @@ func TestCSVGolden(t *testing.T) {
 func TestResultsComeBackAsTheyWereWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	r := example()
+	if err := MakeDir(dir); err != nil {
+		t.Fatal(err)
+	}
 	if err := r.Write(dir); err != nil {
 		t.Fatal(err)
 	}

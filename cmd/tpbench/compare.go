@@ -53,6 +53,11 @@ func (c *compareCmd) Run(command *kong.Context) error {
 	if c.List {
 		return list(command.Stdout, c.RelayCommand)
 	}
+	if c.Out != "" {
+		if err := bench.MakeDir(c.Out); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+	}
 	if err := netlab.Enter(); err != nil {
 		return err
 	}

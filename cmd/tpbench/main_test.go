@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -100,6 +101,18 @@ func TestHelpExitsWith0AndHidesWhatIsForItself(t *testing.T) {
 		if strings.Contains(stdout.String(), hidden) {
 			t.Errorf("a hidden command shows:\n%s", stdout.String())
 		}
+	}
+}
+
+func TestPlaceForResultsIsLookedAtBeforeTheyAreMeasured(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	status := program([]string{"compare", "--relays", "direct", "--only", "rr-1", "--rounds", "100", "--seconds", "600", "--out", file}, &stdout, &stderr)
+	if want := "tpbench: --out: no place for results: mkdir " + file + ": not a directory\n"; status != cli.Failure || stderr.String() != want {
+		t.Errorf("status %d, %q", status, &stderr)
 	}
 }
 

@@ -110,7 +110,7 @@ func TestPlaceForResultsIsLookedAtBeforeTheyAreMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
-	status := program([]string{"compare", "--relays", "direct", "--only", "rr-1", "--rounds", "100", "--seconds", "600", "--out", file}, &stdout, &stderr)
+	status := program([]string{"compare", "--relays", "direct", "--only", "rr-1", "--rounds", "1", "--seconds", "0.1", "--out", file}, &stdout, &stderr)
 	if want := "tpbench: --out: no place for results: mkdir " + file + ": not a directory\n"; status != cli.Failure || stderr.String() != want {
 		t.Errorf("status %d, %q", status, &stderr)
 	}

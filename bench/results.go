@@ -32,7 +32,7 @@ type Settings struct {
 	ScaleRate  float64 `json:"scale_requests_per_s,omitempty"`
 }
 
-// HowOften gives "3 rounds", or "3 rounds, 5 at the principal points".
+// HowOften gives "3 rounds", or the same and how many there are at the principal points.
 func (s Settings) HowOften() string {
 	text := plural(s.Rounds, "round")
 	if s.PrincipalRounds > 0 && s.PrincipalRounds != s.Rounds {

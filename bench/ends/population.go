@@ -39,6 +39,7 @@ type population struct {
 	faults faults
 	// stallLimit is the constant, or less in a test.
 	stallLimit time.Duration
+	stall      *time.Timer // ends the set-up; each first reply puts it off
 	// replied is called for each complete reply but the first, on the member's
 	// loop and with the member locked.
 	replied func(m *member, now time.Duration)
@@ -105,7 +106,10 @@ func (p *population) setUp(ctx context.Context) error {
 	defer cancel()
 	stalled, stall := context.WithCancelCause(limit)
 	defer stall(nil)
-	go p.watch(stalled, stall)
+	p.stall = time.AfterFunc(p.stallLimit, func() {
+		stall(fmt.Errorf("no reply, nor one to any other connection for %v", p.stallLimit))
+	})
+	defer p.stall.Stop()
 	p.open(stalled)
 	select {
 	case <-p.allSet:
@@ -121,24 +125,6 @@ func (p *population) setUp(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// watch calls stall when no connection has had its first reply for long.
-func (p *population) watch(ctx context.Context, stall context.CancelCauseFunc) {
-	const looks = 10
-	for last, same := int64(0), 0; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(p.stallLimit / looks):
-		}
-		if n := p.stood.Load(); n != last {
-			last, same = n, 0
-		} else if same++; same == looks {
-			stall(fmt.Errorf("no reply, nor one to any other connection for %v", p.stallLimit))
-			return
-		}
-	}
 }
 
 // open opens the connections. It returns when all are open, or have failed, or ctx
@@ -265,6 +251,7 @@ func (p *population) OnTraffic(c gnet.Conn) gnet.Action {
 	}
 	if !m.set.Load() {
 		p.stood.Add(1)
+		p.stall.Reset(p.stallLimit)
 		p.settle(m)
 		return gnet.None
 	}

@@ -159,30 +159,21 @@ func (p *places) prepare(g *gateway) {
 	if g.v6 {
 		family = "ipv6"
 	}
-	for _, s := range []struct {
-		host        *netlab.Host
-		name, value string
-	}{
-		// An end can send all that a cell has it send, FIN included, before the
-		// other one reads.
-		{g.H1, "net.ipv4.tcp_wmem", "4096 33554432 33554432"},
-		{g.H3, "net.ipv4.tcp_wmem", "4096 33554432 33554432"},
-		// The relay cannot take as much as an end can send.
-		{g.H2, "net.ipv4.tcp_wmem", "4096 16384 524288"},
-		{g.H2, "net.ipv4.tcp_rmem", "4096 131072 524288"},
-		// Every ICMP error is sent.
-		{g.H2, "net.ipv4.icmp_ratelimit", "0"},
-		{g.H3, "net.ipv4.icmp_ratelimit", "0"},
-		{g.H2, "net.ipv6.icmp.ratelimit", "0"},
-		{g.H3, "net.ipv6.icmp.ratelimit", "0"},
-		// Nobody waits long for who is not there: 3 s for an answer to a SYN, 100 ms
-		// for that of a neighbour.
-		{g.H1, "net.ipv4.tcp_syn_retries", "1"},
-		{g.H2, "net." + family + ".neigh." + netlab.Right + ".mcast_solicit", "1"},
-		{g.H2, "net." + family + ".neigh." + netlab.Right + ".retrans_time_ms", "100"},
-	} {
-		if err := s.host.SetSysctl(s.name, s.value); err != nil {
-			g.t.Fatal(err)
-		}
-	}
+	// An end can send all that a cell has it send, FIN included, before the
+	// other one reads.
+	g.setSysctl(g.H1, "net.ipv4.tcp_wmem", "4096 33554432 33554432")
+	g.setSysctl(g.H3, "net.ipv4.tcp_wmem", "4096 33554432 33554432")
+	// The relay cannot take as much as an end can send.
+	g.setSysctl(g.H2, "net.ipv4.tcp_wmem", "4096 16384 524288")
+	g.setSysctl(g.H2, "net.ipv4.tcp_rmem", "4096 131072 524288")
+	// Every ICMP error is sent.
+	g.setSysctl(g.H2, "net.ipv4.icmp_ratelimit", "0")
+	g.setSysctl(g.H3, "net.ipv4.icmp_ratelimit", "0")
+	g.setSysctl(g.H2, "net.ipv6.icmp.ratelimit", "0")
+	g.setSysctl(g.H3, "net.ipv6.icmp.ratelimit", "0")
+	// Nobody waits long for who is not there: 3 s for an answer to a SYN, 100 ms
+	// for that of a neighbour.
+	g.setSysctl(g.H1, "net.ipv4.tcp_syn_retries", "1")
+	g.setSysctl(g.H2, "net."+family+".neigh."+netlab.Right+".mcast_solicit", "1")
+	g.setSysctl(g.H2, "net."+family+".neigh."+netlab.Right+".retrans_time_ms", "100")
 }

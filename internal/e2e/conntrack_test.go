@@ -46,9 +46,7 @@ func TestConnectionTrackingOfBothLegs(t *testing.T) {
 					t.Skip(err)
 				}
 				// The server's numbers are cookies, not made like those of the relay.
-				if err := g.H3.SetSysctl("net.ipv4.tcp_syncookies", "2"); err != nil {
-					t.Fatal(err)
-				}
+				g.setSysctl(g.H3, "net.ipv4.tcp_syncookies", "2")
 				l := g.listen()
 				for range 16 {
 					client := g.dialNumbered(l.at, rand.Uint32())

@@ -34,12 +34,8 @@ func TestHalfOpenFlood(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			eachWith(t, all, setup{engine: engine.Options{Backlog: backlog}}, func(t *testing.T, g *gateway) {
 				g.nft(g.H1, deafRules)
-				if err := g.H1.SetSysctl("net.ipv4.ip_local_port_range", hearingPorts); err != nil {
-					t.Fatal(err)
-				}
-				if err := g.H2.SetSysctl("net.ipv4.tcp_syncookies", "1"); err != nil { // the default
-					t.Fatal(err)
-				}
+				g.setSysctl(g.H1, "net.ipv4.ip_local_port_range", hearingPorts)
+				g.setSysctl(g.H2, "net.ipv4.tcp_syncookies", "1") // the default
 				l := g.listen()
 				l.serve(echo)
 				interactive := g.dial(l.at)

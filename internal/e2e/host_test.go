@@ -23,6 +23,14 @@ func (g *gateway) shell(h *netlab.Host, command string) string {
 	return string(out)
 }
 
+// setSysctl sets a kernel parameter of a host.
+func (g *gateway) setSysctl(h *netlab.Host, name, value string) {
+	g.t.Helper()
+	if err := h.SetSysctl(name, value); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
 // tcpCounter reads one of the TcpExt counters of a host.
 func (g *gateway) tcpCounter(h *netlab.Host, name string) (n int64) {
 	g.t.Helper()

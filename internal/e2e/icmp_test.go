@@ -40,9 +40,7 @@ func (g *gateway) routeBeyond() (ip, router, host string) {
 		ip, router, host = "ip -6", "fd77:3::3/64", "fd77:3::4/64"
 	}
 	for _, name := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
-		if err := g.H3.SetSysctl(name, "1"); err != nil {
-			g.t.Fatal(err)
-		}
+		g.setSysctl(g.H3, name, "1")
 	}
 	network := netip.MustParsePrefix(router).Masked()
 	g.shell(g.H2, fmt.Sprintf("%s route add %v via %v", ip, network, g.server()))

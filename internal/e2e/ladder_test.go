@@ -46,9 +46,7 @@ func TestLadderWithScarcePorts(t *testing.T) {
 				}),
 			}}
 			eachWith(t, families(tproxy.TPROXY), s, func(t *testing.T, g *gateway) {
-				if err := g.H2.SetSysctl("net.ipv4.ip_local_port_range", scarcePorts); err != nil {
-					t.Fatal(err)
-				}
+				g.setSysctl(g.H2, "net.ipv4.ip_local_port_range", scarcePorts)
 				l := g.listen()
 				to.Store(&l.at)
 				meant := l.at // another each time: the client's port is the same
@@ -212,18 +210,9 @@ func TestScarcePortsInTimeWait(t *testing.T) {
 	} {
 		t.Run(spoof.String(), func(t *testing.T) {
 			eachWith(t, families(tproxy.TPROXY), setup{engine: engine.Options{Spoof: spoof}}, func(t *testing.T, g *gateway) {
-				for _, set := range []struct {
-					host        *netlab.Host
-					name, value string
-				}{
-					{g.H2, "net.ipv4.ip_local_port_range", scarcePorts},
-					{g.H3, "net.ipv4.tcp_timestamps", "0"},
-					{g.H1, "net.ipv4.tcp_max_tw_buckets", "0"}, // so that it can come again from the same port
-				} {
-					if err := set.host.SetSysctl(set.name, set.value); err != nil {
-						t.Fatal(err)
-					}
-				}
+				g.setSysctl(g.H2, "net.ipv4.ip_local_port_range", scarcePorts)
+				g.setSysctl(g.H3, "net.ipv4.tcp_timestamps", "0")
+				g.setSysctl(g.H1, "net.ipv4.tcp_max_tw_buckets", "0") // so that it can come again from the same port
 				l := g.listen()
 				l.serve(echo)
 				var steps []bool

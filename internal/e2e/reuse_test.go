@@ -94,9 +94,7 @@ func TestPortReuseDoesNotStall(t *testing.T) {
 // the number of SYNs that h1 sent again. It stops when they are enough.
 func (g *gateway) connectPerRequest(requests, enough int64) int64 {
 	g.t.Helper()
-	if err := g.H1.SetSysctl("net.ipv4.ip_local_port_range", reusePorts); err != nil {
-		g.t.Fatal(err)
-	}
+	g.setSysctl(g.H1, "net.ipv4.ip_local_port_range", reusePorts)
 	l := g.listen()
 	l.serve(func(c *net.TCPConn) {
 		request := make([]byte, 64)

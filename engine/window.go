@@ -10,14 +10,15 @@ import (
 // tells of that, so errors say nothing new here.
 //
 // A window is held by two things. TCP_WINDOW_CLAMP bounds what is offered at a time, the
-// receive buffer what may wait unread; and the kernel's tuning would change both, unless the
-// buffer's size is fixed (SO_RCVBUF, which sets twice what it is given, so that half of it
-// is the window). But a buffer that is made smaller than what waits in it and what the other
-// end was promised room for drops what comes, and that is sent again after a time-out only.
-// So it gets smaller with what is held and promised, less or nothing is offered meanwhile,
-// and it is fixed when it is as small as it is to be: until then, the kernel makes it larger
-// rather than drop anything. And it may have to be larger than may be asked for: then it
-// stays as it is.
+// receive buffer what may wait unread (SO_RCVBUF, which sets twice what it is given, so that
+// half of it is the window). But a buffer that is made smaller than what waits in it and what
+// the other end was promised room for drops what comes, and that is sent again, maybe after a
+// time-out only. So it gets smaller with what is held and promised, and less or nothing is
+// offered meanwhile. Nor is its size ever fixed: what there is room for the kernel guesses by
+// segments that came many at once, and so promises more than fits of those that come alone;
+// but as long as it may, it makes the buffer larger rather than drop anything, and the next
+// tick makes it small again. And it may have to be larger than may be asked for: then it stays
+// as it is.
 
 const (
 	noWindowClamp    = 1 << 30 // more than any window
@@ -62,11 +63,9 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	case size < window && window <= l.mostReceiveBuffer():
 		setReceiveBuffer(fd, window)
 	case size <= window*5/4:
-		if used <= bytes { // what it held when it was larger has drained
-			lockReceiveBuffer(fd, size)
-		}
+		// As small as it is to be.
 	case promised+trickle == 0: // nothing can come but less than a segment
-		shrinkReceiveBuffer(fd, window)
+		setReceiveBuffer(fd, window)
 	case tooMuch && trickle+drained == 0:
 		// The sink has stopped. When no more fits than was promised, the kernel closes the window, and
 		// nothing comes that would wake us. (A small window would have the source send as much
@@ -77,12 +76,12 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 			l.freeWindow(fd) // it comes to its end, too, only later
 			return
 		}
-		shrinkReceiveBuffer(fd, room)
+		setReceiveBuffer(fd, room)
 	default:
 		room := max(window, unread+max(promised, trickle))
 		switch {
 		case room <= min(size, l.mostReceiveBuffer()):
-			shrinkReceiveBuffer(fd, room)
+			setReceiveBuffer(fd, room)
 		case loopback && used > bytes/16*15: // the kernel closes the window, left alone
 			l.freeWindow(fd)
 			return
@@ -116,21 +115,14 @@ func (l *loop) freeWindow(fd int) {
 	setTCP(fd, unix.TCP_WINDOW_CLAMP, noWindowClamp)
 }
 
-// setReceiveBuffer fixes the receive buffer's size for a window of so many bytes. Without
-// CAP_NET_ADMIN the limit net.core.rmem_max holds.
+// setReceiveBuffer sets the receive buffer's size for a window of so many bytes, and leaves it
+// to the kernel to make it larger again. Without CAP_NET_ADMIN the limit net.core.rmem_max
+// holds.
 func setReceiveBuffer(fd int, window int64) {
 	bytes := int(min(window, 1<<30))
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
 	}
-}
-
-// shrinkReceiveBuffer makes it smaller than it was, and leaves it to the kernel to make it
-// larger again. What a buffer has room for the kernel estimates by the segments that came
-// before, and small windows keep it from closing in time: some more than fit may be on their
-// way. A buffer that is fixed drops them.
-func shrinkReceiveBuffer(fd int, window int64) {
-	setReceiveBuffer(fd, window)
 	_ = unlockReceiveBuffer(fd)
 }
 
@@ -163,13 +155,6 @@ func (l *loop) mostReceiveBuffer() int64 {
 		l.mostBuffer = size / 2
 	}
 	return l.mostBuffer
-}
-
-// lockReceiveBuffer fixes it as it is. (SO_BUF_LOCK: Linux 5.14.)
-func lockReceiveBuffer(fd int, window int64) {
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, unix.SOCK_RCVBUF_LOCK) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, int(window))
-	}
 }
 
 // enoughUnsent: the sink has as many unsent bytes as the throttle lets it have. The kernel

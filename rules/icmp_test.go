@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -70,7 +71,8 @@ func TestICMPErrorsReachWhoSentThePacket(t *testing.T) {
 	})
 }
 
-// send sends something from h1, and gives the error that comes back.
+// send sends something from h1, again every second, and gives the error that comes back: a
+// datagram, or the error that it meets, may be lost.
 func send(t *testing.T, lab *netlab.Lab, network string, to netip.AddrPort) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -91,10 +93,13 @@ func send(t *testing.T, lab *netlab.Lab, network string, to netip.AddrPort) erro
 	}); err != nil {
 		return err
 	}
-	c.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := c.Write([]byte("anybody?")); err != nil {
-		return err
+	for {
+		if _, err := c.Write([]byte("anybody?")); err != nil {
+			return err
+		}
+		c.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err = c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
 	}
-	_, err = c.Read(make([]byte, 1))
-	return err
 }

@@ -95,7 +95,7 @@ soak: ## random streams and faults for SOAK (10m); with RACE=-race, a relay that
 	@TPRELAY_SOAK=$(SOAK) TPRELAY_SOAK_RACE=$(RACE) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' $(TESTFLAGS) ./internal/soak
 
 # Nothing else should run on the machine meanwhile.
-bench: BENCH := --principal-rounds 5 --seconds 1.2 --warmup 300ms --again 3m
+bench: BENCH := --target-rounds 12 --seconds 1.2 --warmup 300ms --again 3m
 bench: compare ## relays against each other, at every point, in under half an hour; a page with plots
 
 bench-quick: BENCH := --quick
@@ -103,7 +103,7 @@ bench-quick: compare ## the most important of it, in a few minutes
 
 bench-check: BENCH := --targets --check --warmup 300ms
 bench-check: BENCHDIR := bench/results/check
-bench-check: compare ## what the project asks of itself, nine rounds, in twenty minutes at most; fails where it is not held
+bench-check: compare ## what the project asks of itself, twenty rounds, in twenty-five minutes at most; fails where it is not held
 
 compare: build
 	@.ci/setup bench

@@ -27,22 +27,13 @@ func (r *Run) spoiled() bool { return r.Error == "" && r.Stolen > muchStolen }
 // enoughRounds that were not spoiled make those not count that were.
 const enoughRounds = 3
 
-// counts says which rounds count at a point: those that the host left alone if they are enough,
+// counting gives those values that count: the ones that the host left alone if they are enough,
 // or else all.
-func (r *Results) counts(point string) func(round int) bool {
-	all, spoiled := map[int]bool{}, map[int]bool{}
-	for _, run := range r.Runs {
-		if run.Point == point {
-			all[run.Round] = true
-			if run.spoiled() {
-				spoiled[run.Round] = true
-			}
-		}
+func counting(all, spared []float64) []float64 {
+	if len(spared) < enoughRounds {
+		return all
 	}
-	if len(all)-len(spoiled) < enoughRounds {
-		return func(int) bool { return true }
-	}
-	return func(round int) bool { return !spoiled[round] }
+	return spared
 }
 
 // due gives the runs, by their numbers, of the heat that shall be done again next, or none: of
@@ -110,6 +101,6 @@ func (r *Results) stolen() (lines []string) {
 		return nil
 	}
 	return []string{fmt.Sprintf("the machine's host took more than %.0f %% of its CPU time in %d of %s, at most %.0f %%: "+
-		"their rounds do not count at points where %d others are left",
+		"they do not count where %d others are left, for a relay or for a ratio of two",
 		100*muchStolen, runs, plural(len(r.Runs), "run"), 100*most, enoughRounds)}
 }

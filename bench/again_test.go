@@ -53,7 +53,7 @@ func TestAHeatDoneAgainCountsWhenLessWasStolen(t *testing.T) {
 	}
 }
 
-func TestSpoiledRoundsCountOnlyWhereTooFewAreLeft(t *testing.T) {
+func TestSpoiledRunsCountOnlyWhereTooFewAreLeft(t *testing.T) {
 	r := &Results{Settings: Settings{Baseline: "haproxy"}}
 	for round, stolen := range []float64{0.5, 0, 0.01, 0.02} {
 		// The machine is twice as fast in each round as in the one before.
@@ -64,13 +64,20 @@ func TestSpoiledRoundsCountOnlyWhereTooFewAreLeft(t *testing.T) {
 	}
 	point, _ := FindPoint("rr-100")
 	metric := point.Metrics[0]
-	if c := r.Cell(point, "haproxy", metric); c.Rounds != 3 || c.Min != 4 || c.Max != 16 {
-		t.Errorf("the first round was spoiled by the other relay's run, and still: %+v", c)
+	if c := r.Cell(point, "haproxy", metric); c.Rounds != 4 || c.Min != 2 || c.Max != 16 {
+		t.Errorf("nothing was taken from its runs, and still: %+v", c)
 	}
 	if c := r.Cell(point, "tprelay", metric); c.Rounds != 3 || c.Ratio > 0.6 {
-		t.Errorf("%+v", c)
+		t.Errorf("its run of the first round was spoiled, and still: %+v", c)
 	}
-	r.Runs[2].Stolen = 0.03 // two are left
+	r.Runs[3].Stolen = 0.03 // haproxy's of the second round: two pairs are left
+	if c := r.Cell(point, "tprelay", metric); c.Rounds != 3 || c.Ratio != (0.545+0.59)/2 {
+		t.Errorf("%+v, want the ratio of all rounds", c)
+	}
+	if c := r.Cell(point, "haproxy", metric); c.Rounds != 3 || c.Min != 2 {
+		t.Errorf("its run of the second round was spoiled, and still: %+v", c)
+	}
+	r.Runs[1].Stolen = 0.03 // two are left
 	if c := r.Cell(point, "haproxy", metric); c.Rounds != 4 {
 		t.Errorf("%+v", c)
 	}
@@ -82,7 +89,7 @@ func TestStolenTimeIsSaid(t *testing.T) {
 		t.Errorf("nothing was stolen, and it says\n%s", text)
 	}
 	r.Runs[3].Stolen = 0.25
-	const want = "- the machine's host took more than 2 % of its CPU time in 1 of 60 runs, at most 25 %: their rounds do not count at points where 3 others are left\n"
+	const want = "- the machine's host took more than 2 % of its CPU time in 1 of 60 runs, at most 25 %: they do not count where 3 others are left, for a relay or for a ratio of two\n"
 	if text := r.Markdown(); !strings.Contains(text, want) {
 		t.Errorf("no %q in\n%s", want, text)
 	}

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -16,10 +17,10 @@ type Plan struct {
 	// Named: the relays were named, so all of them are measured at all points.
 	Named  bool
 	Rounds int
-	// PrincipalRounds are those at principal points, 0 for Rounds.
-	PrincipalRounds int
-	WarmUp          time.Duration
-	Window          time.Duration
+	// TargetRounds are those of relays at points where a target compares them, 0 for Rounds.
+	TargetRounds int
+	WarmUp       time.Duration
+	Window       time.Duration
 
 	targets bool // only what the project's targets are about
 }
@@ -47,27 +48,27 @@ type Step struct {
 	Relay Contestant
 }
 
-// Steps gives the runs in their order: in each round point after point, and at each
-// point relay after relay, each round beginning with another one.
+// Steps gives the runs in their order: in each round point after point, and at each point relay
+// after relay. The order of relays is drawn for each round, so that none always comes after the
+// same other one, whose traces the scheduler and the caches still have; plans that are the same
+// have the same orders.
 func (p Plan) Steps() (steps []Step) {
-	for round := range max(p.Rounds, p.PrincipalRounds) {
+	orders := rand.New(rand.NewPCG(1, 1))
+	for round := range max(p.Rounds, p.TargetRounds) {
 		for _, point := range p.Points {
-			if round >= p.rounds(point) {
-				continue
-			}
-			relays := p.at(point)
-			for i := range relays {
-				steps = append(steps, Step{round + 1, point, relays[(i+round)%len(relays)]})
+			relays := slices.DeleteFunc(p.at(point), func(c Contestant) bool { return round >= p.rounds(point, c) })
+			for _, i := range orders.Perm(len(relays)) {
+				steps = append(steps, Step{round + 1, point, relays[i]})
 			}
 		}
 	}
 	return steps
 }
 
-// rounds is how often each relay is measured at the point.
-func (p Plan) rounds(point Point) int {
-	if point.Principal && p.PrincipalRounds > 0 {
-		return p.PrincipalRounds
+// rounds is how often the relay is measured at the point.
+func (p Plan) rounds(point Point, c Contestant) int {
+	if p.TargetRounds > 0 && compared(point.Name, c.Peer.Name) {
+		return p.TargetRounds
 	}
 	return p.Rounds
 }

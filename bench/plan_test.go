@@ -20,7 +20,7 @@ func planOf(t *testing.T, relays, only []string) Plan {
 	return p
 }
 
-func TestRelaysTakeTurnsAndEachRoundBeginsWithAnother(t *testing.T) {
+func TestRelaysTakeTurnsInAnOrderDrawnForEachRound(t *testing.T) {
 	var b strings.Builder
 	for _, s := range planOf(t, []string{"direct", "tprelay", "haproxy"}, []string{"rr-1", "cps-50"}).Steps() {
 		fmt.Fprintln(&b, s.Round, s.Point.Name, s.Relay.Name)
@@ -52,19 +52,19 @@ func TestVariantsAreMeasuredAtPrincipalPointsUnlessNamed(t *testing.T) {
 	}
 }
 
-func TestPrincipalPointsHaveRoundsOfTheirOwn(t *testing.T) {
-	p := planOf(t, []string{"direct", "tprelay"}, []string{"rr-1", "rr-100"})
-	p.PrincipalRounds = 4
+func TestComparedRelaysHaveRoundsOfTheirOwn(t *testing.T) {
+	p := planOf(t, []string{"direct", "tprelay"}, []string{"rr-1", "rr-100", "idle-8000"})
+	p.TargetRounds = 4
 	rounds := map[string][]int{}
 	for _, s := range p.Steps() {
-		if s.Relay.Name == "tprelay" {
-			rounds[s.Point.Name] = append(rounds[s.Point.Name], s.Round)
-		}
+		name := s.Point.Name + " " + s.Relay.Name
+		rounds[name] = append(rounds[name], s.Round)
 	}
-	if got := fmt.Sprint(rounds); got != "map[rr-1:[1 2 3] rr-100:[1 2 3 4]]" {
+	const want = "map[idle-8000 direct:[1 2 3] idle-8000 tprelay:[1 2 3] rr-1 direct:[1 2 3] rr-1 tprelay:[1 2 3] rr-100 direct:[1 2 3] rr-100 tprelay:[1 2 3 4]]"
+	if got := fmt.Sprint(rounds); got != want {
 		t.Error(got)
 	}
-	if got := (Settings{Rounds: 3, PrincipalRounds: 4}).HowOften(); got != "3 rounds, 4 at the principal points (those of all relays)" {
+	if got := (Settings{Rounds: 3, TargetRounds: 4}).HowOften(); got != "3 rounds, 4 where a target compares relays" {
 		t.Error(got)
 	}
 }
@@ -122,7 +122,7 @@ func TestEstimateAddsUp(t *testing.T) {
 // the build, for what is done again, and for a slower machine.
 func TestMakeBenchEndsInTime(t *testing.T) {
 	p := planOf(t, nil, nil)
-	p.Named, p.PrincipalRounds, p.Window, p.WarmUp = false, 5, 1200*time.Millisecond, 300*time.Millisecond
+	p.Named, p.TargetRounds, p.Window, p.WarmUp = false, 12, 1200*time.Millisecond, 300*time.Millisecond
 	if total := p.Total(); total > 25*time.Minute {
 		t.Errorf("make bench would take %v", total)
 	}

@@ -21,22 +21,22 @@ type Settings struct {
 	Began   time.Time `json:"began"`
 	Command string    `json:"command"` // to do it again
 	Rounds  int       `json:"rounds"`
-	// PrincipalRounds are those at principal points, 0 for Rounds.
-	PrincipalRounds int     `json:"principal_rounds,omitempty"`
-	Seconds         float64 `json:"seconds"` // of each window
-	WarmUp          float64 `json:"warm_up_seconds"`
-	Baseline        string  `json:"baseline"` // a relay, "" for none
-	With            string  `json:"with"`     // builtin, iperf3 or wrk
+	// TargetRounds are those of relays at points where a target compares them, 0 for Rounds.
+	TargetRounds int     `json:"target_rounds,omitempty"`
+	Seconds      float64 `json:"seconds"` // of each window
+	WarmUp       float64 `json:"warm_up_seconds"`
+	Baseline     string  `json:"baseline"` // a relay, "" for none
+	With         string  `json:"with"`     // builtin, iperf3 or wrk
 	// Congestion is the congestion control of all connections, "" in results of before it was set.
 	Congestion string  `json:"congestion_control,omitempty"`
 	ScaleRate  float64 `json:"scale_requests_per_s,omitempty"`
 }
 
-// HowOften gives "3 rounds", or the same and how many there are at the principal points.
+// HowOften gives "3 rounds", or the same and how many there are where targets compare relays.
 func (s Settings) HowOften() string {
 	text := plural(s.Rounds, "round")
-	if s.PrincipalRounds > 0 && s.PrincipalRounds != s.Rounds {
-		text += fmt.Sprintf(", %d at the principal points (those of all relays)", s.PrincipalRounds)
+	if s.TargetRounds > 0 && s.TargetRounds != s.Rounds {
+		text += fmt.Sprintf(", %d where a target compares relays", s.TargetRounds)
 	}
 	return text
 }
@@ -76,7 +76,7 @@ func (r *Results) points() (points []Point) {
 // Cell is what the rounds gave for one figure.
 type Cell struct {
 	Median, Min, Max float64
-	Rounds           int     // that have the figure
+	Rounds           int     // that count
 	Ratio            float64 // to the baseline, see ratio; 0: none
 	Error            string  // of a run that failed; with Rounds > 0 others did not
 }
@@ -103,54 +103,68 @@ func (r *Results) Cell(point Point, relay string, metric Metric) Cell {
 type at struct{ point, relay string }
 
 // ratio is the median of the rounds' ratios: a machine that is slower in one round than in
-// another, as virtual ones are, is so for both. False: no round has both figures.
+// another, as virtual ones are, is so for both. A ratio is spoiled if one of its two runs is.
+// False: no round has both figures.
 func (r *Results) ratio(metric Metric, of, to at) (float64, bool) {
-	figures := func(a at) map[int]float64 {
-		byRound, counts := map[int]float64{}, r.counts(a.point)
-		for _, run := range r.Runs {
-			if v, ok := run.Figures[metric.Name]; ok && run.Point == a.point && run.Relay == a.relay && counts(run.Round) {
-				byRound[run.Round] = v
+	var all, spared []float64
+	base := r.figures(metric, to)
+	for round, f := range r.figures(metric, of) {
+		if b := base[round]; b.value != 0 {
+			all = append(all, f.value/b.value)
+			if !f.spoiled && !b.spoiled {
+				spared = append(spared, f.value/b.value)
 			}
 		}
-		return byRound
 	}
-	var ratios []float64
-	base := figures(to)
-	for round, v := range figures(of) {
-		if base[round] != 0 {
-			ratios = append(ratios, v/base[round])
-		}
-	}
-	if len(ratios) == 0 {
+	if len(all) == 0 {
 		return 0, false
 	}
-	return median(ratios), true
+	return median(counting(all, spared)), true
+}
+
+// figure is one that a run found.
+type figure struct {
+	value   float64
+	spoiled bool // by the machine's host
+}
+
+// figures gives the figures of a relay at a point by their rounds.
+func (r *Results) figures(metric Metric, a at) map[int]figure {
+	byRound := map[int]figure{}
+	for _, run := range r.Runs {
+		if v, ok := run.Figures[metric.Name]; ok && run.Error == "" && run.Point == a.point && run.Relay == a.relay {
+			byRound[run.Round] = figure{v, run.spoiled()}
+		}
+	}
+	return byRound
 }
 
 func (r *Results) cell(point, relay string, metric Metric) (c Cell) {
-	var values []float64
-	counts := r.counts(point)
 	for _, run := range r.Runs {
-		if run.Point != point || run.Relay != relay {
-			continue
-		}
-		if run.Error != "" {
+		if run.Point == point && run.Relay == relay && run.Error != "" {
 			c.Error = run.Error
-		} else if v, ok := run.Figures[metric.Name]; ok && (counts(run.Round) || metric.Count) {
-			values = append(values, v)
 		}
 	}
-	if len(values) == 0 {
+	var all, spared []float64
+	for _, f := range r.figures(metric, at{point, relay}) {
+		all = append(all, f.value)
+		if !f.spoiled {
+			spared = append(spared, f.value)
+		}
+	}
+	if len(all) == 0 {
 		return c
 	}
-	c.Rounds, c.Min, c.Max, c.Median = len(values), slices.Min(values), slices.Max(values), median(values)
 	if metric.Count {
 		sum := 0.0
-		for _, v := range values {
+		for _, v := range all {
 			sum += v
 		}
-		c.Median, c.Min, c.Max = sum, sum, sum
+		c.Rounds, c.Median, c.Min, c.Max = len(all), sum, sum, sum
+		return c
 	}
+	values := counting(all, spared)
+	c.Rounds, c.Min, c.Max, c.Median = len(values), slices.Min(values), slices.Max(values), median(values)
 	return c
 }
 

@@ -70,6 +70,13 @@ func forTargets(point, relay string) bool {
 	})
 }
 
+// compared says whether a target compares the relay with another at the point.
+func compared(point, relay string) bool {
+	return slices.ContainsFunc(Targets(), func(t Target) bool {
+		return t.Point == point && t.Against != "" && (t.Relay == relay || t.Against == relay)
+	})
+}
+
 // Verdict is what the results say of a target.
 type Verdict struct {
 	Target

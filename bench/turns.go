@@ -131,8 +131,9 @@ func (d *Driver) takeTurns(ctx context.Context, p Plan, steps []Step, tell func(
 func (p Plan) haveTurns(ctx context.Context, beds []*bed) {
 	warmUp := max(p.WarmUp, lead)
 	t := timetable{
-		pace:  beds[0].step.Point.pace(),
-		begin: time.Now().Add(time.Duration(len(beds))*(warmUp+turnDrain) + lead), relays: len(beds),
+		pace: beds[0].step.Point.pace(),
+		// Each is told of its window in time also where telling those before it took long.
+		begin: time.Now().Add(time.Duration(len(beds)) * (warmUp + lead)), relays: len(beds),
 	}
 	t.turns, t.length = t.pace.turns(len(beds), p.Window)
 	for number, b := range beds {

@@ -25,7 +25,7 @@ type compareCmd struct {
 	Scenarios    []string       `placeholder:"NAME,..." help:"Scenarios: bulk, rr, cps, idle, slow, mixed, scale, many. Default: all."`
 	Only         []string       `placeholder:"POINT,..." help:"Of the scenarios these points only, see --list."`
 	Rounds       int            `placeholder:"3" help:"How often each relay is measured at each point; the median counts."`
-	Principal    int            `name:"principal-rounds" placeholder:"N" help:"How often at the principal points, those where all relays are measured, see --list. Default: as --rounds says."`
+	TargetRounds int            `placeholder:"N" help:"How often those relays are measured that a target of the project compares at a point. Default: as --rounds says."`
 	Seconds      float64        `placeholder:"4" help:"Length of each window."`
 	Warmup       time.Duration  `default:"1s" help:"Time before each window, from when all connections stand."`
 	Again        *time.Duration `placeholder:"DURATION" help:"For how long, at the end, rounds of a point are done again in which the host of this virtual machine took more than 2 % of the CPU time. Default: half of the time that the others take."`
@@ -37,7 +37,7 @@ type compareCmd struct {
 	Out          string         `placeholder:"DIR" help:"Write the raw figures there, as JSON and CSV, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
 	JSON         bool           `name:"json" help:"Print all raw figures as JSON instead of tables."`
 	Quick        bool           `help:"A few points and relays, two rounds of two seconds."`
-	Targets      bool           `help:"Only the relays and points that the project's targets are about, nine rounds of two seconds; see --check."`
+	Targets      bool           `help:"Only the relays and points that the project's targets are about, twenty rounds of 1.2 s where they compare relays; see --check."`
 	Self         bool           `help:"Measure tprelay against itself, to see how far figures can be trusted."`
 	Check        bool           `help:"Exit with status 1 when a target of the project is not held."`
 	List         bool           `help:"List relays and points, and measure nothing."`
@@ -119,7 +119,10 @@ func (c *compareCmd) defaults() {
 		}
 	}
 	if c.Targets {
-		rounds, seconds = 9, 2
+		seconds = 1.2
+		if c.TargetRounds == 0 {
+			c.TargetRounds = 20
+		}
 	}
 	if c.Rounds == 0 {
 		c.Rounds = rounds
@@ -137,8 +140,8 @@ func (c *compareCmd) plan() (plan bench.Plan, r *bench.Results, err error) {
 	switch {
 	case c.Rounds < 1 || c.Rounds > 100:
 		return plan, nil, cli.Usagef("--rounds %d: must be between 1 and 100", c.Rounds)
-	case c.Principal < 0 || c.Principal > 100:
-		return plan, nil, cli.Usagef("--principal-rounds %d: must be between 1 and 100", c.Principal)
+	case c.TargetRounds < 0 || c.TargetRounds > 100:
+		return plan, nil, cli.Usagef("--target-rounds %d: must be between 1 and 100", c.TargetRounds)
 	case !(c.Seconds >= 0.1 && c.Seconds <= 600):
 		return plan, nil, cli.Usagef("--seconds %g: must be between 0.1 and 600", c.Seconds)
 	case c.Warmup < 0 || c.Warmup > 10*time.Minute:
@@ -151,7 +154,7 @@ func (c *compareCmd) plan() (plan bench.Plan, r *bench.Results, err error) {
 		return plan, nil, cli.Usagef("--seconds %g: --with %s takes whole seconds", c.Seconds, c.With)
 	}
 	plan = bench.Plan{
-		Named: len(c.Relays) > 0, Rounds: c.Rounds, PrincipalRounds: c.Principal, WarmUp: c.Warmup, Window: time.Duration(c.Seconds * float64(time.Second)),
+		Named: len(c.Relays) > 0, Rounds: c.Rounds, TargetRounds: c.TargetRounds, WarmUp: c.Warmup, Window: time.Duration(c.Seconds * float64(time.Second)),
 	}
 	if plan.Relays, err = bench.ChooseRelays(c.Relays, c.RelayCommand); err != nil {
 		return plan, nil, cli.Usagef("--relays: %w", err)
@@ -173,7 +176,7 @@ func (c *compareCmd) plan() (plan bench.Plan, r *bench.Results, err error) {
 		return plan, nil, cli.Usagef("--congestion: %w", err)
 	}
 	r = &bench.Results{Settings: bench.Settings{
-		Began: time.Now(), Command: c.commandLine(), Rounds: c.Rounds, PrincipalRounds: c.Principal, Seconds: c.Seconds, WarmUp: c.Warmup.Seconds(), With: c.With,
+		Began: time.Now(), Command: c.commandLine(), Rounds: c.Rounds, TargetRounds: c.TargetRounds, Seconds: c.Seconds, WarmUp: c.Warmup.Seconds(), With: c.With,
 		Congestion: congestion,
 	}}
 	switch c.With {
@@ -259,8 +262,8 @@ func (c *compareCmd) commandLine() string {
 		args = append(args, "--targets")
 	}
 	args = append(args, "--rounds", fmt.Sprint(c.Rounds))
-	if c.Principal > 0 {
-		args = append(args, "--principal-rounds", fmt.Sprint(c.Principal))
+	if c.TargetRounds > 0 {
+		args = append(args, "--target-rounds", fmt.Sprint(c.TargetRounds))
 	}
 	args = append(args, "--seconds", fmt.Sprint(c.Seconds), "--warmup", c.Warmup.String())
 	if c.Again != nil {

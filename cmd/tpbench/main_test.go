@@ -34,7 +34,7 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 		"compare --only rr-7":                  "--only rr-7: no such point; there are bulk-1-up, ",
 		"compare --relays nobody":              "there are direct, tprelay, ",
 		"compare --rounds=-1":                  "--rounds -1: must be between 1 and 100",
-		"compare --principal-rounds=-1":        "--principal-rounds -1: must be between 1 and 100",
+		"compare --target-rounds=-1":           "--target-rounds -1: must be between 1 and 100",
 		"compare --seconds 0.01":               "--seconds 0.01: must be between 0.1 and 600",
 		"compare --targets --quick":            "--targets says itself what is measured",
 		"compare --again=-1s":                  "--again -1s: must not be negative",

@@ -64,10 +64,8 @@ func (c *runCmd) Run(command *kong.Context) error {
 	options := c.options(listen, upstream, interceptor)
 	options.Logger = log
 	boundHeap(options.MemoryLimit)
-	if c.TimeSlice > 0 {
-		if err := setTimeSlice(c.TimeSlice); err != nil {
-			log.Debug("the kernel's own time slice it is", "err", err)
-		}
+	if err := (scheduling{batch: !c.NoBatch, slice: c.TimeSlice}).apply(); err != nil {
+		log.Debug("the kernel's own scheduling it is", "err", err)
 	}
 	reopen := func() {}
 	if c.AccessLog != "" {

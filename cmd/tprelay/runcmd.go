@@ -26,6 +26,7 @@ type runCmd struct {
 
 	Loops             int           `default:"0" placeholder:"N" group:"limits" help:"Event loops. Default: 0, one per CPU."`
 	TimeSlice         time.Duration `default:"8ms" placeholder:"TIME" group:"limits" help:"Ask the kernel to let the relay's threads run for TIME at once where CPUs are shared, for fewer interruptions; its part of the CPU stays the same. 0: the kernel's own. Linux 6.12 and later. Default: ${default}."`
+	NoBatch           bool          `group:"limits" help:"Let the relay interrupt who runs when it is woken (the policy that it is started with, usually SCHED_OTHER). Default: SCHED_BATCH: where CPUs are shared it waits for its turn, and then does more at once."`
 	MaxPairs          int           `default:"0" placeholder:"N" group:"limits" help:"Relay at most N connections at once; more wait in the kernel's backlog. Default: 0, no limit."`
 	MaxPairsPerSource int           `default:"0" placeholder:"N" group:"limits" help:"Relay at most N connections of one client address (IPv6: of one /64 network) at once; more are reset. Default: 0, no limit."`
 	MemoryLimit       size          `default:"256MiB" placeholder:"SIZE" group:"limits" help:"Bytes that may wait in all directions together. Default: ${default}."`

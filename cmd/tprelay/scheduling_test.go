@@ -11,23 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestTimeSliceOfAllThreads(t *testing.T) {
+func TestSchedulingOfAllThreads(t *testing.T) {
 	own, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if own.Runtime == 0 {
-		t.Skip("this kernel has no time slices of one's own: Linux 6.12 has")
+	if own.Policy != unix.SCHED_NORMAL {
+		t.Fatalf("the test itself runs under policy %d", own.Policy)
 	}
 	const most = 90 * time.Millisecond // unlike the default
 	for _, c := range []struct {
-		args []string
-		want uint64
+		args   []string
+		policy uint32
+		slice  uint64
 	}{
-		{nil, uint64(8 * time.Millisecond)},
-		{[]string{"--time-slice", most.String()}, uint64(most)},
-		{[]string{"--time-slice", "0"}, own.Runtime},
+		{nil, unix.SCHED_BATCH, uint64(8 * time.Millisecond)},
+		{[]string{"--time-slice", most.String()}, unix.SCHED_BATCH, uint64(most)},
+		{[]string{"--no-batch", "--time-slice", most.String()}, unix.SCHED_NORMAL, uint64(most)},
+		{[]string{"--time-slice", "0"}, unix.SCHED_BATCH, own.Runtime},
+		{[]string{"--no-batch", "--time-slice", "0"}, unix.SCHED_NORMAL, own.Runtime},
 	} {
+		if own.Runtime == 0 { // a kernel without time slices of one's own
+			c.slice = 0
+		}
 		p := start(t, echo(t), append(c.args, "--loops", "3")...)
 		p.line("listening")
 		tasks, err := filepath.Glob("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/task/*")
@@ -46,8 +52,8 @@ func TestTimeSliceOfAllThreads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if attr.Runtime != c.want || attr.Nice != own.Nice || attr.Policy != own.Policy {
-				t.Errorf("%v: thread %d has %+v, want %v, and the rest as in %+v", c.args, tid, *attr, time.Duration(c.want), *own)
+			if attr.Policy != c.policy || attr.Runtime != c.slice || attr.Nice != own.Nice {
+				t.Errorf("%v: thread %d has %+v, want policy %d, %v, and the rest as in %+v", c.args, tid, *attr, c.policy, time.Duration(c.slice), *own)
 			}
 		}
 		p.signal(os.Interrupt)
@@ -56,7 +62,7 @@ func TestTimeSliceOfAllThreads(t *testing.T) {
 }
 
 // Whoever gave the relay a policy of another kind knows why.
-func TestTimeSliceLeavesOtherPoliciesAlone(t *testing.T) {
+func TestSchedulingLeavesOtherPoliciesAlone(t *testing.T) {
 	done := make(chan error)
 	go func() {
 		// Not unlocked: the thread ends with the goroutine.
@@ -65,9 +71,9 @@ func TestTimeSliceLeavesOtherPoliciesAlone(t *testing.T) {
 			done <- err
 			return
 		}
-		_, err := setThreadTimeSlice(0, time.Millisecond)
-		if attr, _ := unix.SchedGetAttr(0, 0); attr != nil && attr.Policy != unix.SCHED_IDLE {
-			t.Errorf("%+v", *attr)
+		set, err := scheduling{batch: true, slice: time.Millisecond}.applyTo(0)
+		if attr, _ := unix.SchedGetAttr(0, 0); set || attr != nil && attr.Policy != unix.SCHED_IDLE {
+			t.Errorf("set: %v; %+v", set, *attr)
 		}
 		done <- err
 	}()

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // roleVariable says as what this binary runs when it is not the test.
@@ -70,8 +72,15 @@ func startChild(role string) (*child, error) {
 }
 
 func (c *child) line() (string, error) {
+	defer c.bounded()()
 	s, err := c.out.ReadString('\n')
 	return strings.TrimSpace(s), err
+}
+
+// bounded ends a child that is waited for for too long, in a way that shows where it hangs.
+func (c *child) bounded() (waited func()) {
+	t := time.AfterFunc(5*patience, func() { c.cmd.Process.Signal(syscall.SIGQUIT) })
+	return func() { t.Stop() }
 }
 
 // ask gives the answer to a command.
@@ -85,6 +94,7 @@ func (c *child) stop() error {
 	if c.cmd.ProcessState != nil {
 		return nil // it has been waited for
 	}
+	defer c.bounded()()
 	c.in.Close()
 	return c.cmd.Wait()
 }

@@ -103,7 +103,7 @@ bench-quick: compare ## the most important of it, in a few minutes
 
 bench-check: BENCH := --targets --check --warmup 300ms
 bench-check: BENCHDIR := bench/results/check
-bench-check: compare ## what the project asks of itself, twenty rounds, in twenty-five minutes at most; fails where it is not held
+bench-check: compare ## what the project asks of itself, twenty rounds, in half an hour at most; fails where it is not held
 
 compare: build
 	@.ci/setup bench

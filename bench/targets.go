@@ -63,18 +63,19 @@ func Targets() (targets []Target) {
 	return targets
 }
 
+// about says whether the target is about the relay at the point.
+func (t Target) about(point, relay string) bool {
+	return (t.Point == point || t.AgainstPoint == point) && (t.Relay == relay || t.Against == relay)
+}
+
 // forTargets says whether a target is about the relay at the point.
 func forTargets(point, relay string) bool {
-	return slices.ContainsFunc(Targets(), func(t Target) bool {
-		return (t.Point == point || t.AgainstPoint == point) && (t.Relay == relay || t.Against == relay)
-	})
+	return slices.ContainsFunc(Targets(), func(t Target) bool { return t.about(point, relay) })
 }
 
 // compared says whether a target compares the relay with another at the point.
 func compared(point, relay string) bool {
-	return slices.ContainsFunc(Targets(), func(t Target) bool {
-		return t.Point == point && t.Against != "" && (t.Relay == relay || t.Against == relay)
-	})
+	return slices.ContainsFunc(Targets(), func(t Target) bool { return t.Against != "" && t.about(point, relay) })
 }
 
 // Verdict is what the results say of a target.

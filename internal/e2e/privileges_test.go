@@ -16,8 +16,6 @@ func TestForwardModeNeedsNoPrivileges(t *testing.T) {
 	for _, family := range []string{"v4", "v6"} {
 		t.Run(family, func(t *testing.T) {
 			lab := newLab(t, netlab.Config{})
-			_, err := lab.H3.Iperf3Server(within(t), iperf3Port)
-			started(t, err)
 			relay, server := lab.H2.Addr4, lab.H3.Addr4
 			if family == "v6" {
 				relay, server = lab.H2.Addr6, lab.H3.Addr6
@@ -30,7 +28,7 @@ func TestForwardModeNeedsNoPrivileges(t *testing.T) {
 				t.Fatalf("not an ordinary user: %v\n%s", err, status)
 			}
 			for _, reverse := range []bool{false, true} {
-				r, err := lab.H1.Iperf3(within(t), netlab.Iperf3Options{
+				r, err := iperf3(t, lab, netlab.Iperf3Options{
 					Server: netip.AddrPortFrom(relay, relayPort), Bytes: 64 * mebibyte, Streams: 4, Reverse: reverse,
 				})
 				if err != nil {

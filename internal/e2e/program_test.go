@@ -146,8 +146,6 @@ func TestOperatorsDay(t *testing.T) {
 	log := filepath.Join(dir, "access.log")
 	d := startDaemon(t, lab.H2, nil, "--mode", "tproxy", "--listen", ":9091", "--access-log", log)
 	mustRun(t, lab.H2, rules("verify", "--listener")...)
-	_, err := lab.H3.Iperf3Server(within(t), iperf3Port)
-	started(t, err)
 	nginx, err := lab.H3.Nginx(within(t), httpPort, "")
 	started(t, err)
 	const size = 3 * mebibyte
@@ -155,7 +153,7 @@ func TestOperatorsDay(t *testing.T) {
 	var curls []netip.AddrPort
 	servers := []netip.Addr{lab.H3.Addr4, lab.H3.Addr6}
 	for _, server := range servers {
-		r, err := lab.H1.Iperf3(within(t), netlab.Iperf3Options{Server: netip.AddrPortFrom(server, iperf3Port), Bytes: 64 * mebibyte})
+		r, err := iperf3(t, lab, netlab.Iperf3Options{Server: netip.AddrPortFrom(server, iperf3Port), Bytes: 64 * mebibyte})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -115,6 +115,19 @@ func TestRedirectSpoofsTheClientsAddressWhenAskedTo(t *testing.T) {
 	})
 }
 
+// iperf3 runs a client in h1 against a server of its own in h3.
+func iperf3(t *testing.T, lab *netlab.Lab, o netlab.Iperf3Options) (*netlab.Iperf3Result, error) {
+	t.Helper()
+	server, err := lab.H3.Iperf3Server(within(t), iperf3Port)
+	started(t, err)
+	r, err := lab.H1.Iperf3(within(t), o)
+	if err != nil {
+		server.Stop()
+		return nil, err
+	}
+	return r, server.Wait()
+}
+
 // TestIperf3 uses one loop, because of --bidir: iperf3 tells its two streams apart by
 // the order in which the server accepts them, and deadlocks when that is not the order
 // in which the client connected. A client's connect returns when the relay has it, so
@@ -122,8 +135,6 @@ func TestRedirectSpoofsTheClientsAddressWhenAskedTo(t *testing.T) {
 func TestIperf3(t *testing.T) {
 	all := append(variants(tproxy.TPROXY), families(tproxy.Redirect)...)
 	eachWith(t, all, setup{engine: engine.Options{Loops: 1}}, func(t *testing.T, g *gateway) {
-		_, err := g.H3.Iperf3Server(within(t), iperf3Port)
-		started(t, err)
 		const amount = 256 * mebibyte
 		// iperf3 ends with the sender: what sockets and pipes still hold then is thrown
 		// away. That is kept to this much per stream: four socket buffers and a pipe.
@@ -144,7 +155,7 @@ func TestIperf3(t *testing.T) {
 		} {
 			before := g.Stats()
 			run.o.Server, run.o.Bytes = netip.AddrPortFrom(g.server(), iperf3Port), amount
-			r, err := g.H1.Iperf3(within(t), run.o)
+			r, err := iperf3(t, g.Lab, run.o)
 			if err != nil {
 				t.Fatalf("%s: %v", run.name, err)
 			}

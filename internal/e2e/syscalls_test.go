@@ -124,8 +124,6 @@ func runTraced(t *testing.T, path string, found map[string]bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = lab.H3.Iperf3Server(within(t), iperf3Port)
-	started(t, err)
 	l, err := lab.H3.Listen("tcp", netip.AddrPortFrom(lab.H3.Addr4, 0).String())
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +132,7 @@ func runTraced(t *testing.T, path string, found map[string]bool) {
 	stays := connect(t, lab, l)
 	for n := 1; n <= 2; n++ {
 		for _, server := range []netip.Addr{lab.H3.Addr4, lab.H3.Addr6} {
-			if _, err := lab.H1.Iperf3(within(t), netlab.Iperf3Options{Server: netip.AddrPortFrom(server, iperf3Port), Bytes: 8 * mebibyte, Reverse: n == 2}); err != nil {
+			if _, err := iperf3(t, lab, netlab.Iperf3Options{Server: netip.AddrPortFrom(server, iperf3Port), Bytes: 8 * mebibyte, Reverse: n == 2}); err != nil {
 				t.Fatalf("%v\n%s", err, &d.said)
 			}
 		}

@@ -12,13 +12,14 @@ import (
 
 // Iperf3Server starts an iperf3 server on the port, over IPv4 and IPv6, and
 // returns when it listens. ctx bounds the wait and the server's life. It serves
-// one client at a time.
+// one client and ends: one that goes on closes its listening socket between two
+// clients and opens another, and a client that came in between is reset.
 func (h *Host) Iperf3Server(ctx context.Context, port uint16) (*Cmd, error) {
 	path, err := program("iperf3")
 	if err != nil {
 		return nil, err
 	}
-	c := h.Command(ctx, path, "-s", "-p", strconv.Itoa(int(port)))
+	c := h.Command(ctx, path, "-s", "-1", "-p", strconv.Itoa(int(port)))
 	if err := c.startDaemon(ctx, port); err != nil {
 		return nil, err
 	}

@@ -30,15 +30,18 @@ func TestIperf3MeasuresTheBottleneck(t *testing.T) {
 	t.Cleanup(netlab.CheckLeaks(t))
 	lab := newLab(t, netlab.Config{Bottleneck: netlab.Link{Rate: 20_000_000}})
 	ctx := within(t, 30*time.Second)
-	_, err := lab.H3.Iperf3Server(ctx, 5201)
-	skipWithout(t, err)
 	for _, o := range []netlab.Iperf3Options{
 		{Server: netip.AddrPortFrom(lab.H3.Addr4, 5201), From: netip.AddrPortFrom(lab.H1.Addr4, 4444)},
 		{Server: netip.AddrPortFrom(lab.H3.Addr6, 5201), Reverse: true, Streams: 2},
 	} {
 		o.Duration, o.Interval = time.Second, 100*time.Millisecond
+		server, err := lab.H3.Iperf3Server(ctx, 5201)
+		skipWithout(t, err)
 		result, err := lab.H1.Iperf3(ctx, o)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Wait(); err != nil { // after one client
 			t.Fatal(err)
 		}
 		last := result.Intervals[len(result.Intervals)-1]

@@ -116,6 +116,7 @@ func (l *loop) run() error {
 			return err
 		}
 	}
+	l.poller.Keep = runtime.GOMAXPROCS(0) > l.engine.options.Loops // else the embedder's goroutines had none
 	l.clock()
 	l.askLocals() // while there are descriptors
 	for i := range l.listeners {

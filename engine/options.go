@@ -46,7 +46,9 @@ type Options struct {
 	// Listeners to open. May be empty for an engine that only adopts.
 	Listeners []Listener
 
-	// Loops is the number of event loops. Default: GOMAXPROCS.
+	// Loops is the number of event loops. Default: GOMAXPROCS. With fewer, a busy loop keeps
+	// its processor while it waits (see epoll.Poller.Keep): up to a tenth less CPU time for small
+	// messages and short connections (bench/RESULTS.md), and the others are there for the program's own goroutines.
 	Loops int
 
 	// Spoof is the policy for the source address of outgoing connections.

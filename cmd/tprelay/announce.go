@@ -3,7 +3,6 @@ package main
 import (
 	"log/slog"
 	"net/netip"
-	"runtime"
 
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/intercept"
@@ -14,12 +13,8 @@ import (
 // announce logs what the relay does from now on, and what an operator should
 // know before it does.
 func (c *runCmd) announce(log *slog.Logger, listening []netip.AddrPort, upstream netip.AddrPort) {
-	loops := c.Loops
-	if loops == 0 {
-		loops = runtime.GOMAXPROCS(0)
-	}
 	for _, address := range listening {
-		attrs := []any{"address", address, "mode", c.Mode, "loops", loops}
+		attrs := []any{"address", address, "mode", c.Mode, "loops", c.Loops}
 		if c.Mode.Mode == tproxy.Forward {
 			attrs = append(attrs, "upstream", c.Upstream, "upstream_address", upstream)
 		}

@@ -61,6 +61,7 @@ func (c *runCmd) Run(command *kong.Context) error {
 	if err != nil {
 		return err
 	}
+	c.Loops = spareProcessor(c.Loops)
 	options := c.options(listen, upstream, interceptor)
 	options.Logger = log
 	boundHeap(options.MemoryLimit)

@@ -111,7 +111,7 @@ func TestFINIsEndingButNotHup(t *testing.T) {
 	far.send("last words")
 	check(t, unix.Shutdown(far.fd, unix.SHUT_WR))
 	ev := until(t, p, "ending", epoll.Event.Ending)
-	if !ev.Readable() || ev.Hup() || ev.Broken() {
+	if !ev.FIN() || !ev.Readable() || ev.Hup() || ev.Broken() {
 		t.Errorf("after a FIN: %+v", ev)
 	}
 	b := make([]byte, 100)
@@ -127,7 +127,7 @@ func TestFINBothWaysIsHup(t *testing.T) {
 	check(t, unix.Shutdown(near.fd, unix.SHUT_WR))
 	check(t, unix.Shutdown(far.fd, unix.SHUT_WR))
 	ev := until(t, p, "hup", epoll.Event.Hup)
-	if !ev.Ending() || !ev.Readable() || !ev.Writable() || ev.Broken() {
+	if ev.FIN() || !ev.Ending() || !ev.Readable() || !ev.Writable() || ev.Broken() {
 		t.Errorf("after both FINs: %+v", ev)
 	}
 }
@@ -139,7 +139,7 @@ func TestRSTIsBroken(t *testing.T) {
 	settle(t, p)
 	far.reset()
 	ev := until(t, p, "broken", epoll.Event.Broken)
-	if !ev.Hup() || !ev.Ending() || !ev.Readable() || !ev.Writable() {
+	if ev.FIN() || !ev.Hup() || !ev.Ending() || !ev.Readable() || !ev.Writable() {
 		t.Errorf("after an RST: %+v", ev)
 	}
 }

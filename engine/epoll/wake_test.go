@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -92,10 +93,27 @@ func TestWakeComesBesideOtherEvents(t *testing.T) {
 
 func TestWaitEndsWithItsTime(t *testing.T) {
 	p := poller(t, 8)
-	for _, timeout := range []int{0, 1} {
-		if events, err := p.Wait(timeout); len(events) != 0 || err != nil {
-			t.Errorf("timeout %d: %+v, %v", timeout, events, err)
+	for _, p.Keep = range []bool{false, true} {
+		for _, timeout := range []int{0, 1, 5, 30} {
+			check(t, p.Wake())
+			until(t, p, "wake", epoll.Event.Wake)
+			if events, err := p.Wait(timeout); len(events) != 0 || err != nil {
+				t.Errorf("timeout %d: %+v, %v", timeout, events, err)
+			}
 		}
+	}
+}
+
+// TestEventAfterALongWaitIsTold: also one that comes when the poller has given up its processor.
+func TestEventAfterALongWaitIsTold(t *testing.T) {
+	p := poller(t, 8)
+	p.Keep = true
+	for range 2 {
+		check(t, p.Wake())
+		until(t, p, "wake", epoll.Event.Wake)
+		later := time.AfterFunc(60*time.Millisecond, func() { _ = p.Wake() })
+		until(t, p, "wake", epoll.Event.Wake)
+		later.Stop()
 	}
 }
 
@@ -163,25 +181,45 @@ func TestNewWithoutDescriptorsFailsAndLeavesNone(t *testing.T) {
 	}
 }
 
-// TestShortWaitsLetOthersRun: they do not tell the Go scheduler, which must take the only
+// TestWaitsThatAreNotToldLetOthersRun: the Go scheduler, which does not know of them, takes the only
 // processor from them all the same, for the collector and for other goroutines.
-func TestShortWaitsLetOthersRun(t *testing.T) {
+func TestWaitsThatAreNotToldLetOthersRun(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	p := poller(t, 8)
-	var over atomic.Bool
-	var waiter sync.WaitGroup
-	waiter.Go(func() {
-		for !over.Load() {
-			if _, err := p.Wait(1); err != nil {
-				t.Error(err)
-				return
+	for name, wait := range map[string]func(*epoll.Poller) error{
+		"short": func(p *epoll.Poller) error {
+			_, err := p.Wait(1)
+			return err
+		},
+		"after an event": func(p *epoll.Poller) error {
+			p.Keep = true
+			if err := p.Wake(); err != nil {
+				return err
 			}
-		}
-	})
-	for range 5 {
-		runtime.GC()
-		runtime.Gosched()
+			if _, err := p.Wait(patience); err != nil {
+				return err
+			}
+			_, err := p.Wait(50)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := poller(t, 8)
+			var over atomic.Bool
+			var waiter sync.WaitGroup
+			waiter.Go(func() {
+				for !over.Load() {
+					if err := wait(p); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+			for range 5 {
+				runtime.GC()
+				runtime.Gosched()
+			}
+			over.Store(true)
+			waiter.Wait()
+		})
 	}
-	over.Store(true)
-	waiter.Wait()
 }

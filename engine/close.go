@@ -82,10 +82,10 @@ func (l *loop) failed(p *pair, s side, err error) bool {
 // endedByReset: the end that a read of flow s has just met is no FIN. A write tells of a reset
 // by the bytes that it moved before, and keeps the error to itself; no event and no
 // read says anything of it any more. But a connection that has come to its end before we
-// sent our own FIN was reset.
+// sent our own FIN was reset. Where an event told of a FIN there is nothing to ask.
 func (l *loop) endedByReset(p *pair, s side) bool {
 	const closed = 7 // TCP_CLOSE in include/net/tcp_states.h
-	return !p.broken[s] && !p.dir[s.other()].is(finSent) && l.tcpInfo(int(p.fd[s])) && l.tcp.State == closed
+	return !p.dir[s].is(finCame) && !p.broken[s] && !p.dir[s.other()].is(finSent) && l.tcpInfo(int(p.fd[s])) && l.tcp.State == closed
 }
 
 // sinkFailed notes that the sink of direction s refused bytes. Always false: the

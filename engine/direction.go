@@ -188,6 +188,9 @@ func (l *loop) delivered(p *pair, s side, n int) {
 	d := &p.dir[s]
 	d.bytes += uint64(n)
 	d.messages++
+	if d.is(ackHeld) {
+		l.releaseACK(p, s)
+	}
 	p.last = l.tick
 	path := 0
 	if d.is(buffered) {

@@ -48,6 +48,7 @@ type loop struct {
 	tcp            unix.TCPInfo
 	opened         uint64 // pairs so far, for their ids
 	parked         int    // pairs that wait for a descriptor
+	crowded        bool   // this wake-up brought many events
 	mostBuffer     int64  // see mostReceiveBuffer; 0: not known yet
 	self           self
 
@@ -133,6 +134,7 @@ func (l *loop) run() error {
 		l.clock()
 		l.count.waits++
 		l.count.events += uint64(len(events))
+		l.crowded = len(events) >= crowd
 		if l.tick != l.wheel.tick {
 			l.throttle() // while sinks have what they were left with
 		}
@@ -233,6 +235,9 @@ func (l *loop) dispatch(ev epoll.Event) {
 	}
 	if ev.Ending() {
 		from.set(ending)
+	}
+	if ev.FIN() {
+		from.set(finCame)
 	}
 	if ev.Urgent() {
 		l.expectUrgent(p, s)

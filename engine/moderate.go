@@ -45,6 +45,7 @@ type moderation struct {
 func (l *loop) ran(p *pair, s side, n int) {
 	d := &p.dir[s]
 	if o := &p.dir[s.other()]; o.run > 0 || o.is(proven|looked) {
+		l.noteReply(o)
 		o.run = 0
 		o.clear(proven | looked)
 		l.dialogue = l.tick

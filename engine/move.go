@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/splice"
+	"github.com/tprelay/tprelay/tproxy"
 )
 
 const (
@@ -189,6 +190,9 @@ func (l *loop) received(p *pair, s side, n int, err error) (_ int, alive bool) {
 // does not take waits in a buffer.
 func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
 	d := &p.dir[s]
+	if d.is(lateReply) {
+		tproxy.DelayACK(int(p.fd[s]))
+	}
 	n, alive := l.receive(p, s, l.scratch[:asked])
 	if n == 0 {
 		return 0, alive

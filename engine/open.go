@@ -100,7 +100,12 @@ func (p *pair) token(s side) epoll.Token {
 
 // dial opens the outgoing flow.
 func (l *loop) dial(p *pair) {
-	fd, step, err := l.engine.dialer.Dial(p.clientAddr(), l.target(p), p.step)
+	dial := l.engine.dialer.Dial
+	if l.mayHoldACK(p) {
+		dial = l.engine.dialer.DialToSend
+		p.dir[upstream].set(ackHeld)
+	}
+	fd, step, err := dial(p.clientAddr(), l.target(p), p.step)
 	if err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM {
 		l.park(p)
 		return

@@ -40,6 +40,7 @@ const (
 	readable   flags = 1 << iota // the source may have bytes, a FIN or an error; cleared only when it said that it is empty
 	writable                     // the sink may take bytes; cleared by EAGAIN or a short write
 	ending                       // a FIN has come or will: a short read does not mean that the source is empty
+	finCame                      // what has come is a FIN, and not a reset
 	urgent                       // so does urgent data; and splice(2) sticks at it
 	paused                       // pending reached the high watermark
 	full                         // the pipe took no more, or bytes wait behind it in a buffer: empty it first
@@ -61,6 +62,8 @@ const (
 	moderated                    // the source wakes us for a lot only
 	inPipe                       // pending bytes are in a pipe, not in a buffer
 	wide                         // and that is one of the wide ones
+	ackHeld                      // the sink's handshake is acknowledged with the first bytes
+	lateReply                    // the last reply took so long that the source's kernel acknowledges each message by itself
 )
 
 // direction is one way of a pair. It has no pointers, so that the garbage

@@ -26,8 +26,20 @@ type Dialer struct {
 // until fd is writable and ask SO_ERROR. The error is a bare unix.Errno, and
 // step is then the one that failed last.
 func (d *Dialer) Dial(client, destination netip.AddrPort, step Step) (fd int, at Step, err error) {
+	return d.climb(client, destination, step, false)
+}
+
+// DialToSend is Dial for a connection on which there is something to send at once. The last
+// acknowledgement of the handshake goes with that, which spares a packet and the server a
+// wake-up; by itself it goes after 200 ms. Call QuickACK when something was sent: until
+// then what comes may be acknowledged 40 ms late.
+func (d *Dialer) DialToSend(client, destination netip.AddrPort, step Step) (fd int, at Step, err error) {
+	return d.climb(client, destination, step, true)
+}
+
+func (d *Dialer) climb(client, destination netip.AddrPort, step Step, toSend bool) (fd int, at Step, err error) {
 	for {
-		fd, err = d.dial(client, destination, step)
+		fd, err = d.dial(client, destination, step, toSend)
 		if err != unix.EADDRINUSE && err != unix.EADDRNOTAVAIL && (err != unix.EACCES || step != StepFull) {
 			return fd, step, err
 		}
@@ -39,7 +51,7 @@ func (d *Dialer) Dial(client, destination netip.AddrPort, step Step) (fd int, at
 	}
 }
 
-func (d *Dialer) dial(client, destination netip.AddrPort, step Step) (int, error) {
+func (d *Dialer) dial(client, destination netip.AddrPort, step Step, toSend bool) (int, error) {
 	family := familyOf(destination.Addr())
 	if step != StepNone && familyOf(client.Addr()) != family {
 		return -1, unix.EAFNOSUPPORT // nobody can speak IPv4 in the name of an IPv6 address
@@ -57,6 +69,9 @@ func (d *Dialer) dial(client, destination netip.AddrPort, step Step) (int, error
 		err = bindAs(fd, family, client, step)
 	}
 	if err == nil {
+		if toSend {
+			DelayACK(fd)
+		}
 		err = connect(fd, family, destination)
 	}
 	if err != nil && err != unix.EINPROGRESS {

@@ -49,6 +49,8 @@ type loop struct {
 	opened         uint64 // pairs so far, for their ids
 	parked         int    // pairs that wait for a descriptor
 	crowded        bool   // this wake-up brought many events
+	mayKeep        bool   // Go has more processors than there are loops
+	seen           uint64 // events as of the beginning of this tick
 	mostBuffer     int64  // see mostReceiveBuffer; 0: not known yet
 	self           self
 
@@ -117,7 +119,7 @@ func (l *loop) run() error {
 			return err
 		}
 	}
-	l.poller.Keep = runtime.GOMAXPROCS(0) > l.engine.options.Loops // else the embedder's goroutines had none
+	l.mayKeep = runtime.GOMAXPROCS(0) > l.engine.options.Loops // else the other goroutines had none
 	l.clock()
 	l.askLocals() // while there are descriptors
 	for i := range l.listeners {
@@ -153,10 +155,17 @@ func (l *loop) run() error {
 	return nil
 }
 
+// brisk is how many events per tick make a busy loop, whose waits are worth their processor: with
+// fewer, signals at every tenth millisecond cost more than being parked.
+const brisk = 200
+
 // clock reads the time, once per wake-up.
 func (l *loop) clock() {
 	l.now = time.Now()
-	l.tick = uint32(l.now.Sub(l.start) / tickLength)
+	if tick := uint32(l.now.Sub(l.start) / tickLength); tick != l.tick {
+		l.poller.Keep = l.mayKeep && l.count.events-l.seen >= brisk*uint64(tick-l.tick)
+		l.tick, l.seen = tick, l.count.events
+	}
 	l.others = l.engine.memory.Load() - l.charged
 }
 

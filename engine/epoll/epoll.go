@@ -27,7 +27,6 @@ package epoll
 
 import (
 	"fmt"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,10 +47,6 @@ type Token struct {
 }
 
 const wakeKey = -1
-
-// How long a wait may be, in milliseconds, of which the Go scheduler is not told: any wait,
-// and one after events with Keep.
-const shortWait, keepWait = 2, 20
 
 // Event is what happened to a descriptor, as the kernel writes it.
 type Event unix.EpollEvent
@@ -91,16 +86,15 @@ func (e Event) Wake() bool { return e.Fd == wakeKey }
 // Poller is an epoll instance. Wait must not be called concurrently; Wake may,
 // any time.
 type Poller struct {
-	// Keep has a wait that follows upon events keep its processor of the Go scheduler (the P of
-	// package runtime) for up to 20 ms. Otherwise it is gone after some 20 µs, events find
-	// the loop in a queue for another one, and the scheduler's monitor looks around every 20 µs
-	// meanwhile. It is for programs that have a processor more than pollers, as other
-	// goroutines get that of a poller only every 10 ms while events come. Default: false.
+	// Keep has waits keep their processor of the Go scheduler (the P of package runtime) for up to
+	// 20 ms. It is for waits that will hardly be long, and for programs that have a processor
+	// more than pollers: others get it only every 10 ms, when the scheduler takes it by a
+	// signal. Default: false.
 	Keep bool
 
 	fd, wake int
 	events   []Event
-	busy     bool // the last wait brought something
+	bell     bell
 }
 
 // New opens a poller that takes up to batch events per Wait.
@@ -115,7 +109,11 @@ func New(batch int) (*Poller, error) {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
 	p := &Poller{fd: fd, wake: wake, events: make([]Event, batch)}
-	if err := p.control(unix.EPOLL_CTL_ADD, wake, wakeInterest, Token{Key: wakeKey}); err != nil {
+	err = p.hang()
+	if err == nil {
+		err = p.control(unix.EPOLL_CTL_ADD, wake, wakeInterest, Token{Key: wakeKey})
+	}
+	if err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -148,52 +146,6 @@ func (p *Poller) Remove(fd int) {
 	_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) // fails only when it is not there
 }
 
-// Wait returns the events that are there, waiting up to timeout milliseconds for
-// the first (0: not at all, -1: for ever). The slice is good until the next Wait.
-// No events and no error: the time is over, or a signal came.
-//
-// It first looks without blocking: on a busy loop something is always there, and
-// a call that cannot block need not tell the Go scheduler. Nor is it told of a short
-// wait, in which it would only take the processor away and look for somebody to give
-// it to: other goroutines get it some milliseconds later at worst, as from any
-// goroutine that computes, and the collector interrupts the wait with a signal.
-func (p *Poller) Wait(timeout int) ([]Event, error) {
-	n, errno := p.look(0)
-	if n == 0 && errno == 0 && timeout != 0 {
-		keep := p.Keep && p.busy // it will hardly be long
-		switch {
-		case timeout > 0 && (timeout <= shortWait || keep && timeout <= keepWait):
-			n, errno = p.look(timeout)
-		case keep:
-			if n, errno = p.look(keepWait); n == 0 && errno == 0 {
-				n, errno = p.block(max(timeout-keepWait, -1))
-			}
-		default:
-			n, errno = p.block(timeout)
-		}
-	}
-	p.busy = n > 0
-	switch errno {
-	case 0:
-		return p.events[:n], nil
-	case unix.EINTR:
-		return nil, nil
-	}
-	return nil, fmt.Errorf("epoll_wait: %w", errno)
-}
-
-// look waits without telling the Go scheduler.
-func (p *Poller) look(timeout int) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(timeout), 0, 0)
-	return int(n), errno
-}
-
-// block waits, and others have the processor.
-func (p *Poller) block(timeout int) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(timeout), 0, 0)
-	return int(n), errno
-}
-
 // Wake makes Wait return an event for which Event.Wake is true. Safe from any
 // goroutine.
 func (p *Poller) Wake() error {
@@ -207,5 +159,8 @@ func (p *Poller) Wake() error {
 // Close gives the descriptors back.
 func (p *Poller) Close() error {
 	unix.Close(p.wake)
+	if p.bell.file != nil {
+		p.bell.file.Close()
+	}
 	return unix.Close(p.fd)
 }

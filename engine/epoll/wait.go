@@ -1,0 +1,140 @@
+package epoll
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// How long a wait may be on the processor, in milliseconds: any wait, and one with Keep.
+const shortWait, keepWait = 2, 20
+
+// Wait returns the events that are there, waiting up to timeout milliseconds for
+// the first (0: not at all, -1: for ever). The slice is good until the next Wait.
+// No events and no error: the time is over, or the wait was cut short, as by a signal.
+//
+// It first looks without blocking: on a busy loop something is always there. When nothing
+// is, there are two ways to wait. A call of which the Go scheduler is not told keeps the
+// processor, as a goroutine does that computes: others get it some milliseconds later at
+// worst, and the collector and the scheduler's monitor, which wants it back after 10 ms, end
+// the wait by a signal. That is the cheapest, if the wait is short. For others the
+// goroutine is parked in Go's own poller, as one that waits for a connection. (A blocking
+// call that the scheduler is told of loses its processor only when the monitor has looked around for it
+// for some time, and has to queue for it afterwards: the dearest of the three.)
+func (p *Poller) Wait(timeout int) ([]Event, error) {
+	n, err := p.look(0)
+	if n == 0 && err == nil && timeout != 0 {
+		switch {
+		case timeout > 0 && (timeout <= shortWait || p.Keep && timeout <= keepWait):
+			n, err = p.look(timeout)
+		case p.Keep:
+			p.untie()
+			if n, err = p.look(keepWait); n == 0 && err == nil {
+				n, err = p.park(max(timeout-keepWait, -1))
+			}
+		default:
+			n, err = p.park(timeout)
+		}
+	}
+	switch err {
+	case nil:
+		return p.events[:n], nil
+	case unix.EINTR:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("epoll_wait: %w", err)
+}
+
+// look waits on the processor.
+func (p *Poller) look(timeout int) (n int, err error) {
+	r, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(timeout), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), nil
+}
+
+// Between our epoll instance and Go's is a third, the bell. Were ours registered with Go's poller
+// itself, each of its events would wake the thread that waits there, also while the loop is at
+// work. The bell has our instance as its only descriptor, and looks at it for one event, once it
+// is asked to (EPOLLONESHOT); while waits are kept it does not have it at all.
+type bell struct {
+	fd       int
+	file     *os.File           // fd as Go's poller has it
+	conn     syscall.RawConn    // the same
+	rings    func(uintptr) bool // says whether park need not wait any more
+	deadline bool               // file has one
+	tied     bool               // it has our instance
+}
+
+// hang makes the bell.
+func (p *Poller) hang() error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("epoll_create: %w", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // says that it may be waited for
+		unix.Close(fd)
+		return fmt.Errorf("epoll instance: %w", err)
+	}
+	b := &p.bell
+	b.fd, b.file = fd, os.NewFile(uintptr(fd), "epoll")
+	if b.conn, err = b.file.SyscallConn(); err == nil {
+		err = b.file.SetReadDeadline(time.Time{}) // fails where Go's poller does not have it
+	}
+	if err != nil {
+		return fmt.Errorf("epoll instance in Go's poller: %w", err)
+	}
+	var event [1]unix.EpollEvent
+	b.rings = func(uintptr) bool {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(b.fd), uintptr(unsafe.Pointer(&event[0])), 1, 0, 0, 0)
+		return n != 0 || errno != 0
+	}
+	return nil
+}
+
+// tie has the bell ring at the next event, or at once if there is one.
+func (p *Poller) tie() error {
+	op := unix.EPOLL_CTL_ADD
+	if p.bell.tied {
+		op = unix.EPOLL_CTL_MOD
+	}
+	err := unix.EpollCtl(p.bell.fd, op, p.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT})
+	p.bell.tied = err == nil
+	return err
+}
+
+// untie spares events the way to the bell.
+func (p *Poller) untie() {
+	if p.bell.tied {
+		_ = unix.EpollCtl(p.bell.fd, unix.EPOLL_CTL_DEL, p.fd, nil)
+		p.bell.tied = false
+	}
+}
+
+// park waits in Go's poller.
+func (p *Poller) park(timeout int) (n int, err error) {
+	b := &p.bell
+	var until time.Time
+	if timeout >= 0 {
+		until = time.Now().Add(time.Duration(timeout) * time.Millisecond)
+	}
+	if timeout >= 0 || b.deadline {
+		if err := b.file.SetReadDeadline(until); err != nil {
+			return 0, err
+		}
+		b.deadline = timeout >= 0
+	}
+	if p.tie() != nil { // no memory for it
+		return p.look(shortWait)
+	}
+	if err := b.conn.Read(b.rings); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, err
+	}
+	return p.look(0)
+}

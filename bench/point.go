@@ -22,6 +22,8 @@ type Point struct {
 	Reply int
 	// Down: the server sends.
 	Down bool
+	// Rate is how many requests are due per second, in the scenario light.
+	Rate float64
 	// Principal points are measured with all relays, the others with those that are
 	// no variants, unless relays are named.
 	Principal bool
@@ -38,6 +40,8 @@ const (
 	mixedStreams     = 2
 	mixedConnections = 10
 	mixedRate        = 1000
+	// lightConnections share the requests in the scenario light.
+	lightConnections = 10
 	// manyProcesses share the port in the scenario many.
 	manyProcesses = 5
 )
@@ -54,6 +58,7 @@ func Scenarios() []Scenario {
 	return []Scenario{
 		{"bulk", "Bulk", "Streams that send as fast as they can, from client to server (up) or from server to client (down)."},
 		{"rr", "Request and response", "Connections that stay open; on each the next request is sent when the reply is there (closed loop). Requests have 128 bytes, replies 128 unless the point says otherwise."},
+		{"light", "A light load", fmt.Sprintf("A few requests now and then (open loop), over %d connections: what a wake-up costs.", lightConnections)},
 		{"cps", "Connections", "Workers that connect, ask once, read the reply and close, over and over."},
 		{"idle", "Idle pairs", "Connections that have moved one request and one reply each and then stand still."},
 		{"slow", "Slow reader", fmt.Sprintf("One stream to a reader that takes %d KiB/s; the sender would send as fast as it can.", slowPace>>10)},
@@ -96,6 +101,10 @@ func Points() (points []Point) {
 			p.Title += fmt.Sprintf(", replies of %d KiB", p.Reply>>10)
 		}
 		add(p, one(rateMetric("requests/s")), latencyMetrics(p50, p90, p99, p999), cpuMetrics("µs/request"), one(errorMetric()))
+	}
+	for _, n := range []int{100, 1000} {
+		add(Point{Name: fmt.Sprintf("light-%d", n), Title: plural(n, "request") + " per second", Connections: lightConnections, Rate: float64(n)},
+			cpuMetrics("µs/request"), latencyMetrics(p50, p99), one(rateMetric("requests/s")), one(errorMetric()))
 	}
 	add(Point{Name: "cps-50", Title: "50 workers", Connections: 50, Principal: true},
 		one(rateMetric("connections/s")), latencyMetrics(p99), cpuMetrics("µs/connection"), one(errorMetric()))

@@ -32,8 +32,10 @@ func (b *bed) figures(ctx context.Context, figures map[string]float64) error {
 		return b.slow(ctx, figures)
 	case "mixed":
 		return b.mixed(ctx, figures)
+	case "light":
+		return b.paced(ctx, figures, b.step.Point.Rate)
 	case "scale":
-		return b.paced(ctx, figures)
+		return b.paced(ctx, figures, b.scale)
 	case "many":
 		return b.many(ctx, figures)
 	}
@@ -89,16 +91,16 @@ func (b *bed) fill(figures map[string]float64, m *measured) error {
 }
 
 // paced asks and answers so many times a second.
-func (b *bed) paced(ctx context.Context, figures map[string]float64) error {
+func (b *bed) paced(ctx context.Context, figures map[string]float64, due float64) error {
 	p := b.step.Point
-	if _, err := b.client(ctx, ends.Job{Kind: ends.RR, Connections: p.Connections, Reply: p.Reply, Rate: b.scale}); err != nil {
+	if _, err := b.client(ctx, ends.Job{Kind: ends.RR, Connections: p.Connections, Reply: p.Reply, Rate: due}); err != nil {
 		return err
 	}
 	m, err := b.window(ctx)
 	if err != nil {
 		return err
 	}
-	return b.requests(figures, m, m.clients[0], b.scale)
+	return b.requests(figures, m, m.clients[0], due)
 }
 
 // requests gives the figures of requests; due is how many there should have been per

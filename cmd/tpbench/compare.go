@@ -22,7 +22,7 @@ import (
 // compareCmd is tpbench compare.
 type compareCmd struct {
 	Relays       []string       `placeholder:"NAME,..." help:"Relays, see --list; one that is named twice is measured twice. Default: all but gnet and socat; all: these too."`
-	Scenarios    []string       `placeholder:"NAME,..." help:"Scenarios: bulk, rr, cps, idle, slow, mixed, scale, many. Default: all."`
+	Scenarios    []string       `placeholder:"NAME,..." help:"Scenarios: bulk, rr, light, cps, idle, slow, mixed, scale, many. Default: all."`
 	Only         []string       `placeholder:"POINT,..." help:"Of the scenarios these points only, see --list."`
 	Rounds       int            `placeholder:"3" help:"How often each relay is measured at each point; the median counts."`
 	TargetRounds int            `placeholder:"N" help:"How often those relays are measured that a target of the project compares at a point. Default: as --rounds says."`

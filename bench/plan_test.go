@@ -120,7 +120,7 @@ func TestEstimateAddsUp(t *testing.T) {
 
 // TestMakeBenchEndsInTime: the whole set as make bench runs it, with some minutes to spare for
 // the build and for what is done again. (Estimates are on the safe side: where one said 24 min,
-// the run took 21, and one and a half for what was done again.)
+// the run took 22 and a half, with what was done again.)
 func TestMakeBenchEndsInTime(t *testing.T) {
 	p := planOf(t, nil, nil)
 	p.Named, p.TargetRounds, p.Window, p.WarmUp = false, 12, 1200*time.Millisecond, 300*time.Millisecond

@@ -30,12 +30,16 @@ func (p *Poller) Wait(timeout int) ([]Event, error) {
 	n, err := p.look(0)
 	if n == 0 && err == nil && timeout != 0 {
 		switch {
-		case timeout > 0 && (timeout <= shortWait || p.Keep && timeout <= keepWait):
+		case timeout > 0 && timeout <= shortWait:
 			n, err = p.look(timeout)
 		case p.Keep:
 			p.untie()
-			if n, err = p.look(keepWait); n == 0 && err == nil {
-				n, err = p.park(max(timeout-keepWait, -1))
+			kept := keepWait
+			if timeout > 0 {
+				kept = min(timeout, keepWait)
+			}
+			if n, err = p.look(kept); n == 0 && err == nil && kept != timeout {
+				n, err = p.park(max(timeout-kept, -1))
 			}
 		default:
 			n, err = p.park(timeout)

@@ -44,7 +44,7 @@ func TestRulesHints(t *testing.T) {
 func TestRulesHintsAreCommands(t *testing.T) {
 	cmd := &runCmd{Mode: modeFlag{tproxy.Redirect}, Spoof: spoofFlag{tproxy.SpoofFull}}
 	for _, hint := range cmd.rulesHints([]netip.AddrPort{netip.MustParseAddrPort("[::]:9091")}) {
-		parser, err := application().Parser(new(commands), new(bytes.Buffer), new(bytes.Buffer), func(int) {})
+		parser, err := application(nil).Parser(new(commands), new(bytes.Buffer), new(bytes.Buffer), func(int) {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,12 +72,14 @@ func TestSummary(t *testing.T) {
 	}
 	var out bytes.Buffer
 	cmd := &runCmd{LogLevel: "debug", LogFormat: "json"}
-	summarize(cmd.logger(&out), engine.Stats{
+	queue := newLogQueue(&out)
+	summarize(cmd.logger(queue), engine.Stats{
 		Ended:          map[engine.Reason]uint64{engine.ReasonEOF: 3, engine.ReasonDrained: 2},
 		DialErrors:     map[string]uint64{"ECONNREFUSED": 1},
 		Opened:         4,
 		UpstreamSplice: 10, UpstreamBuffer: 5, DownstreamSplice: 1, DownstreamBuffer: 1,
 	}, []*intercept.Recorder{r})
+	queue.close(forever)
 	for _, want := range []string{
 		`"connections were reset at the end of draining","pairs":2`,
 		`"msg":"ended","pairs":5,"opened":4,"dial_errors":1,"upstream_bytes":15,"downstream_bytes":2`,

@@ -18,7 +18,7 @@ import (
 func parseRun(t *testing.T, args ...string) (*runCmd, error) {
 	t.Helper()
 	c := new(commands)
-	parser, err := application().Parser(c, io.Discard, io.Discard, func(int) {})
+	parser, err := application(nil).Parser(c, io.Discard, io.Discard, func(int) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,16 +30,20 @@ func main() {
 
 // program runs the command line args and returns the exit status.
 func program(args []string, stdout, stderr io.Writer) int {
-	return application().Run(new(commands), args, stdout, stderr)
+	log := newLogQueue(stderr)
+	defer log.close(logPatience)
+	return application(log).Run(new(commands), args, stdout, log)
 }
 
-func application() cli.Application {
+// application is the program; log is its standard error.
+func application(log *logQueue) cli.Application {
 	return cli.Application{
 		Name: "tprelay",
 		Description: "A transparent TCP relay: it takes connections that were meant for somebody else, opens a second one " +
 			"to the original destination, in the client's name, and moves the bytes, never faster than the receiver takes them.",
 		Options: []kong.Option{
 			kong.Vars{"version": version()},
+			kong.Bind(log),
 			kong.ExplicitGroups([]kong.Group{
 				{Key: "connections", Title: "Connections:"},
 				{Key: "bytes", Title: "Bytes:"},

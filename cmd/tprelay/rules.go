@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/tprelay/tprelay/rules"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -110,20 +112,20 @@ func (r *rulesApply) Validate() error {
 }
 
 // Run applies the rules, and warns of what stands in their way.
-func (r *rulesApply) Run() error {
+func (r *rulesApply) Run(command *kong.Context) error {
 	cfg, err := r.config()
 	if err != nil {
 		return err
 	}
 	if r.Confirm > 0 {
-		return applyWithConfirm(cfg, r.Confirm, os.Stdin, os.Stderr)
+		return applyWithConfirm(cfg, r.Confirm, os.Stdin, command.Stderr)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	if err := rules.Apply(ctx, cfg); err != nil {
 		return fmt.Errorf("rules apply: %w", err)
 	}
-	warn(os.Stderr, cfg)
+	warn(command.Stderr, cfg)
 	return nil
 }
 

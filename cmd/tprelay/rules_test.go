@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/rules"
 )
@@ -97,7 +99,8 @@ func TestApplyIsTakenBackUnlessConfirmed(t *testing.T) {
 func TestApplyNotConfirmedPutsFormerRulesBack(t *testing.T) {
 	h := gateway(t)
 	flags := flagsFor(t)
-	if err := h.Do((&rulesApply{rulesFlags: flags}).Run); err != nil {
+	toNobody := &kong.Context{Kong: &kong.Kong{Stderr: io.Discard}}
+	if err := h.Do(func() error { return (&rulesApply{rulesFlags: flags}).Run(toNobody) }); err != nil {
 		t.Fatal(err)
 	}
 	cfg, err := flags.config()

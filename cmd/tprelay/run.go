@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ import (
 )
 
 // Run is tprelay run: from the command line to the end of the last pair.
-func (c *runCmd) Run(command *kong.Context) error {
+func (c *runCmd) Run(command *kong.Context, queue *logQueue) error {
 	if err := c.check(); err != nil {
 		return err
 	}
@@ -29,7 +30,7 @@ func (c *runCmd) Run(command *kong.Context) error {
 	defer signal.Stop(signals)
 	signal.Ignore(unix.SIGPIPE)
 
-	log := c.logger(command.Stderr)
+	log := c.logger(queue)
 	before, passed, err := whatWeGot()
 	if err != nil {
 		return err
@@ -99,6 +100,7 @@ func (c *runCmd) Run(command *kong.Context) error {
 
 	c.announce(log, relay.Addrs(), upstream)
 	supervisor := newSupervisor(log)
+	defer supervisor.close(supervisorPatience)
 	watching, unwatch := context.WithCancel(context.Background())
 	defer unwatch()
 	go supervisor.watch(watching, relay.Ping)
@@ -147,12 +149,23 @@ func statusOf(listening []netip.AddrPort) string {
 	return "relaying what comes to " + strings.Join(texts, ", ")
 }
 
-func (c *runCmd) logger(w io.Writer) *slog.Logger {
+// logger logs to queue, which says in the same format when it has dropped lines,
+// whatever the level.
+func (c *runCmd) logger(queue *logQueue) *slog.Logger {
+	queue.say(func(w io.Writer, lines uint64) {
+		record := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines were dropped", 0)
+		record.Add("lines", lines)
+		_ = c.handler(w).Handle(context.Background(), record) // w is memory
+	})
+	return slog.New(c.handler(queue))
+}
+
+func (c *runCmd) handler(w io.Writer) slog.Handler {
 	options := &slog.HandlerOptions{Level: c.level()}
 	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.NewTextHandler(w, options)
 }
 
 // level is the level that --log-level names; kong has checked the name.

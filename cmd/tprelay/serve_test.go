@@ -64,7 +64,7 @@ func TestServe(t *testing.T) {
 		}
 		reopens := 0
 		log := slog.New(slog.DiscardHandler)
-		s := server{relay: c.relay, log: log, reopen: func() { reopens++ }, supervisor: silent(log)}
+		s := server{relay: c.relay, log: log, reopen: func() { reopens++ }, supervisor: silent(t)}
 		err := s.serve(signals)
 		if !errors.Is(err, c.want) || c.want == nil && err != nil || reopens != c.reopens {
 			t.Errorf("%s: %v after %d reopens, want %v after %d", c.name, err, reopens, c.want, c.reopens)
@@ -76,15 +76,17 @@ func TestServeEndsWithTheRelay(t *testing.T) {
 	broken := errors.New("broken")
 	r := newFakeRelay(true, broken)
 	close(r.closed)
-	s := server{relay: r, supervisor: silent(slog.New(slog.DiscardHandler))}
+	s := server{relay: r, supervisor: silent(t)}
 	if err := s.serve(nil); !errors.Is(err, broken) {
 		t.Error(err)
 	}
 }
 
 // silent is the supervisor where there is none.
-func silent(log *slog.Logger) *supervisor {
-	return &supervisor{log: log, notify: func(string) error { return nil }}
+func silent(t *testing.T) *supervisor {
+	s := tellBy(slog.New(slog.DiscardHandler), func(string) error { return nil })
+	t.Cleanup(func() { s.close(forever) })
+	return s
 }
 
 // TestServeUpgrades: signals that come meanwhile, in every order with the end of it.
@@ -108,14 +110,14 @@ func TestServeUpgrades(t *testing.T) {
 			r := newFakeRelay(true, nil)
 			log := slog.New(slog.DiscardHandler)
 			var told []string
-			manager := &supervisor{log: log, notify: func(state string) error {
+			manager := tellBy(log, func(state string) error {
 				for line := range strings.Lines(state) {
 					if name, ok := strings.CutSuffix(strings.TrimSpace(line), "=1"); ok {
 						told = append(told, name)
 					}
 				}
 				return nil
-			}}
+			})
 			signals := make(chan os.Signal)
 			next := &fakeProgram{}
 			s := server{relay: r, log: log, supervisor: manager, handedOver: func() {}}
@@ -138,6 +140,7 @@ func TestServeUpgrades(t *testing.T) {
 			if err := s.serve(signals); err != nil {
 				t.Error(err)
 			}
+			manager.close(forever)
 			if got := strings.Join(told, " "); got != c.told {
 				t.Errorf("told %q, want %q", got, c.told)
 			}

@@ -122,10 +122,11 @@ func TestServiceManagerIsToldOfAFailedUpgrade(t *testing.T) {
 
 func TestWatchdogHearsNothingFromStuckLoops(t *testing.T) {
 	var told []string
-	s := &supervisor{watchdog: 20 * time.Millisecond, log: slog.New(slog.DiscardHandler), notify: func(state string) error {
+	s := tellBy(slog.New(slog.DiscardHandler), func(state string) error {
 		told = append(told, state)
 		return nil
-	}}
+	})
+	s.watchdog = 20 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	answers := []error{nil, errors.New("1 of 2 loops do not answer"), nil}
 	s.watch(ctx, func(context.Context) error {
@@ -137,6 +138,7 @@ func TestWatchdogHearsNothingFromStuckLoops(t *testing.T) {
 		answers = answers[1:]
 		return err
 	})
+	s.close(forever)
 	if len(told) != 2 {
 		t.Errorf("told %q", told)
 	}

@@ -30,7 +30,7 @@ import (
 // Source is what is shown: an *engine.Engine.
 type Source interface {
 	Stats() engine.Stats
-	Pairs(func(engine.PairInfo) bool)
+	Pairs(func(engine.PairInfo) bool) error
 }
 
 // pairLimit is how many pairs /pairs lists unless it is told otherwise.

@@ -140,7 +140,7 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 		if err != nil {
 			info.Err = err.Error()
 		}
-		defer o.PairEnded(info)
+		defer l.callPairEnded(o, info)
 	}
 	l.count.ended[reason]++
 	for s := range side(2) {
@@ -197,9 +197,7 @@ func (l *loop) detachAll(p *pair) {
 		}
 	}
 	both := intercept.Decision{Upstream: x.handlers[upstream], Downstream: x.handlers[downstream]}
-	if err := both.CloseHandlers(); err != nil {
-		l.engine.options.Logger.Warn("closing a handler", "pair", p.id, "err", err)
-	}
+	l.callClose(p, both)
 	*x = extra{}
 	l.aside[p.slot] = nil
 	l.spare = append(l.spare, x)
@@ -207,10 +205,12 @@ func (l *loop) detachAll(p *pair) {
 
 // cleanUp gives back what the loop holds when it ends.
 func (l *loop) cleanUp() {
+	l.clock()
+	l.over = true
 	l.endAll(ReasonDrained)
 	l.discardListeners()
 	for _, post := range l.mailbox.close() {
-		post(l) // Adopt's descriptors must not leak
+		post(l) // also those of Adopt, whose connections are reset
 	}
 	l.endAll(ReasonDrained)
 	l.pipes.Close()

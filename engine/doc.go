@@ -91,7 +91,10 @@
 //   - Nothing is allocated per byte, per event, or per pair once the loop has
 //     seen as many pairs before; interceptors and observers pay for themselves.
 //   - What is called on the loop (interceptors, handlers, [Observer]) must not
-//     block: all pairs of that loop would wait.
+//     block: all pairs of that loop would wait. One that takes more than a second is
+//     logged. One that panics ends its pair ([ReasonPanicked]); the others go on.
+//   - Interceptors, handlers and observers may call the engine. Calls that wait for the loops
+//     return [ErrOnLoop] there: Pairs, Ping and HandOver.
 //
 // # Limits
 //

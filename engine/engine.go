@@ -15,8 +15,12 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// ErrClosed is returned by calls on an engine that has ended.
-var ErrClosed = errors.New("engine is closed")
+// Errors of calls that come at the wrong time.
+var (
+	ErrNotRunning = errors.New("engine does not run yet") // before Run
+	ErrRunning    = errors.New("engine runs already")     // Run, a second time
+	ErrClosed     = errors.New("engine is closed")        // after Close, and after Run has returned
+)
 
 // Engine relays connections. Make one with New, and let it work with Run.
 type Engine struct {
@@ -24,6 +28,7 @@ type Engine struct {
 	dialer  tproxy.Dialer
 	addrs   []netip.AddrPort // where the listeners really are
 	sources sources
+	panics  panics
 
 	generation uint64 // how many engines gave their pairs to the next before
 	inherits   *link  // from where pairs come over; nil when they have
@@ -76,6 +81,8 @@ func (e *Engine) discard() {
 	for _, l := range e.loops {
 		l.cleanUp()
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.inherits != nil {
 		unix.Close(e.inherits.fd)
 		e.inherits = nil
@@ -89,21 +96,28 @@ func (e *Engine) Addrs() []netip.AddrPort { return append([]netip.AddrPort(nil),
 // Run serves until ctx is cancelled; then it closes the listeners, waits up to
 // Options.DrainTimeout for the pairs to end by themselves, and resets the rest.
 // It returns nil after that, and the error that stopped a loop otherwise. It
-// can be called once.
+// can be called once: a second call fails with ErrRunning, and with ErrClosed when the engine
+// has ended.
 func (e *Engine) Run(ctx context.Context) error {
-	e.mu.Lock()
-	if e.closed || e.running {
-		e.mu.Unlock()
-		return ErrClosed
+	if err := e.begin(); err != nil {
+		return err
 	}
-	e.running = true
-	e.mu.Unlock()
-
 	stop := context.AfterFunc(ctx, func() { e.each((*loop).drain) })
 	defer stop()
+	over, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		if e.options.Interceptor != nil || e.options.Observer != nil {
+			e.watchCallbacks(over)
+		}
+	}()
 	errs := make(chan error, len(e.loops))
 	for _, l := range e.loops {
-		go func() { errs <- l.run() }()
+		go func() {
+			err := errGoexit
+			defer func() { errs <- err }()
+			err = l.run()
+		}()
 	}
 	inherited := make(chan struct{})
 	if k := e.inherits; k != nil {
@@ -125,22 +139,56 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.mu.Unlock()
 	<-inherited
+	close(over)
+	<-watched
 	return failed
 }
 
-// Close ends the engine at once: listeners are closed, pairs reset, and Run
-// returns. It may be called any time, also instead of Run, and more than once.
-func (e *Engine) Close() error {
+// begin notes that the engine runs. An engine runs once.
+func (e *Engine) begin() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed {
-		return nil
+	switch {
+	case e.closed:
+		return ErrClosed
+	case e.running:
+		return ErrRunning
 	}
+	e.running = true
+	return nil
+}
+
+// runs is nil if the loops work and the caller may wait for them.
+func (e *Engine) runs() error {
+	if e.onLoop() {
+		return ErrOnLoop
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closed:
+		return ErrClosed
+	case !e.running:
+		return ErrNotRunning
+	}
+	return nil
+}
+
+// Close ends the engine at once: listeners are closed, pairs reset, and Run
+// returns, for which Close does not wait. It may be called any time, from any goroutine and on a
+// loop, also instead of Run, and more than once. Instead of Run it resets what was adopted, and
+// tells the observer, before it returns.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	closed, running := e.closed, e.running
 	e.closed = true
-	if e.running {
+	e.mu.Unlock()
+	switch {
+	case closed:
+	case running:
 		e.each((*loop).abort)
-	} else {
-		e.discard()
+	default:
+		e.discard() // without the lock: it calls observers
 	}
 	return nil
 }

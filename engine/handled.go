@@ -68,7 +68,12 @@ func (l *loop) show(p *pair, s side, x *extra, data []byte) bool {
 	d := &p.dir[s]
 	c := &l.chunk
 	c.Reset(data, d.is(eof))
-	verdict := x.handlers[s].Handle(c)
+	verdict, err := l.callHandle(p, x.handlers[s], c)
+	if err != nil {
+		l.chunk = intercept.Chunk{} // the handler may have kept it
+		l.end(p, ReasonPanicked, err)
+		return false
+	}
 	if verdict >= intercept.Reset { // also what is no verdict at all
 		l.end(p, ReasonIntercepted, nil)
 		return false

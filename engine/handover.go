@@ -33,8 +33,8 @@ type parcel struct {
 // was not taken; the error says whether the other side had begun. fd stays the caller's,
 // who may shut it down to end the wait. One call at a time.
 func (e *Engine) HandOver(fd int) (left int, err error) {
-	if !e.isRunning() {
-		return 0, ErrClosed
+	if err := e.runs(); err != nil {
+		return 0, err
 	}
 	if e.takesOver() { // what is still on its way to us would be left behind
 		return 0, errors.New("hand-over: still taking over from the process before")

@@ -3,6 +3,7 @@ package engine
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,9 +65,15 @@ type loop struct {
 	draining bool
 	leaving  bool // hands over its last pairs: accepts no more
 	aborted  bool
+	over     bool      // its last pairs are being reset: it dials no more
 	deadline time.Time // of draining
 
 	mailbox mailbox
+
+	goroutine atomic.Uint64 // that runs the loop
+	calls     uint64        // of callbacks, so far
+	calling   atomic.Uint64 // the callback that it is in: a callMark
+	callFor   atomic.Uint64 // the id of its pair
 
 	mu         sync.Mutex
 	published  counters
@@ -113,6 +120,7 @@ const keepPipes = 64
 // run is the loop. It returns when it was told to end and no pair is left.
 func (l *loop) run() error {
 	defer l.cleanUp()
+	l.goroutine.Store(goroutine())
 	if init := l.engine.options.ThreadInit; init != nil {
 		runtime.LockOSThread() // never unlocked: the thread, changed by init, ends with the goroutine
 		if err := init(); err != nil {

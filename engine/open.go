@@ -70,10 +70,14 @@ func (l *loop) route(p *pair, destination netip.AddrPort) {
 		l.end(p, reason, nil)
 		return
 	}
-	if ic := l.engine.options.Interceptor; ic != nil {
-		decision := ic.Open(intercept.Pair{
+	if l.engine.options.Interceptor != nil {
+		decision, err := l.callOpen(intercept.Pair{
 			ID: p.id, Client: p.clientAddr(), Destination: destination, Listener: l.engine.listenAddr(p), Mode: l.engine.mode(p),
 		})
+		if err != nil {
+			l.end(p, ReasonPanicked, err)
+			return
+		}
 		l.attach(p, decision)
 		if decision.Refuse {
 			l.end(p, ReasonRejected, nil)
@@ -179,7 +183,10 @@ func (l *loop) connected(p *pair, ev epoll.Event) {
 	l.count.opened++
 	l.count.steps[p.step]++
 	if o := l.engine.options.Observer; o != nil {
-		o.PairOpened(l.info(p))
+		if err := l.callPairOpened(o, l.info(p)); err != nil {
+			l.end(p, ReasonPanicked, err)
+			return
+		}
 	}
 	if reset != nil && !l.failed(p, outgoing, reset) {
 		return
@@ -204,6 +211,10 @@ func (l *loop) adopt(fd int, client netip.AddrPort, prefix []byte, destination n
 	p := l.begin(fd, client)
 	p.shared = true
 	p.setDestination(destination)
+	if l.over {
+		l.end(p, ReasonDrained, nil)
+		return
+	}
 	p.step = l.engine.options.Spoof.First(tproxy.Forward)
 	r := reference{p.slot, p.generation}
 	l.route(p, destination)

@@ -150,7 +150,7 @@ type Options struct {
 }
 
 // Observer is told of pairs. It is called on the loops, concurrently, and must
-// not block.
+// not block. A panic in PairOpened ends the pair; one in PairEnded is only logged.
 type Observer interface {
 	// PairOpened: both connections stand.
 	PairOpened(PairInfo)

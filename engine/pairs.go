@@ -13,8 +13,11 @@ const pairsAtOnce = 512
 // Pairs calls f for every pair that lives, until f returns false. It does not stop
 // the loops: each describes some hundreds of its pairs at a time, so that pairs
 // which open or end meanwhile may be missed. f runs on the caller's goroutine. On an
-// engine that does not run there are no pairs.
-func (e *Engine) Pairs(f func(PairInfo) bool) {
+// engine that does not run there are no pairs. The error is ErrOnLoop, or nil.
+func (e *Engine) Pairs(f func(PairInfo) bool) error {
+	if e.onLoop() {
+		return ErrOnLoop
+	}
 	for _, l := range e.loops {
 		for slot := int32(0); slot >= 0; {
 			infos, next, ok := l.describe(slot)
@@ -23,17 +26,18 @@ func (e *Engine) Pairs(f func(PairInfo) bool) {
 			}
 			for _, info := range infos {
 				if !f(info) {
-					return
+					return nil
 				}
 			}
 			slot = next
 		}
 	}
+	return nil
 }
 
 // describe asks the loop for its pairs from slot on; next is where to go on, or -1.
 func (l *loop) describe(slot int32) (infos []PairInfo, next int32, ok bool) {
-	if !l.engine.isRunning() {
+	if l.engine.runs() != nil {
 		return nil, -1, false
 	}
 	ok = l.ask(func(l *loop) {
@@ -49,12 +53,6 @@ func (l *loop) describe(slot int32) (infos []PairInfo, next int32, ok bool) {
 		}
 	})
 	return infos, next, ok
-}
-
-func (e *Engine) isRunning() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.running
 }
 
 // info describes p.

@@ -6,11 +6,12 @@ import (
 )
 
 // Ping waits until every loop has answered: it is alive and not stuck in an observer
-// or an interceptor. For watchdogs. The error is ErrClosed when the engine does not
-// run, and says how many loops have not answered when ctx ends first.
+// or an interceptor. For watchdogs. The error is ErrNotRunning before Run, ErrClosed
+// after the end and ErrOnLoop on a loop; when ctx ends first it says how many loops
+// have not answered.
 func (e *Engine) Ping(ctx context.Context) error {
-	if !e.isRunning() {
-		return ErrClosed
+	if err := e.runs(); err != nil {
+		return err
 	}
 	answers := make(chan struct{}, len(e.loops))
 	for _, l := range e.loops {

@@ -18,13 +18,14 @@ const (
 	ReasonDrained                        // the engine was shut down first
 	ReasonDenied                         // its destination may not be reached
 	ReasonSourceLimit                    // its client had MaxPairsPerSource already
+	ReasonPanicked                       // its interceptor, handler or observer panicked
 	reasons                              // how many there are
 )
 
 var reasonNames = [reasons]string{
 	"none", "eof", "reset", "dial-error", "connect-timeout", "idle-timeout", "half-close-timeout",
 	"rejected", "intercepted", "loop", "no-destination", "drained",
-	"denied", "source-limit",
+	"denied", "source-limit", "panicked",
 }
 
 // String gives the name used in logs and statistics, e.g. half-close-timeout.

@@ -45,19 +45,25 @@ type chain struct {
 func (ch *chain) Open(p Pair) Decision {
 	var result Decision
 	var opened []Decision // those with handlers
+	asked := false
+	defer func() {
+		if !asked { // one refused, or panicked: nobody else knows of the handlers
+			_ = closeAll(opened)
+		}
+	}()
 	for _, i := range ch.list {
 		d := i.Open(p)
 		if d.Upstream != nil || d.Downstream != nil {
 			opened = append(opened, d)
 		}
 		if d.Refuse {
-			(&closing{opened: opened}).close()
 			return Decision{Refuse: true}
 		}
 		if d.Destination.IsValid() {
 			result.Destination = d.Destination
 		}
 	}
+	asked = true
 	switch len(opened) {
 	case 0:
 		return result
@@ -89,10 +95,15 @@ type closing struct {
 }
 
 func (cl *closing) close() error {
-	var errs []error
-	for _, d := range cl.opened {
-		errs = append(errs, d.CloseHandlers())
-	}
+	opened := cl.opened
 	cl.opened = nil
-	return errors.Join(errs...)
+	return closeAll(opened)
+}
+
+func closeAll(opened []Decision) (err error) {
+	if len(opened) == 0 {
+		return nil
+	}
+	defer func() { err = errors.Join(err, closeAll(opened[1:])) }() // also when a handler panics
+	return opened[0].CloseHandlers()
 }

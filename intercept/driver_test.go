@@ -130,12 +130,16 @@ func passesWithoutAllocation(t *testing.T, h Handler, data []byte) {
 type closer struct {
 	HandlerFunc
 	closed int
+	panics bool // Close
 }
 
 var _ io.Closer = (*closer)(nil)
 
 func (c *closer) Close() error {
 	c.closed++
+	if c.panics {
+		panic("does not close")
+	}
 	return nil
 }
 

@@ -18,15 +18,14 @@ func both(h Handler) Interceptor { return always{Upstream: h, Downstream: h} }
 // CloseHandlers closes those handlers of d that are io.Closers, each once, also
 // when both directions share one. It is for whoever ends pairs: the engine, a
 // chain, a test.
-func (d Decision) CloseHandlers() error {
-	var errs []error
-	if up, ok := d.Upstream.(io.Closer); ok {
-		errs = append(errs, up.Close())
-	}
+func (d Decision) CloseHandlers() (err error) {
 	if down, ok := d.Downstream.(io.Closer); ok && !same(d.Upstream, d.Downstream) {
-		errs = append(errs, down.Close())
+		defer func() { err = errors.Join(err, down.Close()) }() // also when the first one panics
 	}
-	return errors.Join(errs...)
+	if up, ok := d.Upstream.(io.Closer); ok {
+		err = up.Close()
+	}
+	return err
 }
 
 // same reports whether a and b are one value. Handlers of a type that Go cannot

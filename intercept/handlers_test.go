@@ -43,6 +43,33 @@ func TestCloseHandlersSurvivesWhatCannotBeCompared(t *testing.T) {
 	noError(t, Decision{Upstream: f, Downstream: f}.CloseHandlers())
 }
 
+// TestPanicLeavesNoHandlerOpen: whoever recovers a panic can no longer close what is left.
+func TestPanicLeavesNoHandlerOpen(t *testing.T) {
+	bad := &closer{HandlerFunc: forward, panics: true}
+	for name, f := range map[string]func(good *closer){
+		"the other direction": func(good *closer) { _ = Decision{Upstream: bad, Downstream: good}.CloseHandlers() },
+		"the rest of a chain": func(good *closer) {
+			_ = Chain(&opens{Decision: Decision{Upstream: bad}}, &opens{Decision: Decision{Upstream: good}}).Open(testPair).CloseHandlers()
+		},
+		"a chain that is being opened": func(good *closer) {
+			Chain(&opens{Decision: Decision{Upstream: good}}, InterceptorFunc(func(Pair) Decision { panic("no decision") })).Open(testPair)
+		},
+	} {
+		good := &closer{HandlerFunc: forward}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: the panic is lost", name)
+				}
+			}()
+			f(good)
+		}()
+		if good.closed != 1 {
+			t.Errorf("%s: closed %d times", name, good.closed)
+		}
+	}
+}
+
 func TestFunctionsAreInterceptorsAndHandlers(t *testing.T) {
 	i := InterceptorFunc(func(p Pair) Decision { return Decision{Refuse: p.ID == 17} })
 	if !i.Open(testPair).Refuse {

@@ -10,7 +10,8 @@
 //
 // Everything of one pair is called on one event loop, one call at a time; it
 // must not block, for all other pairs of that loop wait. Different pairs may be
-// on different loops, so what handlers share needs a lock.
+// on different loops, so what handlers share needs a lock. A panic ends the pair
+// with a reset, and nothing else.
 package intercept
 
 import (

@@ -63,7 +63,7 @@ var (
 	ended      = describe("ended_total", "Pairs that ended, by reason.", "reason")
 	dialErrors = describe("dial_errors_total", "Failed outgoing connections, by errno.", "errno")
 	steps      = describe("spoof_total", "Outgoing connections by how their source address was chosen.", "step")
-	delivered  = describe("delivered_bytes_total", "Bytes delivered, by direction and path.", "direction", "path")
+	delivered  = describe("delivered_bytes_total", "Bytes that the receivers' sockets have accepted (sent, or waiting in a send buffer), by direction and path.", "direction", "path")
 )
 
 // Describe is prometheus.Collector's.

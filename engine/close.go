@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"time"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/intercept"
@@ -42,10 +40,6 @@ func (l *loop) endIfDone(p *pair) bool {
 	l.end(p, reason, nil)
 	return true
 }
-
-// resetPatience is for how long a sink may make no progress before a reset that waits
-// behind its bytes is passed on without them.
-const resetPatience = 5 * time.Second
 
 // failed notes that flow s is broken: its other end sent an RST, or does not answer. What
 // was on its way to it is dropped. What came from it goes on, out of its receive buffer
@@ -98,26 +92,6 @@ func (l *loop) sinkFailed(p *pair, s side, err error) bool {
 	return false
 }
 
-// passReset ends a pair whose flow s is broken, as soon as the other end has all that
-// came from it. An RST overtakes what is in the sink's send buffer, so that is waited
-// for, by looking each tick: no event tells.
-func (l *loop) passReset(p *pair, s side) {
-	d := &p.dir[s]
-	if !d.is(eof|closing) || d.pending > 0 {
-		return // events will come, or resetPatience ends
-	}
-	n := uint32(unsent(int(p.fd[s.other()])))
-	if n == 0 {
-		l.end(p, ReasonReset, unix.Errno(p.cause))
-		return
-	}
-	if n != d.unacked {
-		d.unacked = n
-		p.last = l.tick
-	}
-	l.wheel.arm(&l.pairs, p, l.tick+1)
-}
-
 // cutOff: flow s was reset, and not behind a FIN, which Linux calls EPIPE
 // (tcp_reset in net/ipv4/tcp_input.c). A socket reports its error once; after that reads say
 // 0 as after a FIN, but the other side must not take what was cut off for all there is.
@@ -134,6 +108,9 @@ func (p *pair) brokenSide() (s side, broken bool) {
 // end is the end of a pair, whatever state it is in: descriptors, pipe, buffers,
 // handlers, timer and record are given back.
 func (l *loop) end(p *pair, reason Reason, err error) {
+	if reason != ReasonEOF && reason != ReasonIntercepted && reason != ReasonPanicked {
+		l.sayLast(p)
+	}
 	if o := l.engine.options.Observer; o != nil {
 		info := l.info(p)
 		info.Reason = reason

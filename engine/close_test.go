@@ -122,7 +122,7 @@ func TestResetTravelsBehindUnsentBytes(t *testing.T) {
 
 // TestResetDoesNotWaitForEver: a receiver that has stopped gets its RST in the end.
 func TestResetDoesNotWaitForEver(t *testing.T) {
-	r := newRig(t, engine.Options{})
+	r := newRig(t, engine.Options{HalfCloseTimeout: time.Second})
 	client, server := r.pair()
 	exchange(t, client, server, []byte("go"))
 	sent := sendAll(client, noise(64<<20), false)

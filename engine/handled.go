@@ -54,8 +54,8 @@ func (l *loop) readHandled(p *pair, s side, room int) (int, bool) {
 		kept = len(l.buffers.appendTo(l.scratch[:0], x.held[s])) // there is room for MaxHold
 	}
 	n, alive := l.receive(p, s, l.scratch[kept:kept+min(room, l.readSize(d))])
-	if !alive || n == 0 && (!d.is(eof) || p.cutOff(s)) {
-		return 0, alive // a handler is not told of a reset: it would take it for the end
+	if !alive || n == 0 && !d.is(eof) {
+		return 0, alive
 	}
 	if x.held[s] >= 0 {
 		l.dropHeld(x, s)
@@ -68,6 +68,7 @@ func (l *loop) show(p *pair, s side, x *extra, data []byte) bool {
 	d := &p.dir[s]
 	c := &l.chunk
 	c.Reset(data, d.is(eof))
+	c.Cut = c.End && p.cutOff(s)
 	verdict, err := l.callHandle(p, x.handlers[s], c)
 	if err != nil {
 		l.chunk = intercept.Chunk{} // the handler may have kept it
@@ -86,11 +87,7 @@ func (l *loop) show(p *pair, s side, x *extra, data []byte) bool {
 		l.holdBack(p, s, c.Data)
 		c.Data = nil
 	}
-	out := c.Data
-	if written := c.Written(); len(written) > 0 {
-		_, _ = c.Write(c.Data)
-		out = c.Written()
-	}
+	out := output(c)
 	if !l.deliver(p, s, out) {
 		return false
 	}
@@ -110,6 +107,46 @@ func (l *loop) show(p *pair, s side, x *extra, data []byte) bool {
 		l.queue(p) // the other direction may have had its turn
 	}
 	return true
+}
+
+// output is what a handler sends on: what it wrote, and the chunk's data behind.
+func output(c *intercept.Chunk) []byte {
+	if len(c.Written()) == 0 {
+		return c.Data
+	}
+	_, _ = c.Write(c.Data)
+	return c.Written()
+}
+
+// sayLast lets the handlers of a pair that is about to be reset, and not by a handler's own
+// decision, send on what they hold back. The sink gets as much of it as it takes at once.
+func (l *loop) sayLast(p *pair) {
+	x := l.extra(p)
+	if x == nil || p.state != stateOpen {
+		return
+	}
+	for s := range side(2) {
+		d := &p.dir[s]
+		if !d.is(handled) || d.is(eof|closing) || d.pending > 0 {
+			continue // it was told before, or cannot say anything
+		}
+		held := l.scratch[:0]
+		if x.held[s] >= 0 {
+			held = l.buffers.appendTo(held, x.held[s])
+		}
+		c := &l.chunk
+		c.Reset(held, true)
+		c.Cut = true
+		if verdict, err := l.callHandle(p, x.handlers[s], c); err != nil || verdict >= intercept.Reset {
+			l.chunk = intercept.Chunk{} // the handler may have kept it
+			return
+		}
+		if out := output(c); len(out) > 0 {
+			if n, err := send(int(p.fd[s.other()]), out, false); err == nil {
+				l.delivered(p, s, n)
+			}
+		}
+	}
 }
 
 // holdBack keeps data for the handler's next chunk.

@@ -32,16 +32,20 @@ func (p Path) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // DirectionInfo describes one direction of a pair.
 type DirectionInfo struct {
-	Bytes     uint64        // accepted by the sink's socket
-	Messages  uint64        // writes that it took
-	Path      Path          //
-	Pending   int           // bytes taken from the source, not yet accepted by the sink
-	Pauses    uint32        // times that reading stopped because the sink did not take more
-	PausedFor time.Duration // in all, to 100 ms
-	Paused    bool          // now
-	Throttled bool          // through its sockets' buffers, because its sink is slow
-	EOF       bool          // the source's FIN was read
-	FinSent   bool          // and passed on
+	Bytes uint64 // accepted by the sink's socket: sent, or waiting in its send buffer
+	// Acknowledged is how many of Bytes the sink's other end has acknowledged: its kernel
+	// has them. After an end with a reset the rest is lost; after ReasonEOF the kernel still
+	// delivers it.
+	Acknowledged uint64
+	Messages     uint64        // writes that it took
+	Path         Path          //
+	Pending      int           // bytes taken from the source, not yet accepted by the sink
+	Pauses       uint32        // times that reading stopped because the sink did not take more
+	PausedFor    time.Duration // in all, to 100 ms
+	Paused       bool          // now
+	Throttled    bool          // through its sockets' buffers, because its sink is slow
+	EOF          bool          // the source's FIN was read
+	FinSent      bool          // and passed on
 }
 
 // PairInfo describes a pair.
@@ -78,7 +82,7 @@ type Stats struct {
 	// Steps counts outgoing connections by the spoofing step they stand on.
 	Steps map[tproxy.Step]uint64
 
-	// Bytes delivered, by direction and path.
+	// Bytes that sinks' sockets have accepted (DirectionInfo.Bytes), by direction and path.
 	UpstreamSplice   uint64
 	UpstreamBuffer   uint64
 	DownstreamSplice uint64

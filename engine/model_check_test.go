@@ -22,6 +22,11 @@ func (p *modelPair) check(s side, n int) error {
 		if how.strip != nil {
 			got, n = how.strip(got), 0
 		}
+		if how.shrinks > 0 && source != nil && source.broke && !e.eof {
+			// The stream was cut: its last bytes may be the beginning of what would be replaced.
+			got = got[:max(len(got)-how.shrinks, 0)]
+			n = min(n, len(got))
+		}
 		if n > len(want) || len(got) > len(want) || !begins(want[n:], got[n:]) {
 			return fmt.Errorf("end %d: %d bytes are not the beginning of the %d that come of %d sent", s, len(got), len(want), len(sent))
 		}
@@ -71,7 +76,7 @@ func (p *modelPair) timedOut() bool {
 }
 
 // checkEnd looks at a pair that is over.
-func (p *modelPair) checkEnd() error {
+func (p *modelPair) checkEnd(resetPatience uint32) error {
 	for s, h := range p.handlers {
 		if h == nil {
 			continue
@@ -107,7 +112,7 @@ func (p *modelPair) checkEnd() error {
 		if other != nil && other.broke && !other.fin && !closed && e.eof {
 			return fmt.Errorf("end %d saw a FIN of one that had sent an RST", s)
 		}
-		if other != nil && other.broke && !other.shutRead && !other.reset && !closed && !p.mayReset() && !p.timedOut() && p.ended-other.brokeAt < ticks(resetPatience) {
+		if other != nil && other.broke && !other.shutRead && !other.reset && !closed && !p.mayReset() && !p.timedOut() && p.ended-other.brokeAt < resetPatience {
 			if least := p.least(s.other()); len(e.got) < least {
 				return fmt.Errorf("end %d got %d bytes of one that had sent an RST, behind at least %d", s, len(e.got), least)
 			}
@@ -120,14 +125,13 @@ func (p *modelPair) checkEnd() error {
 }
 
 // least is how many bytes must arrive of end s, which has sent an RST: what had reached the
-// relay before, but for what a handler may hold back.
+// relay before. A few more bytes than those may make a replacement shorter.
 func (p *modelPair) least(s side) int {
 	how, sent := p.how[s], p.end[s].sent[:p.end[s].safe]
-	n := len(sent)
-	if how.want != nil {
-		n = len(how.want(sent))
+	if how.want == nil {
+		return len(sent)
 	}
-	return n - how.holds*max(how.growth, 1)
+	return len(how.want(sent)) - how.shrinks
 }
 
 // check looks at the loop: its accounts, its lists, and whether it has forgotten anybody.
@@ -275,7 +279,7 @@ func (w *modelWorld) waitsForMemory(p *pair) bool {
 // checkEmpty: all pairs are over, and nothing is left of them.
 func (w *modelWorld) checkEmpty() error {
 	for i, p := range w.pairs {
-		if err := p.checkEnd(); err != nil {
+		if err := p.checkEnd(w.resetPatience()); err != nil {
 			return fmt.Errorf("pair %d: %w", i, err)
 		}
 	}

@@ -21,6 +21,7 @@ type behaviour struct {
 	closes, resets int
 	growth         int // how many bytes one byte can become, if more than one
 	holds          int // how many bytes it may hold back
+	shrinks        int // in how many bytes at the end a stream that is cut may differ from one that goes on
 }
 
 // cutoff is where the closing, resetting and detaching handlers have seen enough.
@@ -57,8 +58,7 @@ var behaviours = []behaviour{
 		name:   "replaced",
 		handle: func() intercept.Handler { return replacing("ab", "vwxyz").Open(intercept.Pair{}).Upstream },
 		want:   func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("ab"), []byte("vwxyz")) },
-		growth: 3,
-		holds:  1,
+		growth: 3, holds: 1, shrinks: 1,
 	},
 	{
 		name:   "labelled",
@@ -75,8 +75,7 @@ var behaviours = []behaviour{
 			b = bytes.ReplaceAll(b, []byte("aba"), []byte("b"))
 			return bytes.ReplaceAll(b, []byte("bb"), []byte("cat"))
 		},
-		growth: 2,
-		holds:  3,
+		growth: 2, holds: 3, shrinks: 3,
 	},
 	{
 		name:   "closed",

@@ -114,11 +114,13 @@ type Options struct {
 	// ConnectTimeout is how long an outgoing connection may take to open.
 	// Default: 5 s. Negative: as long as the kernel tries.
 	ConnectTimeout time.Duration
-	// IdleTimeout resets a pair in which nothing moved for so long.
-	// Default: 0, never.
+	// IdleTimeout resets a pair that was silent for so long: nothing was read, written or
+	// acknowledged by either end. Default: 0, never.
 	IdleTimeout time.Duration
-	// HalfCloseTimeout resets a pair of which one direction has ended and in
-	// the other nothing moved for so long. Default: 60 s. Negative: never.
+	// HalfCloseTimeout resets a pair of which one direction has ended (its FIN was
+	// acknowledged), for whose ends no bytes wait, and which was silent for so long. It is
+	// also how long a reset waits for a receiver that takes nothing of the bytes in front of
+	// it. Default: 60 s. Negative: never, and 60 s for such a reset.
 	HalfCloseTimeout time.Duration
 	// DrainTimeout is how long Run waits for pairs to end by themselves after
 	// its context is cancelled; the rest is reset. Default: 30 s. Negative: not

@@ -79,7 +79,7 @@ type direction struct {
 	stalledFor uint32 // ticks
 	run        uint32 // bytes that came without a word of the other direction
 	runAt      uint32 // when they began, in milliseconds since the loop's start
-	unacked    uint32 // bytes that a sink had not acknowledged when the source was last seen to be broken and read out
+	unacked    uint32 // bytes that the sink had not acknowledged when passReset last looked
 	flags
 }
 
@@ -111,7 +111,8 @@ type pair struct {
 	shared      bool    // adopted: the descriptor may have duplicates
 	opened      bool    // its outgoing flow was established once
 	counted     bool    // in sources
-	last        uint32  // tick of the last activity
+	last        uint32  // tick of the last activity, as far as known: see look
+	seen        uint32  // what the last look saw
 	due         uint32  // tick at which the wheel looks; valid while in the wheel
 	next, prev  int32   // wheel list, by slot + 1; prev < 0: head of bucket -prev-1; 0: not in the wheel
 }

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -77,14 +79,15 @@ func (l *loop) info(p *pair) PairInfo {
 func (l *loop) directionInfo(p *pair, s side) DirectionInfo {
 	d := &p.dir[s]
 	info := DirectionInfo{
-		Bytes:     d.bytes,
-		Messages:  d.messages,
-		Pending:   int(d.pending),
-		Pauses:    d.pauses,
-		Paused:    d.is(stalled),
-		Throttled: d.is(throttled),
-		EOF:       d.is(eof),
-		FinSent:   d.is(finSent),
+		Bytes:        d.bytes,
+		Acknowledged: d.bytes - min(d.bytes, l.unacknowledged(p, s)),
+		Messages:     d.messages,
+		Pending:      int(d.pending),
+		Pauses:       d.pauses,
+		Paused:       d.is(stalled),
+		Throttled:    d.is(throttled),
+		EOF:          d.is(eof),
+		FinSent:      d.is(finSent),
 	}
 	if x := l.extra(p); x != nil && x.held[s] >= 0 {
 		info.Pending += l.buffers.waiting(x.held[s])
@@ -97,6 +100,23 @@ func (l *loop) directionInfo(p *pair, s side) DirectionInfo {
 		info.Path = PathDetached
 	}
 	return info
+}
+
+// unacknowledged is how many bytes of a direction its sink's socket has accepted, and the
+// sink's other end has not acknowledged. It asks the kernel.
+func (l *loop) unacknowledged(p *pair, s side) uint64 {
+	sink := int(p.fd[s.other()])
+	if sink < 0 {
+		return 0
+	}
+	n := unsent(sink)
+	if n > 0 && p.dir[s].is(finSent) && l.tcpInfo(sink) {
+		switch l.tcp.State {
+		case unix.BPF_TCP_FIN_WAIT1, unix.BPF_TCP_CLOSING, unix.BPF_TCP_LAST_ACK:
+			n-- // the FIN counts as one
+		}
+	}
+	return uint64(n)
 }
 
 func (e *Engine) listenAddr(p *pair) netip.AddrPort {

@@ -77,7 +77,7 @@ const (
 	// Hold keeps Chunk.Data back: the next chunk begins with these bytes.
 	// No more than the engine's limit can be held (MaxHold, 64 KiB): a handler
 	// that holds more ends its pair with a reset. At the end of the
-	// stream Hold means Forward, for nothing more can come.
+	// stream (Chunk.End) Hold means Forward, for nothing more can come.
 	Hold
 	// Detach sends Chunk.Data on and takes the handler out: the rest of the
 	// direction is spliced.
@@ -101,10 +101,14 @@ type Chunk struct {
 	// as they are until the handler is called again; they are read no later.
 	// It is not valid after Handle returns.
 	Data []byte
-	// End says that the source has ended: no bytes follow Data, which may be
-	// empty. Handle is called with End exactly once, unless the pair ends by a
-	// reset or after Detach, Close or Reset.
+	// End says that no bytes follow Data, which may be empty. Handle is called with End
+	// exactly once, unless the handler said Detach, Close or Reset before, or the pair ends
+	// while its sink has failed or takes nothing.
 	End bool
+	// Cut says, together with End, that the stream did not end with a FIN: its source was
+	// reset, or the pair ends by a timer or with the engine. What the handler sends on goes
+	// out in front of the RST, as far as the sink takes it.
+	Cut bool
 
 	out []byte
 }
@@ -125,7 +129,7 @@ func (c *Chunk) WriteString(s string) (int, error) {
 func (c *Chunk) Written() []byte { return c.out }
 
 // Reset makes c ready for the next run of bytes and keeps its memory; for
-// whoever calls handlers: the engine, a chain, a test.
+// whoever calls handlers: the engine, a chain, a test. It clears Cut.
 func (c *Chunk) Reset(data []byte, end bool) {
-	c.Data, c.End, c.out = data, end, c.out[:0]
+	c.Data, c.End, c.Cut, c.out = data, end, false, c.out[:0]
 }

@@ -55,6 +55,7 @@ func (l *line) Handle(c *Chunk) Verdict {
 		}
 		w := l.borrow(turn)
 		w.Reset(s.join(data), end)
+		w.Cut = c.Cut
 		verdict := s.handler.Handle(w)
 		if verdict == Hold && end {
 			verdict = Forward

@@ -27,11 +27,12 @@ type accessLine struct {
 }
 
 type accessDirection struct {
-	Bytes    uint64      `json:"bytes"`
-	Messages uint64      `json:"messages"`
-	Path     engine.Path `json:"path"`
-	Pauses   uint32      `json:"pauses"`
-	PausedMS float64     `json:"paused_ms"`
+	Bytes        uint64      `json:"bytes"`        // taken by the receiver's socket
+	Acknowledged uint64      `json:"acknowledged"` // of these, by the receiver's kernel
+	Messages     uint64      `json:"messages"`
+	Path         engine.Path `json:"path"`
+	Pauses       uint32      `json:"pauses"`
+	PausedMS     float64     `json:"paused_ms"`
 }
 
 func newAccessLine(p engine.PairInfo) accessLine {
@@ -55,11 +56,12 @@ func newAccessLine(p engine.PairInfo) accessLine {
 
 func newAccessDirection(d engine.DirectionInfo) accessDirection {
 	return accessDirection{
-		Bytes:    d.Bytes,
-		Messages: d.Messages,
-		Path:     d.Path,
-		Pauses:   d.Pauses,
-		PausedMS: milliseconds(d.PausedFor),
+		Bytes:        d.Bytes,
+		Acknowledged: d.Acknowledged,
+		Messages:     d.Messages,
+		Path:         d.Path,
+		Pauses:       d.Pauses,
+		PausedMS:     milliseconds(d.PausedFor),
 	}
 }
 

@@ -30,8 +30,8 @@ var ended = engine.PairInfo{
 	Established: true,
 	Since:       time.Date(2026, 1, 2, 15, 4, 5, 0, time.FixedZone("", 3600)),
 	Duration:    1500 * time.Millisecond,
-	Upstream:    engine.DirectionInfo{Bytes: 10, Messages: 2, Path: engine.PathDetached},
-	Downstream:  engine.DirectionInfo{Bytes: 20, Messages: 1, Pauses: 3, PausedFor: 200 * time.Millisecond},
+	Upstream:    engine.DirectionInfo{Bytes: 10, Acknowledged: 10, Messages: 2, Path: engine.PathDetached},
+	Downstream:  engine.DirectionInfo{Bytes: 20, Acknowledged: 15, Messages: 1, Pauses: 3, PausedFor: 200 * time.Millisecond},
 	Reason:      engine.ReasonReset,
 	Err:         "connection reset by peer",
 }
@@ -43,8 +43,8 @@ func TestAccessLine(t *testing.T) {
 	}
 	want := `{"time":"2026-01-02T14:04:06.5Z","id":7,"client":"192.0.2.7:40000","destination":"198.51.100.1:443",` +
 		`"connected":"198.51.100.2:443","mode":"tproxy","spoof":"ip","established":true,"duration_ms":1500,` +
-		`"up":{"bytes":10,"messages":2,"path":"detached","pauses":0,"paused_ms":0},` +
-		`"down":{"bytes":20,"messages":1,"path":"splice","pauses":3,"paused_ms":200},` +
+		`"up":{"bytes":10,"acknowledged":10,"messages":2,"path":"detached","pauses":0,"paused_ms":0},` +
+		`"down":{"bytes":20,"acknowledged":15,"messages":1,"path":"splice","pauses":3,"paused_ms":200},` +
 		`"reason":"reset","error":"connection reset by peer"}`
 	if string(line) != want {
 		t.Errorf("got  %s\nwant %s", line, want)

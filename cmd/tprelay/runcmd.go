@@ -31,11 +31,11 @@ type runCmd struct {
 	MaxPairsPerSource int           `default:"0" placeholder:"N" group:"limits" help:"Relay at most N connections of one client address (IPv6: of one /64 network) at once; more are reset. Default: 0, no limit."`
 	MemoryLimit       size          `default:"256MiB" placeholder:"SIZE" group:"limits" help:"Bytes that may wait in all directions together. Default: ${default}."`
 	ConnectTimeout    time.Duration `default:"5s" placeholder:"TIME" group:"limits" help:"Reset the client when the outgoing connection does not stand after TIME; 0: as long as the kernel tries. Default: ${default}."`
-	IdleTimeout       time.Duration `default:"0" placeholder:"TIME" group:"limits" help:"Reset both sides when nothing moved for TIME. Default: 0, never."`
-	HalfCloseTimeout  time.Duration `default:"60s" placeholder:"TIME" group:"limits" help:"The same when one side has finished sending; 0: never. Default: ${default}."`
+	IdleTimeout       time.Duration `default:"0" placeholder:"TIME" group:"limits" help:"Reset both sides when nothing was read, written or acknowledged for TIME. Default: 0, never."`
+	HalfCloseTimeout  time.Duration `default:"60s" placeholder:"TIME" group:"limits" help:"The same when one side has finished sending and both have acknowledged everything; 0: never. Default: ${default}."`
 	DrainTimeout      time.Duration `default:"30s" placeholder:"TIME" group:"limits" help:"After SIGTERM or SIGINT, wait for connections to end by themselves, then reset the rest; 0: do not wait. Default: ${default}."`
 
-	UserTimeout       time.Duration  `default:"0" placeholder:"TIME" group:"limits" help:"End a connection when what was sent on it stays unacknowledged for TIME (TCP_USER_TIMEOUT). Default: 0, the kernel's own rule."`
+	UserTimeout       time.Duration  `default:"0" placeholder:"TIME" group:"limits" help:"End a connection when what was sent on it stays unacknowledged for TIME, also where the receiver is alive and just does not read (TCP_USER_TIMEOUT). Default: 0, the kernel's own rule."`
 	KeepAlive         *time.Duration `placeholder:"TIME" group:"limits" help:"Probe a connection that was silent for TIME, in whole seconds (TCP_KEEPIDLE); 0: never. Default: the kernel's own, usually two hours."`
 	KeepAliveInterval time.Duration  `default:"0" placeholder:"TIME" group:"limits" help:"Time between two probes (TCP_KEEPINTVL). Default: 0, the kernel's own, usually 75s."`
 	KeepAliveCount    int            `default:"0" placeholder:"N" group:"limits" help:"So many probes without an answer end the connection (TCP_KEEPCNT). Default: 0, the kernel's own, usually 9."`

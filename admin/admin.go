@@ -1,7 +1,8 @@
 // Package admin shows an engine over HTTP: its metrics, its pairs, and a page that
 // shows both live.
 //
-//	http.Serve(listener, admin.Handler(engine))
+//	server := admin.Serve(listener, engine, admin.Options{})
+//	defer server.Stop(time.Second)
 //
 //	GET /         the live page
 //	GET /metrics  for Prometheus
@@ -10,13 +11,16 @@
 //	GET /healthz  "ok"
 //
 // It changes nothing, and asks nobody for a password: listen on loopback, or where
-// only operators come. Addresses of clients are on it.
+// only operators come. Addresses of clients are on it. A client may ask for the server by an
+// IP address, as localhost, by the name of this machine or one of Options.Hosts; other names
+// are refused with status 421.
 package admin
 
 import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 
@@ -36,13 +40,25 @@ type Source interface {
 // pairLimit is how many pairs /pairs lists unless it is told otherwise.
 const pairLimit = 1000
 
+// Options of a Handler and a Server. The zero value works.
+type Options struct {
+	// Hosts are names by which clients may ask for the server, beside IP addresses,
+	// localhost and the name of this machine. Default: none.
+	Hosts []string
+	// Metrics are shown beside those of the engine. Default: none.
+	Metrics []prometheus.Collector
+	// Logger gets what goes wrong. Default: nothing is logged.
+	Logger *slog.Logger
+}
+
 //go:embed page.html
 var page []byte
 
-// Handler serves s.
-func Handler(s Source) http.Handler {
+// Handler serves s. It bounds neither connections nor time: Serve does.
+func Handler(s Source, o Options) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(o.Metrics...)
 
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
@@ -54,7 +70,20 @@ func Handler(s Source) http.Handler {
 		w.Header().Set("Content-Security-Policy", "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'")
 		_, _ = w.Write(page) // whoever asked may have gone
 	})
-	return mux
+	return guard(mux, knownHosts(o.Hosts))
+}
+
+// guard passes on requests for known hosts only.
+func guard(next http.Handler, known hosts) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if !known.allow(r) {
+			http.Error(w, fmt.Sprintf("%q is not a known name of this host: use an IP address, or allow the name (tprelay run --admin-host)",
+				r.Host), http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func listPairs(w http.ResponseWriter, r *http.Request, s Source) {

@@ -69,7 +69,7 @@ func served(t *testing.T) (web string, relay *engine.Engine) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	s := httptest.NewServer(admin.Handler(relay))
+	s := httptest.NewServer(admin.Handler(relay, admin.Options{}))
 	t.Cleanup(s.Close)
 	return s.URL, relay
 }

@@ -135,7 +135,7 @@ func serveWithFewDescriptors(t *testing.T, upstream string) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- relay.Run(context.Background()) }()
-	web := httptest.NewServer(admin.Handler(relay))
+	web := httptest.NewServer(admin.Handler(relay, admin.Options{}))
 	defer web.Close()
 	fmt.Println(web.URL, relay.Addrs()[0])
 	_, _ = os.Stdin.Read(make([]byte, 1))

@@ -3,12 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,20 +26,30 @@ func (a *adminFlag) UnmarshalText(text []byte) (err error) {
 	return nil
 }
 
+// hostFlag is a name of this host, for --admin-host.
+type hostFlag string
+
+// UnmarshalText reads a name without a port.
+func (h *hostFlag) UnmarshalText(text []byte) error {
+	if len(text) == 0 || strings.ContainsAny(string(text), ":/[]@ \t\r\n") {
+		return fmt.Errorf("%q: want a host name without a port, such as gateway.example.com", text)
+	}
+	*h = hostFlag(text)
+	return nil
+}
+
 // adminPatience is how long requests under way may still take at the end.
 const adminPatience = 2 * time.Second
 
 // adminEnd is what --admin opens. The nil one, without the flag, does nothing.
 type adminEnd struct {
 	listener *net.TCPListener
-	server   *http.Server
-	done     chan struct{} // closed when it accepts no more
-	open     atomic.Int64  // connections
+	server   *admin.Server
 }
 
 // serve shows source until stop is called; without an address it does nothing. open is
 // a listening socket to use instead of opening one, if it is not 0.
-func (a adminFlag) serve(source admin.Source, open int, log *slog.Logger) (*adminEnd, error) {
+func (a adminFlag) serve(source admin.Source, open int, o admin.Options) (*adminEnd, error) {
 	if !a.IsValid() {
 		return nil, nil
 	}
@@ -50,22 +58,10 @@ func (a adminFlag) serve(source admin.Source, open int, log *slog.Logger) (*admi
 		return nil, err
 	}
 	if !a.Addr().IsLoopback() {
-		log.Warn("whoever reaches the admin address sees all connections; there is no password", "admin", a.String())
+		o.Logger.Warn("whoever reaches the admin address sees all connections; there is no password", "admin", a.String())
 	}
-	end := &adminEnd{listener: listener, done: make(chan struct{})}
-	end.server = &http.Server{
-		Handler:           admin.Handler(source),
-		ReadHeaderTimeout: 5 * time.Second,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ConnState:         end.count,
-	}
-	go func() {
-		defer close(end.done)
-		if err := end.server.Serve(listener); !errors.Is(err, net.ErrClosed) {
-			log.Error("admin", "err", err)
-		}
-	}()
-	log.Info("admin", "url", "http://"+listener.Addr().String()+"/")
+	end := &adminEnd{listener: listener, server: admin.Serve(listener, source, o)}
+	o.Logger.Info("admin", "url", "http://"+listener.Addr().String()+"/")
 	return end, nil
 }
 
@@ -119,28 +115,10 @@ func (e *adminEnd) file() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "admin"), nil
 }
 
-// count keeps the number of connections.
-func (e *adminEnd) count(_ net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		e.open.Add(1)
-	case http.StateClosed:
-		e.open.Add(-1)
-	}
-}
-
-// stop accepts no more, and lets those who were accepted have their answer; not by
-// http.Server.Shutdown, which hangs up on those whose request it had not read yet. It
-// may be called more than once.
+// stop accepts no more, and lets those who were accepted have their answer. It may be
+// called more than once.
 func (e *adminEnd) stop() {
-	if e == nil {
-		return
+	if e != nil {
+		e.server.Stop(adminPatience)
 	}
-	e.listener.Close() // fails if it is closed already
-	<-e.done           // from here on count knows all
-	e.server.SetKeepAlivesEnabled(false)
-	for end := time.Now().Add(adminPatience); e.open.Load() > 0 && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	e.server.Close()
 }

@@ -134,6 +134,8 @@ func TestWrongFlagsExitWith2(t *testing.T) {
 		{append([]string{"run"}, forwarding("--upgrade-timeout=0")...), "--upgrade-timeout 0s: want more than 0"},
 		{append([]string{"run"}, forwarding("--idle-timeout=-1s")...), "--idle-timeout -1s: want 0 or more"},
 		{append([]string{"run"}, forwarding("--drain-timeout", "30")...), "--drain-timeout: expected duration"},
+		{append([]string{"run"}, forwarding("--admin-host", "gateway:80", "--admin", "127.0.0.1:1")...), `--admin-host: "gateway:80": want a host name without a port`},
+		{append([]string{"run"}, forwarding("--admin-host", "gateway")...), "--admin-host needs --admin ADDR:PORT"},
 		{append([]string{"run"}, forwarding("--log-level", "loud")...), "--log-level must be one of"},
 		{append([]string{"run"}, forwarding("--intercept", "label")...), "--intercept: interceptor \"label\": label needs an argument"},
 		{append([]string{"run"}, forwarding("--intercept", "a\nb")...), `interceptor "a\nb": want label=TEXT`},

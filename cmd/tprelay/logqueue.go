@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -64,6 +66,14 @@ func (l *logQueue) say(notice noticeFunc) {
 	l.mu.Lock()
 	l.notice = notice
 	l.mu.Unlock()
+}
+
+// metric counts what is lost.
+func (l *logQueue) metric() prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "tprelay_log_dropped_lines_total",
+		Help: "Lines for standard error that were dropped because it did not take them.",
+	}, func() float64 { return float64(l.lost.Load()) })
 }
 
 // Write queues whole lines. It never waits and never fails.

@@ -35,6 +35,8 @@ func (c *runCmd) check() error {
 		return cli.Usagef("--max-pairs-per-source %d: want a positive number, or 0 for no limit", c.MaxPairsPerSource)
 	case c.AllowLocal && forward:
 		return cli.Usagef("--allow-local is for --mode tproxy and redirect; in forward mode all connections go to --upstream")
+	case len(c.AdminHost) > 0 && !c.Admin.IsValid():
+		return cli.Usagef("--admin-host needs --admin ADDR:PORT: where to show the relay")
 	case c.HighWatermark < 4<<10 || c.HighWatermark > 1<<30:
 		return cli.Usagef("--high-watermark %v: want 4KiB to 1GiB", c.HighWatermark)
 	case c.LowWatermark >= c.HighWatermark:

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/admin"
 	"github.com/tprelay/tprelay/engine"
 )
 
@@ -70,6 +72,7 @@ func (c *runCmd) Run(command *kong.Context, queue *logQueue) error {
 		log.Debug("the kernel's own scheduling it is", "err", err)
 	}
 	reopen := func() {}
+	metrics := []prometheus.Collector{queue.metric()}
 	if c.AccessLog != "" {
 		access, err := openAccessLog(c.AccessLog, command.Stdout, log)
 		if err != nil {
@@ -89,7 +92,7 @@ func (c *runCmd) Run(command *kong.Context, queue *logQueue) error {
 	}
 	defer relay.Close()
 
-	admin, err := c.Admin.serve(relay, adminSocket, log)
+	admin, err := c.Admin.serve(relay, adminSocket, c.adminOptions(log, metrics))
 	if err != nil {
 		return err
 	}
@@ -147,6 +150,14 @@ func statusOf(listening []netip.AddrPort) string {
 		texts[i] = address.String()
 	}
 	return "relaying what comes to " + strings.Join(texts, ", ")
+}
+
+func (c *runCmd) adminOptions(log *slog.Logger, metrics []prometheus.Collector) admin.Options {
+	o := admin.Options{Logger: log, Metrics: metrics}
+	for _, name := range c.AdminHost {
+		o.Hosts = append(o.Hosts, string(name))
+	}
+	return o
 }
 
 // logger logs to queue, which says in the same format when it has dropped lines,

@@ -41,10 +41,11 @@ type runCmd struct {
 	KeepAliveCount    int            `default:"0" placeholder:"N" group:"limits" help:"So many probes without an answer end the connection (TCP_KEEPCNT). Default: 0, the kernel's own, usually 9."`
 	UpgradeTimeout    time.Duration  `default:"30s" placeholder:"TIME" group:"limits" help:"After SIGUSR2, how long the new program may take until it serves and has taken everything over. Default: ${default}."`
 
-	AccessLog string    `placeholder:"FILE" group:"logs" help:"Write one JSON line for each connection that ends; - is standard output. Reopened on SIGHUP. Default: none."`
-	Admin     adminFlag `placeholder:"ADDR:PORT" group:"logs" help:"Show metrics (/metrics, for Prometheus), connections (/pairs) and a live page (/) over HTTP. There is no password: use 127.0.0.1:PORT, or an address that only operators reach. Default: none."`
-	LogLevel  string    `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" group:"logs" help:"What to log to standard error: debug, info, warn or error. Default: ${default}."`
-	LogFormat string    `default:"text" enum:"text,json" placeholder:"FORMAT" group:"logs" help:"How: text or json. Default: ${default}."`
+	AccessLog string     `placeholder:"FILE" group:"logs" help:"Write one JSON line for each connection that ends; - is standard output. Reopened on SIGHUP. Default: none."`
+	Admin     adminFlag  `placeholder:"ADDR:PORT" group:"logs" help:"Show metrics (/metrics, for Prometheus), connections (/pairs) and a live page (/) over HTTP. There is no password: use 127.0.0.1:PORT, or an address that only operators reach. Default: none."`
+	AdminHost []hostFlag `placeholder:"NAME" group:"logs" help:"Answer on --admin also to clients that ask for this host by NAME. May be given several times. Default: IP addresses, localhost and the host's own name only, so that no web page can make a browser read it by a name of its own (DNS rebinding)."`
+	LogLevel  string     `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" group:"logs" help:"What to log to standard error: debug, info, warn or error. Default: ${default}."`
+	LogFormat string     `default:"text" enum:"text,json" placeholder:"FORMAT" group:"logs" help:"How: text or json. Default: ${default}."`
 }
 
 // Help is the part of --help that is above the flags.

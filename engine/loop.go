@@ -267,12 +267,10 @@ func (l *loop) dispatch(ev epoll.Event) {
 }
 
 // expectUrgent puts a direction on buffers: splice(2) neither passes urgent data
-// nor stops in front of it in a way that could be told from an empty socket.
-// Accepted sockets have SO_OOBINLINE from their listener; outgoing ones get it
-// when it is first needed.
+// nor stops in front of it in a way that could be told from an empty socket. Both
+// sockets have SO_OOBINLINE from the beginning.
 func (l *loop) expectUrgent(p *pair, s side) {
 	p.dir[s].set(urgent | buffered)
-	_ = unix.SetsockoptInt(int(p.fd[s]), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) // without it one byte is lost, as between any two programs that do not ask for it
 }
 
 // queue puts p on the ready list, once.

@@ -129,8 +129,6 @@ func (w *modelWorld) open(how [2]*behaviour, prefix int, refused bool, send int)
 	if live := w.find(p.ref); live != nil {
 		modelBuffers(int(live.fd[incoming]), w.sendBuffer, 0)
 		modelBuffers(int(live.fd[outgoing]), w.sendBuffer, 0)
-		// Without it an urgent byte is taken out of the stream until the engine asks for it.
-		_ = unix.SetsockoptInt(int(live.fd[outgoing]), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	}
 	if refused {
 		return nil

@@ -94,40 +94,49 @@ func TestOneByteSegmentsDoNotHang(t *testing.T) {
 }
 
 // TestUrgentDataStaysInTheStream: splice(2) sticks at urgent data, and reads end
-// early there. Nothing may be lost, and nothing may hang.
+// early there. Nothing may be lost, and nothing may hang, in either direction, and
+// also where the urgent byte is read before the loop was told of it.
 func TestUrgentDataStaysInTheStream(t *testing.T) {
 	onEveryPath(t, func(t *testing.T, o engine.Options) {
 		r := newRig(t, o)
-		client, server := r.pair()
-		data := noise(3 << 20)
-		sent := make(chan error, 1)
-		go func() {
-			raw, err := client.SyscallConn()
-			for rest := data; err == nil && len(rest) > 0; {
-				n := min(len(rest), 50_000)
-				if _, err = client.Write(rest[:n-1]); err != nil {
-					break
+		for _, piece := range []int{50_000, 7} {
+			data := noise(60 * piece)
+			client, server := r.pair()
+			up, down := sendUrgent(client, data, piece), sendUrgent(server, data, piece)
+			expect(t, "server", server, data)
+			expect(t, "client", client, data)
+			for _, sent := range []chan error{up, down} {
+				if err := <-sent; err != nil {
+					t.Fatal(err)
 				}
-				oob := rest[n-1 : n]
-				if werr := raw.Write(func(fd uintptr) bool {
-					_, e := unix.SendmsgN(int(fd), oob, nil, nil, unix.MSG_OOB)
-					err = e
-					return e != unix.EAGAIN
-				}); werr != nil {
-					err = werr
-				}
-				rest = rest[n:]
 			}
-			if err == nil {
-				err = client.CloseWrite()
-			}
-			sent <- err
-		}()
-		expect(t, "server", server, data)
-		if err := <-sent; err != nil {
-			t.Fatal(err)
 		}
 	})
+}
+
+// sendUrgent sends data, of each piece the last byte as urgent data, and a FIN.
+func sendUrgent(c *net.TCPConn, data []byte, piece int) (sent chan error) {
+	sent = make(chan error, 1)
+	go func() {
+		raw, err := c.SyscallConn()
+		for rest := data; err == nil && len(rest) > 0; rest = rest[piece:] {
+			if _, err = c.Write(rest[:piece-1]); err != nil {
+				break
+			}
+			outside := raw.Write(func(fd uintptr) bool {
+				_, err = unix.SendmsgN(int(fd), rest[piece-1:piece], nil, nil, unix.MSG_OOB)
+				return err != unix.EAGAIN
+			})
+			if err == nil {
+				err = outside
+			}
+		}
+		if err == nil {
+			err = c.CloseWrite()
+		}
+		sent <- err
+	}()
+	return sent
 }
 
 // TestRepliesOfEverySize goes to and fro with messages around every size at which

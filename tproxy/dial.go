@@ -8,7 +8,7 @@ import (
 )
 
 // Dialer opens outgoing connections, in the client's name where its policy says
-// so. The zero value spoofs nothing in Forward and Redirect mode; see Spoof.First.
+// so. Urgent data stays in the stream (SO_OOBINLINE). The zero value spoofs nothing in Forward and Redirect mode; see Spoof.First.
 type Dialer struct {
 	Spoof Spoof
 	// Mark is set as SO_MARK. Default: 0, none.
@@ -84,6 +84,10 @@ func (d *Dialer) dial(client, destination netip.AddrPort, step Step, toSend bool
 func (d *Dialer) prepare(fd int) error {
 	if err := d.ConnOptions.Apply(fd); err != nil {
 		return errors.Unwrap(err)
+	}
+	// From the beginning: a read that comes before anybody hears of urgent data would lose the byte.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != nil {
+		return err
 	}
 	if d.Mark != 0 {
 		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(d.Mark))

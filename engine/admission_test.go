@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/tprelay/tprelay/engine"
@@ -51,7 +52,8 @@ func TestDeniedDestinationResetsTheClient(t *testing.T) {
 func TestListenerSocketsAreUsed(t *testing.T) {
 	for _, sockets := range []int{1, 3} {
 		addr := netip.MustParseAddrPort("127.0.0.1:0")
-		var fds []int
+		var files []*os.File
+		var conns []syscall.Conn
 		for range sockets {
 			fd, err := tproxy.Listen(addr, tproxy.ListenOptions{ReusePort: sockets > 1})
 			if err != nil {
@@ -60,13 +62,14 @@ func TestListenerSocketsAreUsed(t *testing.T) {
 			if addr, err = tproxy.LocalAddr(fd); err != nil {
 				t.Fatal(err)
 			}
-			fds = append(fds, fd)
+			f := os.NewFile(uintptr(fd), "listener")
+			files, conns = append(files, f), append(conns, f)
 		}
 		server, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		ln := engine.Listener{Mode: tproxy.Forward, Upstream: server.Addr().(*net.TCPAddr).AddrPort(), Sockets: fds}
+		ln := engine.Listener{Mode: tproxy.Forward, Upstream: server.Addr().(*net.TCPAddr).AddrPort(), Sockets: conns}
 		server.Close()
 
 		wrong := ln
@@ -75,6 +78,9 @@ func TestListenerSocketsAreUsed(t *testing.T) {
 			t.Error("a socket with another address was taken")
 		}
 		r := newRig(t, engine.Options{Loops: 2, Listeners: []engine.Listener{ln}})
+		for _, f := range files {
+			f.Close()
+		}
 		if r.Addrs()[0] != addr {
 			t.Errorf("listens on %v, not %v", r.Addrs()[0], addr)
 		}
@@ -88,7 +94,7 @@ func TestListenerSocketsAreUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	null := engine.Listener{Mode: tproxy.Redirect, Sockets: []int{int(file.Fd())}}
+	null := engine.Listener{Mode: tproxy.Redirect, Sockets: []syscall.Conn{file}}
 	if _, err := engine.New(engine.Options{Listeners: []engine.Listener{null}}); err == nil {
 		t.Error("/dev/null was taken for a listener")
 	}

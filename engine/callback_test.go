@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -171,11 +170,9 @@ func TestPanicInAHandlerOfAnAdoptedPrefix(t *testing.T) {
 		ended:  func(i engine.PairInfo) { told = i; close(done) },
 	}
 	r := newRig(t, engine.Options{Interceptor: e, Observer: e})
-	client, fd := accepted(t)
+	client, conn := accepted(t)
 	r.keep(client)
-	if err := r.Adopt(fd, []byte("hello"), netip.MustParseAddrPort(r.server.Addr().String())); err != nil {
-		t.Fatal(err)
-	}
+	r.adopt(conn, []byte("hello"))
 	expectReset(t, "client", client)
 	<-done
 	if told.Reason != engine.ReasonPanicked || told.Reason.String() != "panicked" || told.Err != "Handler.Handle panicked: no such prefix" {

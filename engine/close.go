@@ -134,6 +134,9 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 			unix.Close(fd)
 		case reason == ReasonEOF, reason == ReasonIntercepted && p.dir[s].is(closing):
 			finish(fd)
+		case s == incoming && p.shared:
+			disconnect(fd)
+			unix.Close(fd)
 		default:
 			reset(fd)
 		}

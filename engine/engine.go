@@ -19,7 +19,11 @@ import (
 var (
 	ErrNotRunning = errors.New("engine does not run yet") // before Run
 	ErrRunning    = errors.New("engine runs already")     // Run, a second time
-	ErrClosed     = errors.New("engine is closed")        // after Close, and after Run has returned
+	// ErrDraining: Adopt, after Run's context was cancelled or after HandOver.
+	ErrDraining = errors.New("engine drains: it takes no more connections")
+	// ErrMemory: Adopt, with a prefix for which MemoryLimit leaves no room.
+	ErrMemory = errors.New("memory limit is reached")
+	ErrClosed = errors.New("engine is closed") // after Close, and after Run has returned
 )
 
 // Engine relays connections. Make one with New, and let it work with Run.
@@ -40,6 +44,8 @@ type Engine struct {
 	memory atomic.Int64 // charged by all loops
 	active atomic.Int64 // pairs, and connections being accepted
 	next   atomic.Uint64
+
+	draining atomic.Bool // takes no more connections
 
 	mu      sync.Mutex
 	running bool
@@ -102,7 +108,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err := e.begin(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { e.each((*loop).drain) })
+	stop := context.AfterFunc(ctx, func() {
+		e.draining.Store(true)
+		e.each((*loop).drain)
+	})
 	defer stop()
 	over, watched := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -204,6 +213,7 @@ func (l *loop) drain() {
 	if l.draining {
 		return
 	}
+	l.engine.draining.Store(true)
 	l.closeListeners()
 	l.draining = true
 	l.deadline = l.now.Add(max(l.engine.options.DrainTimeout, 0))
@@ -239,46 +249,6 @@ func (e *Engine) admit() bool {
 }
 
 func (e *Engine) leave() { e.active.Add(-1) }
-
-// Adopt hands over a connection that the caller accepted: bytes that were already
-// read from it are sent to destination before everything else. prefix is copied.
-// On success the engine owns fd, and the caller must close every duplicate of it (for a
-// net.Conn: File, Close the conn, Adopt the file's descriptor); on error it is
-// still the caller's. MaxPairs does not apply: whoever accepts, admits.
-func (e *Engine) Adopt(fd int, prefix []byte, destination netip.AddrPort) error {
-	if !destination.IsValid() || destination.Port() == 0 {
-		return fmt.Errorf("adopt: destination %v is not an address and port", destination)
-	}
-	client, err := tproxy.PeerAddr(fd)
-	if err != nil {
-		return fmt.Errorf("adopt: getpeername: %w", err)
-	}
-	if !client.IsValid() {
-		return errors.New("adopt: not a TCP connection")
-	}
-	if err := e.prepareAdopted(fd); err != nil {
-		return fmt.Errorf("adopt: %w", err)
-	}
-	prefix = append([]byte(nil), prefix...)
-	l := e.loops[e.next.Add(1)%uint64(len(e.loops))]
-	e.active.Add(1)
-	if !l.mailbox.post(func(l *loop) { l.adopt(fd, client, prefix, destination) }) {
-		e.leave()
-		return ErrClosed
-	}
-	return nil
-}
-
-// prepareAdopted gives an adopted connection what accepted ones inherit.
-func (e *Engine) prepareAdopted(fd int) error {
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return fmt.Errorf("non-blocking: %w", err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != nil {
-		return fmt.Errorf("SO_OOBINLINE: %w", err)
-	}
-	return e.dialer.ConnOptions.Apply(fd)
-}
 
 // Stats sums the loops' numbers, without stopping them: each loop's are as of its last
 // wait.

@@ -292,7 +292,7 @@ func TestTakeOverFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer never.Close()
-	if _, err := never.HandOver(0); err != engine.ErrClosed {
+	if _, err := never.HandOver(0); err != engine.ErrNotRunning {
 		t.Errorf("an engine that does not run hands over: %v", err)
 	}
 }

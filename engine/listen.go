@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -27,29 +28,54 @@ func (e *Engine) listen() error {
 	return <-done
 }
 
-func (e *Engine) openListeners() error {
+func (e *Engine) openListeners() (err error) {
+	var others lentSockets
+	defer func() { others.giveBack(err == nil) }()
 	for i, ln := range e.options.Listeners {
 		o := tproxy.ListenOptions{
 			Transparent: ln.Mode == tproxy.TPROXY,
 			Backlog:     e.options.Backlog,
 			ConnOptions: e.dialer.ConnOptions,
 		}
-		open := e.openSockets
-		if len(ln.Sockets) > 0 {
-			open = e.shareSockets
+		var addr netip.AddrPort
+		if len(ln.Sockets)+len(ln.inherited) == 0 {
+			addr, err = e.openSockets(i, ln, o)
+		} else {
+			addr, err = e.shareSockets(i, ln, o, &others)
 		}
-		addr, err := open(i, ln, o)
 		if err != nil {
 			return err
 		}
 		e.addrs = append(e.addrs, addr)
 	}
-	for _, ln := range e.options.Listeners {
-		for _, fd := range ln.Sockets {
-			unix.Close(fd) // the loops have their own duplicates; up to here, an error left the caller its sockets
+	for i := range e.options.Listeners {
+		ln := &e.options.Listeners[i]
+		ln.Sockets = nil // the caller closes its own
+		for _, fd := range ln.inherited {
+			unix.Close(fd) // the loops have their own duplicates; up to here, an error left them to TakeOver
 		}
+		ln.inherited = nil
 	}
 	return nil
+}
+
+// lentSockets are duplicates of the caller's listening sockets, and what puts those back as they
+// were.
+type lentSockets struct {
+	fds  []int
+	undo []func()
+}
+
+// giveBack closes the duplicates. Used: they stay as they are now.
+func (s *lentSockets) giveBack(used bool) {
+	if !used {
+		for _, f := range slices.Backward(s.undo) {
+			f()
+		}
+	}
+	for _, fd := range s.fds {
+		unix.Close(fd)
+	}
 }
 
 // openSockets opens a socket for each loop.
@@ -78,12 +104,22 @@ func (e *Engine) openSockets(index int, ln Listener, o tproxy.ListenOptions) (ne
 // shareSockets deals sockets that listen already out to the loops, so that every
 // socket is served and every loop has one: where they are fewer than loops, several
 // loops wait on the same, and who comes first accepts.
-func (e *Engine) shareSockets(index int, ln Listener, o tproxy.ListenOptions) (addr netip.AddrPort, err error) {
-	for i, fd := range ln.Sockets {
-		at, err := tproxy.UseListener(fd, o)
-		switch {
-		case err != nil:
+func (e *Engine) shareSockets(index int, ln Listener, o tproxy.ListenOptions, lent *lentSockets) (addr netip.AddrPort, err error) {
+	fds := slices.Clone(ln.inherited)
+	for _, conn := range ln.Sockets {
+		fd, err := duplicate(conn)
+		if err != nil {
+			return addr, fmt.Errorf("listen %v: %w", ln.Address, err)
+		}
+		fds, lent.fds = append(fds, fd), append(lent.fds, fd)
+	}
+	for i, fd := range fds {
+		at, put, err := tproxy.UseListener(fd, o)
+		if err != nil {
 			return at, err
+		}
+		lent.undo = append(lent.undo, put)
+		switch {
 		case i == 0 && ln.Address.IsValid() && at != ln.Address:
 			return at, fmt.Errorf("listen %v: the socket that was handed over is bound to %v", ln.Address, at)
 		case i > 0 && at != addr:
@@ -91,13 +127,14 @@ func (e *Engine) shareSockets(index int, ln Listener, o tproxy.ListenOptions) (a
 		}
 		addr = at
 	}
-	for i := range max(len(ln.Sockets), len(e.loops)) {
-		fd, err := unix.FcntlInt(uintptr(ln.Sockets[i%len(ln.Sockets)]), unix.F_DUPFD_CLOEXEC, 0)
+	for i := range max(len(fds), len(e.loops)) {
+		source := fds[i%len(fds)]
+		fd, err := unix.FcntlInt(uintptr(source), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return addr, fmt.Errorf("listen %v: duplicate the socket: %w", addr, err)
 		}
 		l := e.loops[i%len(e.loops)]
-		l.listeners = append(l.listeners, listener{fd: fd, index: index})
+		l.listeners = append(l.listeners, listener{fd: fd, index: index, multipath: tproxy.Multipath(source)})
 	}
 	return addr, nil
 }

@@ -17,10 +17,12 @@ const (
 
 // listener is a loop's own socket for one of the configured addresses.
 type listener struct {
-	fd      int
-	index   int // in Options.Listeners
-	ready   bool
-	waiting bool // until the next tick, or longer: descriptors, memory or pairs ran out
+	fd    int
+	index int // in Options.Listeners
+	// multipath: what it accepts did not inherit all of its options.
+	multipath bool
+	ready     bool
+	waiting   bool // until the next tick, or longer: descriptors, memory or pairs ran out
 }
 
 func listenerToken(i int) epoll.Token { return epoll.Token{Key: listenerKey + int32(i)} }
@@ -69,6 +71,10 @@ func (l *loop) acceptFrom(ln *listener, most int) {
 		fd, client, err := tproxy.Accept(ln.fd)
 		if err == nil {
 			l.count.accepted++
+			if ln.multipath {
+				// An error is that of a connection that has failed meanwhile: its event tells.
+				_, _ = tproxy.UseConn(fd, l.engine.dialer.ConnOptions)
+			}
 			l.open(fd, client, ln.index)
 			if ln.waiting {
 				return

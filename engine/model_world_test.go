@@ -2,7 +2,9 @@ package engine
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -119,8 +121,13 @@ func (w *modelWorld) open(how [2]*behaviour, prefix int, refused bool, send int)
 		destination = w.nobody
 	}
 	p.end[incoming].sent = append(p.end[incoming].sent, text[:prefix]...)
-	if err := w.engine.Adopt(far, text[:prefix], destination); err != nil {
-		unix.Close(far)
+	conn := os.NewFile(uintptr(far), "accepted")
+	limit := w.engine.options.MemoryLimit
+	w.engine.options.MemoryLimit = math.MaxInt64 // a prefix for which there is no room would be refused
+	err = w.engine.Adopt(conn, Adoption{Destination: destination, Prefix: text[:prefix]})
+	w.engine.options.MemoryLimit = limit
+	conn.Close()
+	if err != nil {
 		return err
 	}
 	w.opening = p

@@ -204,25 +204,3 @@ func (l *loop) dialFailed(p *pair, err error) {
 	}
 	l.end(p, ReasonDialError, err)
 }
-
-// adopt begins a pair with a connection that the embedder accepted.
-func (l *loop) adopt(fd int, client netip.AddrPort, prefix []byte, destination netip.AddrPort) {
-	l.count.adopted++
-	p := l.begin(fd, client)
-	p.shared = true
-	p.setDestination(destination)
-	if l.over {
-		l.end(p, ReasonDrained, nil)
-		return
-	}
-	p.step = l.engine.options.Spoof.First(tproxy.Forward)
-	r := reference{p.slot, p.generation}
-	l.route(p, destination)
-	switch {
-	case l.find(r) == nil || len(prefix) == 0:
-	case p.dir[upstream].is(handled):
-		l.show(p, upstream, l.extra(p), prefix)
-	default:
-		l.keep(&p.dir[upstream], prefix)
-	}
-}

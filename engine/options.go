@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/tprelay/tprelay/intercept"
@@ -35,10 +37,14 @@ type Listener struct {
 	// Upstream is the destination of every connection in Forward mode, and
 	// must be left out in the others.
 	Upstream netip.AddrPort
-	// Sockets are sockets that listen already, to use instead of opening some:
-	// those of systemd's socket activation. All are bound to Address, which may
-	// then be left out. The engine owns them once New has succeeded.
-	Sockets []int
+	// Sockets are sockets that listen already, to use instead of opening some: a
+	// *net.TCPListener, or an *os.File such as systemd's socket activation passes. All are
+	// bound to Address, which may then be left out. New duplicates them; they stay the
+	// caller's, who closes them after New, and accepts nothing from them. When New fails,
+	// they are as they were.
+	Sockets []syscall.Conn
+
+	inherited []int // those that came by TakeOver
 }
 
 // Options configures an Engine. The zero value with one listener works.
@@ -173,6 +179,10 @@ func (o Options) withDefaults() (Options, error) {
 			*p = value
 		}
 	}
+	o.Listeners, o.Deny = slices.Clone(o.Listeners), slices.Clone(o.Deny) // the caller may change its own
+	for i := range o.Listeners {
+		o.Listeners[i].Sockets = slices.Clone(o.Listeners[i].Sockets)
+	}
 	set(&o.Loops, runtime.GOMAXPROCS(0))
 	set(&o.HighWatermark, DefaultHighWatermark)
 	set(&o.LowWatermark, o.HighWatermark/4)
@@ -238,7 +248,7 @@ func (o *Options) conn() tproxy.ConnOptions {
 
 func (l Listener) check() error {
 	switch {
-	case !l.Address.IsValid() && len(l.Sockets) == 0:
+	case !l.Address.IsValid() && len(l.Sockets)+len(l.inherited) == 0:
 		return errors.New("no address")
 	case l.Mode > tproxy.Forward:
 		return fmt.Errorf("unknown %v", l.Mode)

@@ -103,11 +103,12 @@ func TestCloseInsteadOfRunDialsNobody(t *testing.T) {
 	if e, err = engine.New(engine.Options{Observer: observer, Interceptor: asked}); err != nil {
 		t.Fatal(err)
 	}
-	client, fd := accepted(t)
+	client, conn := accepted(t)
 	defer client.Close()
-	if err := e.Adopt(fd, []byte("hello"), server.Addr().(*net.TCPAddr).AddrPort()); err != nil {
+	if err := e.Adopt(conn, engine.Adoption{Destination: server.Addr().(*net.TCPAddr).AddrPort(), Prefix: []byte("hello")}); err != nil {
 		t.Fatal(err)
 	}
+	conn.Close()
 	e.Close()
 	expectReset(t, "client", client)
 	if len(told) != 1 || told[0].Reason != engine.ReasonDrained {

@@ -86,6 +86,13 @@ func finish(fd int) {
 	unix.Close(fd)
 }
 
+// disconnect has the kernel send an RST also when fd has duplicates, whose owners then have a
+// socket without a connection.
+func disconnect(fd int) {
+	var unspecified unix.RawSockaddrInet4 // connect(2): AF_UNSPEC dissolves the association
+	_, _, _ = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspecified)), unix.SizeofSockaddrInet4)
+}
+
 // reset closes fd so that its other end gets an RST, whatever is still on its way.
 func reset(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})

@@ -89,15 +89,15 @@ func closeSockets(sockets []socket) {
 
 // takeSockets takes those that are for l and gives the others back.
 func (l *Listener) takeSockets(sockets []socket) (others []socket) {
-	if len(l.Sockets) > 0 {
+	if len(l.Sockets) > 0 { // the caller's own
 		return sockets
 	}
 	for _, s := range sockets {
 		port := l.Address.Port()
-		if port == 0 && len(l.Sockets) == 0 || port == s.Address.Port() {
+		if port == 0 && len(l.inherited) == 0 || port == s.Address.Port() {
 			if l.Address.Addr() == s.Address.Addr() && l.Mode == s.Mode {
 				l.Address = s.Address
-				l.Sockets = append(l.Sockets, s.fd)
+				l.inherited = append(l.inherited, s.fd)
 				continue
 			}
 		}

@@ -54,26 +54,25 @@ func Listen(addr netip.AddrPort, o ListenOptions) (fd int, err error) {
 
 // UseListener makes a socket that listens already, opened by somebody else (systemd, or
 // the relay before an upgrade), fit for use, and gives its address. ReusePort and
-// Backlog stay as they were chosen then.
-func UseListener(fd int, o ListenOptions) (netip.AddrPort, error) {
+// Backlog stay as they were chosen then. Undo puts back what was there before; on error
+// that has been done. Connections that a Multipath listener accepts do not inherit all
+// options: give them UseConn.
+func UseListener(fd int, o ListenOptions) (addr netip.AddrPort, undo func(), err error) {
 	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || n == 0 {
-		return netip.AddrPort{}, fmt.Errorf("descriptor %d is not a listening socket", fd)
+		return addr, nil, fmt.Errorf("descriptor %d is not a listening socket", fd)
 	}
-	addr, err := LocalAddr(fd)
+	addr, err = LocalAddr(fd)
 	if err != nil || !addr.IsValid() {
-		return netip.AddrPort{}, fmt.Errorf("descriptor %d is not a TCP socket", fd)
+		return addr, nil, fmt.Errorf("descriptor %d is not a TCP socket", fd)
 	}
 	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err == nil {
-		err = unix.SetNonblock(fd, true)
-	}
-	if err == nil {
-		err = o.apply(fd, family)
+		undo, err = use(fd, o.options(fd, family))
 	}
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("listen %v: %w", addr, err)
+		return netip.AddrPort{}, nil, fmt.Errorf("listen %v: %w", addr, err)
 	}
-	return addr, nil
+	return addr, undo, nil
 }
 
 func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
@@ -88,13 +87,10 @@ func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
 		}
 		options = append(options, option{unix.SOL_IPV6, unix.IPV6_V6ONLY, only, "IPV6_V6ONLY"})
 	}
-	for _, so := range options {
+	for _, so := range append(options, o.options(fd, family)...) {
 		if err := setOption(fd, so); err != nil {
 			return err
 		}
-	}
-	if err := o.apply(fd, family); err != nil {
-		return err
 	}
 	if err := bind(fd, family, addr); err != nil {
 		return fmt.Errorf("bind: %w%s", err, bindAdvice(err))
@@ -109,24 +105,19 @@ func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
 	return nil
 }
 
-// apply sets what does not depend on when the socket was bound.
-func (o ListenOptions) apply(fd, family int) error {
-	options := []option{{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1, "SO_OOBINLINE"}}
+// options are those that do not depend on when the socket was bound.
+func (o ListenOptions) options(fd, family int) []option {
+	list := []option{oobInline()}
 	if o.Transparent {
 		// It may be set already, by somebody who had the privilege.
 		if n, err := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT); err != nil || n == 0 {
-			options = append(options, option{unix.SOL_IP, unix.IP_TRANSPARENT, 1, "IP_TRANSPARENT"})
+			list = append(list, option{unix.SOL_IP, unix.IP_TRANSPARENT, 1, "IP_TRANSPARENT"})
 			if family == unix.AF_INET6 {
-				options = append(options, option{unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1, "IPV6_TRANSPARENT"})
+				list = append(list, option{unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1, "IPV6_TRANSPARENT"})
 			}
 		}
 	}
-	for _, so := range options {
-		if err := setOption(fd, so); err != nil {
-			return err
-		}
-	}
-	return o.ConnOptions.Apply(fd)
+	return o.ConnOptions.options(list)
 }
 
 func bindAdvice(err error) string {

@@ -3,6 +3,7 @@ package tproxy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,19 +33,28 @@ type ConnOptions struct {
 // Apply sets the options on a TCP socket. A listening socket's connections inherit
 // them.
 func (o ConnOptions) Apply(fd int) error {
-	if err := setOption(fd, option{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, "TCP_NODELAY"}); err != nil {
-		return err
+	var list [maxConnOptions]option
+	for _, so := range o.options(list[:0]) {
+		if err := setOption(fd, so); err != nil {
+			return err
+		}
 	}
-	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-		return fmt.Errorf("SO_LINGER: %w", err)
-	}
-	keepAlive := option{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1, "SO_KEEPALIVE"}
+	return nil
+}
+
+// maxConnOptions is how many options a ConnOptions sets at most.
+const maxConnOptions = 7
+
+// options are those to set, put behind list.
+func (o ConnOptions) options(list []option) []option {
+	keepAlive := 1
 	if o.KeepAlive < 0 {
-		keepAlive.value = 0
+		keepAlive = 0
 	}
-	if err := setOption(fd, keepAlive); err != nil {
-		return err
-	}
+	list = append(list,
+		option{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, "TCP_NODELAY"},
+		option{unix.SOL_SOCKET, unix.SO_LINGER, 1, "SO_LINGER"},
+		option{unix.SOL_SOCKET, unix.SO_KEEPALIVE, keepAlive, "SO_KEEPALIVE"})
 	for _, so := range [...]option{
 		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(o.UserTimeout.Milliseconds()), "TCP_USER_TIMEOUT"},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(o.KeepAlive), "TCP_KEEPIDLE"},
@@ -52,12 +62,72 @@ func (o ConnOptions) Apply(fd int) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, o.KeepAliveCount, "TCP_KEEPCNT"},
 	} {
 		if so.value > 0 {
-			if err := setOption(fd, so); err != nil {
-				return err
-			}
+			list = append(list, so)
 		}
 	}
-	return nil
+	return list
+}
+
+// UseConn gives a connection that somebody else accepted what those of Listen inherit: it is
+// non-blocking, has ConnOptions, and urgent data stays in the stream. Undo puts back what was there
+// before. On error that has been done.
+func UseConn(fd int, o ConnOptions) (undo func(), err error) {
+	return use(fd, o.options([]option{oobInline()}))
+}
+
+// use makes a socket of somebody else's non-blocking and sets options on it.
+func use(fd int, list []option) (undo func(), err error) {
+	var before []func()
+	putBack := func() {
+		for _, put := range slices.Backward(before) {
+			put()
+		}
+	}
+	defer func() {
+		if err != nil {
+			putBack()
+		}
+	}()
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return nil, fmt.Errorf("non-blocking: %w", err)
+	}
+	before = append(before, func() { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags) })
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("non-blocking: %w", err)
+	}
+	for _, so := range list {
+		put := undoOption(fd, so)
+		if err := setOption(fd, so); err != nil {
+			return nil, err
+		}
+		before = append(before, put)
+	}
+	return putBack, nil
+}
+
+// undoOption puts an option back to what it is now. What cannot be read was not set by anybody.
+func undoOption(fd int, so option) func() {
+	if so.name == unix.SO_LINGER && so.level == unix.SOL_SOCKET {
+		linger, err := unix.GetsockoptLinger(fd, so.level, so.name)
+		if err != nil {
+			return func() {}
+		}
+		return func() { _ = unix.SetsockoptLinger(fd, so.level, so.name, linger) }
+	}
+	value, err := unix.GetsockoptInt(fd, so.level, so.name)
+	if err != nil {
+		return func() {}
+	}
+	return func() { _ = unix.SetsockoptInt(fd, so.level, so.name, value) }
+}
+
+// Multipath reports whether fd is a socket of Multipath TCP, which lacks some options, among them
+// SO_OOBINLINE, IP_TRANSPARENT once it is connected, and TCP_USER_TIMEOUT. Go's listeners are such
+// by default; what they accept is a plain TCP socket when the client does not speak it.
+func Multipath(fd int) bool {
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	return err == nil && protocol == unix.IPPROTO_MPTCP
 }
 
 // Check refuses what no kernel takes.
@@ -101,12 +171,21 @@ type option struct {
 	what               string
 }
 
+func oobInline() option { return option{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1, "SO_OOBINLINE"} }
+
 // setOption sets one option; the error names it, and says what is missing where that is
-// known.
+// known. What Multipath TCP does not support is left out. SO_LINGER is that of ConnOptions.
 func setOption(fd int, o option) error {
-	err := unix.SetsockoptInt(fd, o.level, o.name, o.value)
+	var err error
+	if o.name == unix.SO_LINGER && o.level == unix.SOL_SOCKET {
+		err = unix.SetsockoptLinger(fd, o.level, o.name, &unix.Linger{Onoff: 1})
+	} else {
+		err = unix.SetsockoptInt(fd, o.level, o.name, o.value)
+	}
 	switch {
 	case err == nil:
+		return nil
+	case (err == unix.EOPNOTSUPP || err == unix.ENOPROTOOPT) && Multipath(fd):
 		return nil
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%s: %w; run as root or grant CAP_NET_ADMIN", o.what, err)

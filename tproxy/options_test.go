@@ -40,7 +40,7 @@ func expectOptions(t *testing.T, fd int, want []wantOption) {
 
 func TestKeepAliveCanBeOff(t *testing.T) {
 	listener, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
-	if _, err := tproxy.UseListener(listener, tproxy.ListenOptions{ConnOptions: tproxy.ConnOptions{KeepAlive: -1}}); err != nil {
+	if _, _, err := tproxy.UseListener(listener, tproxy.ListenOptions{ConnOptions: tproxy.ConnOptions{KeepAlive: -1}}); err != nil {
 		t.Fatal(err)
 	}
 	connect(t, at("127.0.0.1", port))
@@ -86,11 +86,11 @@ func TestConnOptionsThatNoKernelTakes(t *testing.T) {
 func TestUseListener(t *testing.T) {
 	own, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
 	out := connect(t, at("127.0.0.1", port))
-	addr, err := tproxy.UseListener(own, tproxy.ListenOptions{ConnOptions: connOptions})
+	addr, _, err := tproxy.UseListener(own, tproxy.ListenOptions{ConnOptions: connOptions})
 	if err != nil || addr != at("127.0.0.1", port) {
 		t.Errorf("%v, %v", addr, err)
 	}
-	if _, err := tproxy.UseListener(out, tproxy.ListenOptions{}); err == nil {
+	if _, _, err := tproxy.UseListener(out, tproxy.ListenOptions{}); err == nil {
 		t.Error("a connection passes for a listener")
 	}
 	unixSocket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -98,7 +98,39 @@ func TestUseListener(t *testing.T) {
 	defer unix.Close(unixSocket)
 	check(t, unix.Bind(unixSocket, &unix.SockaddrUnix{}))
 	check(t, unix.Listen(unixSocket, 1))
-	if _, err := tproxy.UseListener(unixSocket, tproxy.ListenOptions{}); err == nil {
+	if _, _, err := tproxy.UseListener(unixSocket, tproxy.ListenOptions{}); err == nil {
 		t.Error("a unix socket passes for a TCP listener")
+	}
+}
+
+// TestUseConnIsUndone: what it has set is as before, also on a socket that blocks.
+func TestUseConnIsUndone(t *testing.T) {
+	_, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
+	fd := connect(t, at("127.0.0.1", port))
+	check(t, unix.SetNonblock(fd, false))
+	state := func() (s [9]int) {
+		for i, o := range [][2]int{
+			{unix.SOL_SOCKET, unix.SO_OOBINLINE}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.IPPROTO_TCP, unix.TCP_NODELAY},
+			{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT},
+		} {
+			s[i] = getsockopt(t, fd, o[0], o[1])
+		}
+		linger, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER)
+		check(t, err)
+		s[7] = int(linger.Onoff)
+		s[8], err = unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		check(t, err)
+		return s
+	}
+	before := state()
+	undo, err := tproxy.UseConn(fd, connOptions)
+	check(t, err)
+	if state() == before {
+		t.Error("nothing was set")
+	}
+	undo()
+	if after := state(); after != before {
+		t.Errorf("%v, before %v", after, before)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/tprelay/tprelay/engine"
@@ -111,7 +112,11 @@ func (c *runCmd) options(listen []listenAt, upstream netip.AddrPort, interceptor
 		o.KeepAlive = zeroIsNone(*c.KeepAlive)
 	}
 	for _, l := range listen {
-		o.Listeners = append(o.Listeners, engine.Listener{Address: l.address, Sockets: l.sockets, Mode: c.Mode.Mode, Upstream: upstream})
+		ln := engine.Listener{Address: l.address, Mode: c.Mode.Mode, Upstream: upstream}
+		for _, fd := range l.sockets {
+			ln.Sockets = append(ln.Sockets, os.NewFile(uintptr(fd), "socket for "+l.address.String()))
+		}
+		o.Listeners = append(o.Listeners, ln)
 	}
 	return o
 }

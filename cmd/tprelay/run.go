@@ -87,6 +87,11 @@ func (c *runCmd) Run(command *kong.Context, queue *logQueue) error {
 		options.Observer, reopen = access, access.reopen
 	}
 	relay, err := before.open(options)
+	for _, l := range options.Listeners {
+		for _, socket := range l.Sockets {
+			_ = socket.(*os.File).Close() // the relay has its own duplicates
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,143 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// Adoption says what becomes of an adopted connection.
+type Adoption struct {
+	// Destination is where the connection goes, unless an interceptor sends it elsewhere.
+	Destination netip.AddrPort
+	// Prefix are bytes that the caller has read from the connection already. They are sent to the
+	// destination before everything else, and count towards MemoryLimit. Copied.
+	Prefix []byte
+}
+
+// Adopt relays a connection that the caller has accepted: a *net.TCPConn, or an *os.File of a TCP
+// socket. Multipath TCP works, too. MaxPairs and MaxPairsPerSource do not apply: who accepts,
+// admits.
+//
+// The engine works on a duplicate of the descriptor; conn stays the caller's. On success the
+// caller closes conn, at once or later, and does nothing else with it: it must not read, write,
+// shut down or set options. On error, the socket is as it was.
+//
+// Adopt may be called before Run, from any goroutine, and on a loop. The error is ErrDraining or
+// ErrClosed when the engine takes no more connections, and ErrMemory when there is no room for
+// the prefix.
+func (e *Engine) Adopt(conn syscall.Conn, a Adoption) error {
+	if err := e.adopt(conn, a); err != nil {
+		return fmt.Errorf("adopt: %w", err)
+	}
+	return nil
+}
+
+func (e *Engine) adopt(conn syscall.Conn, a Adoption) error {
+	if !a.Destination.IsValid() || a.Destination.Port() == 0 {
+		return fmt.Errorf("destination %v is not an address and port", a.Destination)
+	}
+	if err := e.takes(); err != nil {
+		return err
+	}
+	fd, err := duplicate(conn)
+	if err != nil {
+		return err
+	}
+	client, err := tproxy.PeerAddr(fd)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("getpeername: %w", err)
+	case !client.IsValid():
+		err = errors.New("not a TCP connection")
+	default:
+		err = e.hire(fd, client, a)
+	}
+	if err != nil {
+		unix.Close(fd)
+	}
+	return err
+}
+
+// hire gives fd to a loop.
+func (e *Engine) hire(fd int, client netip.AddrPort, a Adoption) error {
+	size := int64(len(a.Prefix))
+	if e.memory.Add(size) > e.options.MemoryLimit && size > 0 {
+		e.memory.Add(-size)
+		return fmt.Errorf("a prefix of %d bytes: %w", size, ErrMemory)
+	}
+	undo, err := tproxy.UseConn(fd, e.dialer.ConnOptions)
+	if err != nil {
+		e.memory.Add(-size)
+		return err
+	}
+	prefix := slices.Clone(a.Prefix)
+	l := e.loops[e.next.Add(1)%uint64(len(e.loops))]
+	e.active.Add(1)
+	if !l.mailbox.post(func(l *loop) { l.adopt(fd, client, prefix, a.Destination) }) {
+		e.leave()
+		e.memory.Add(-size)
+		undo()
+		return ErrClosed
+	}
+	return nil
+}
+
+// takes is nil if the engine takes connections.
+func (e *Engine) takes() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closed:
+		return ErrClosed
+	case e.draining.Load():
+		return ErrDraining
+	}
+	return nil
+}
+
+// duplicate is a descriptor of our own for conn's socket. An *os.File or net.Conn closes its
+// descriptor when it is collected, and the number may then be another's.
+func duplicate(conn syscall.Conn) (fd int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	err = errors.Join(raw.Control(func(n uintptr) { fd, err = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0) }), err)
+	if err != nil {
+		return -1, fmt.Errorf("duplicate the socket: %w", err)
+	}
+	return fd, nil
+}
+
+// adopt begins a pair with a connection that the embedder accepted.
+func (l *loop) adopt(fd int, client netip.AddrPort, prefix []byte, destination netip.AddrPort) {
+	defer func() {
+		l.settle()
+		l.engine.memory.Add(-int64(len(prefix))) // charged by Adopt; what is kept is charged by the loop now
+	}()
+	l.count.adopted++
+	p := l.begin(fd, client)
+	p.shared = true
+	p.setDestination(destination)
+	if l.over {
+		l.end(p, ReasonDrained, nil)
+		return
+	}
+	p.step = l.engine.options.Spoof.First(tproxy.Forward)
+	r := reference{p.slot, p.generation}
+	l.route(p, destination)
+	switch {
+	case l.find(r) == nil || len(prefix) == 0:
+	case p.dir[upstream].is(handled):
+		l.show(p, upstream, l.extra(p), prefix)
+	default:
+		l.keep(&p.dir[upstream], prefix)
+	}
+}

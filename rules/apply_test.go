@@ -5,8 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/tprelay/tprelay/internal/netlab"
@@ -196,4 +198,38 @@ func TestJumpOfAnotherVersionIsReplaced(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestApplyAndRemoveAtOnce: each waits for the other, whoever makes and removes the record's
+// directory.
+func TestApplyAndRemoveAtOnce(t *testing.T) {
+	h := newLab(t).H2
+	cfg := allFamilies(tproxy.TPROXY)[0].config(t, tproxy.TPROXY, tools()[0])
+	before := snapshot(t, h)
+	var all sync.WaitGroup
+	for n := range 4 {
+		all.Go(func() {
+			runtime.LockOSThread() // it ends with the goroutine
+			if err := h.Enter(); err != nil {
+				t.Error(err)
+				return
+			}
+			for range 8 {
+				act := rules.Apply
+				if n%2 == 0 {
+					act = rules.Remove
+				}
+				if err := act(t.Context(), cfg); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	apply(t, h, cfg)
+	if problems := verify(t, h, cfg); len(problems) > 0 {
+		t.Error(problems)
+	}
+	remove(t, h, cfg)
+	same(t, "after remove", before, snapshot(t, h))
 }

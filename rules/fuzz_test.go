@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -68,8 +69,10 @@ func FuzzManagementFromEnv(f *testing.F) {
 // read again.
 func FuzzState(f *testing.F) {
 	for _, seed := range []string{
-		`{"boot":"BOOT","config":{},"mode":"tproxy","listen":["127.0.0.1:9091",":80"],"sysctls":[{"path":"a","old":"0","new":"1"}]}`,
-		`{"boot":"BOOT","config":{"on_down":"open"},"mode":"redirect","listen":["[::]:1"],"foreign":["x"],"new_tables":["iptables mangle"]}`,
+		`{"boot":"BOOT","config":{"in":["eth1"]},"mode":"tproxy","listen":["127.0.0.1:9091"],"sysctls":[{"path":"net/ipv4/ip_forward","old":"0","new":"1"}]}`,
+		`{"boot":"BOOT","config":{"in":["eth1"]},"mode":"tproxy","listen":[":80"],"sysctls":[{"path":"net/../kernel/panic","old":"0","new":"1"}]}`,
+		`{"boot":"BOOT","config":{"in":["eth1; flush ruleset"]},"mode":"tproxy","listen":[":80"]}`,
+		`{"boot":"BOOT","config":{"in":["eth1"],"on_down":"closed"},"mode":"redirect","listen":["[::]:1"],"foreign":["x"],"new_tables":["iptables mangle"]}`,
 		`{"boot":"other","mode":"?"}`,
 		`{"boot":"BOOT","mode":"?"}`,
 		`{"boot":"BOOT","mode":"tproxy","listen":["nowhere"]}`,
@@ -78,10 +81,14 @@ func FuzzState(f *testing.F) {
 		f.Add(seed)
 	}
 	dir := f.TempDir()
-	path, err := statePath(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		f.Fatal(err)
+	}
+	name, err := stateName()
 	if err != nil {
 		f.Fatal(err)
 	}
+	path := filepath.Join(dir, name)
 	boot := bootID()
 	f.Fuzz(func(t *testing.T, text string) {
 		if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, "BOOT", boot)), 0o600); err != nil {
@@ -93,6 +100,11 @@ func FuzzState(f *testing.F) {
 		}
 		if s == nil {
 			return
+		}
+		for _, ch := range s.Sysctls {
+			if path := filepath.Join(procSys, ch.Path); !strings.HasPrefix(path, procSys+"/net/") {
+				t.Errorf("%q: sets %s", text, path)
+			}
 		}
 		for _, l := range s.Config.Listen {
 			if l.Port() == 0 {

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/tprelay/tprelay/tproxy"
@@ -52,9 +51,9 @@ func Applied(dir string) (cfg Config, ok bool, err error) {
 	return s.Config, true, nil
 }
 
-// statePath names the record of this thread's network namespace. Its cookie,
+// stateName is the file name of the record of this thread's network namespace. Its cookie,
 // other than its inode number, is never used twice between two boots.
-func statePath(dir string) (string, error) {
+func stateName() (string, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return "", fmt.Errorf("socket: %w", err)
@@ -69,16 +68,19 @@ func statePath(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("identify the network namespace: %w", err)
 	}
-	return filepath.Join(dir, fmt.Sprintf("rules-%d.json", cookie)), nil
+	return fmt.Sprintf("rules-%d.json", cookie), nil
 }
 
 // loadState gives nil if there is no record of this namespace since boot.
 func loadState(dir string) (*state, error) {
-	path, err := statePath(dir)
-	if err != nil {
+	d, err := openStateDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(path)
+	defer d.close()
+	text, path, err := d.read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
@@ -101,15 +103,19 @@ func loadState(dir string) (*state, error) {
 		}
 	}
 	s.Config.StateDir = dir
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("read state %s: %w; delete the file if it is not ours", path, err)
+	}
 	return s, nil
 }
 
 // save writes the record; a reader sees the old one or the new one, whole.
 func (s *state) save(dir string) error {
-	path, err := statePath(dir)
+	d, err := openStateDir(dir)
 	if err != nil {
 		return err
 	}
+	defer d.close()
 	s.Boot = bootID()
 	s.Mode, s.Listen = s.Config.Mode.String(), nil
 	for _, l := range s.Config.Listen {
@@ -120,45 +126,40 @@ func (s *state) save(dir string) error {
 		}
 	}
 	text, err := json.MarshalIndent(s, "", "  ")
+	if err == nil {
+		err = d.write(append(text, '\n'))
+	}
 	if err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	return nil
 }
 
-// dropState deletes the record, and the directory if nothing else is in it.
+// check refuses a record that Apply cannot have written.
+func (s *state) check() error {
+	for _, ch := range s.Sysctls {
+		if !isNetSysctl(ch.Path) {
+			return fmt.Errorf("sysctl %q is not below %s/net", ch.Path, procSys)
+		}
+	}
+	return s.Config.Validate()
+}
+
+// dropState deletes the record, and the directory if nothing else is in it. Its caller
+// holds the lock.
 func dropState(dir string) error {
-	path, err := statePath(dir)
-	if err != nil {
+	d, err := openStateDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
 		return err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	defer d.close()
+	if err := d.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete state: %w", err)
 	}
 	_ = os.Remove(dir) // fails, rightly, when it is not empty
 	return nil
-}
-
-// lockState keeps two runs of this program from undoing each other's work.
-func lockState(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	return func() { f.Close() }, nil
 }
 
 func bootID() string {

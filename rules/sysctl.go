@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -183,8 +184,32 @@ func (c Config) bridged() bool {
 	return false
 }
 
+// isNetSysctl says whether path, relative to procSys, is a plain path below net.
+func isNetSysctl(path string) bool {
+	return filepath.IsLocal(path) && filepath.Clean(path) == path && strings.HasPrefix(path, "net/")
+}
+
+// openSysctl opens a setting, which is below net whatever path says: neither .. nor a
+// symbolic link leads out of there.
+func openSysctl(path string, flag int) (*os.File, error) {
+	if !isNetSysctl(path) {
+		return nil, fmt.Errorf("%q is not below %s/net", path, procSys)
+	}
+	root, err := os.OpenRoot(filepath.Join(procSys, "net"))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.OpenFile(strings.TrimPrefix(path, "net/"), flag, 0)
+}
+
 func readSysctl(path string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(procSys, path))
+	f, err := openSysctl(path, os.O_RDONLY)
+	if err != nil {
+		return "", fmt.Errorf("read sysctl: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
 	if err != nil {
 		return "", fmt.Errorf("read sysctl: %w", err)
 	}
@@ -192,7 +217,12 @@ func readSysctl(path string) (string, error) {
 }
 
 func writeSysctl(path, value string) error {
-	if err := os.WriteFile(filepath.Join(procSys, path), []byte(value), 0); err != nil {
+	f, err := openSysctl(path, os.O_WRONLY)
+	if err != nil {
+		return fmt.Errorf("set sysctl: %w", err)
+	}
+	_, err = f.WriteString(value)
+	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("set sysctl: %w", err)
 	}
 	return nil

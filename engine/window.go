@@ -9,93 +9,66 @@ import (
 // What the throttle sets of a socket. The socket may have broken meanwhile: its own event
 // tells of that, so errors say nothing new here.
 //
-// A window is held by two things. TCP_WINDOW_CLAMP bounds what is offered at a time, the
-// receive buffer what may wait unread (SO_RCVBUF, which sets twice what it is given, so that
-// half of it is the window). But a buffer that is made smaller than what waits in it and what
-// the other end was promised room for drops what comes, and that is sent again, maybe after a
-// time-out only. So it gets smaller with what is held and promised, and less or nothing is
-// offered meanwhile. Nor is its size ever fixed: what there is room for the kernel guesses by
-// segments that came many at once, and so promises more than fits of those that come alone;
-// but as long as it may, it makes the buffer larger rather than drop anything, and the next
-// tick makes it small again. And it may have to be larger than may be asked for: then it stays
-// as it is.
+// Two things hold a window. TCP_WINDOW_CLAMP bounds what is offered at a time. The receive
+// buffer bounds what may wait unread (SO_RCVBUF, which sets twice what it is given, so that
+// half of it is the window).
+//
+// The clamp never stops a source. It also sets the kernel's rcv_ssthresh, which bounds the
+// window and which only data raises again: a window that was clamped to less than a segment
+// stays so small after the clamp is lifted, as its sender may send no segment. That sender
+// waits for its persist timer, which acknowledgements of bytes in the other direction start
+// anew. So the clamp is never less than leastWindow segments.
+//
+// The buffer stops a source. When more waits in it than it may hold, the kernel closes the
+// window. It opens the window again, by itself, when the relay has read enough.
+//
+// A buffer that is smaller than what waits in it and what the source was promised room for
+// can drop what comes, and that is sent again, maybe after a time-out only. So the buffer
+// shrinks with what is held and promised. Its size is never fixed: what there is room for the
+// kernel guesses by segments that came many at once, and so promises more than fits of those
+// that come alone. As long as it may, it makes the buffer larger rather than drop anything,
+// and the next tick makes it small again.
 
 const (
-	noWindowClamp    = 1 << 30 // more than any window
-	leastWindowClamp = 1       // less than a segment, so that next to nothing more is sent
-	// loopbackSegment is less than the segments of loopback, and more than those of other
-	// devices. A window of less than a segment is too little there: the kernel would open it by
-	// two of what its scale can say, and the sender wait for its persist timer to use that.
-	loopbackSegment = 16 << 10
+	noWindowClamp = 1 << 30 // more than any window
+	// leastWindow is the least window of a source, in segments. With two there is always one
+	// to acknowledge at once.
+	leastWindow = 2
 	// restartSegments is with how many a sender begins again that was stopped for long
 	// (RFC 6928; Linux's default).
 	restartSegments = 10
 )
 
 // holdWindow has the source offer its other end a window of so many bytes, now or with the
-// next calls; until the next, the relay reads as many as drained. When all is well so many
-// are under way: where that is more than a stopped sender begins with, it is not stopped,
-// but goes on at half the rate until what is held has drained. Invariant: l.tcp is the
+// next calls. Until the next call the relay reads as many as drained. When all is well so many
+// are under way: where that is more than a stopped sender begins with, the source is not
+// stopped, but goes on at half the rate until what is held has drained. Invariant: l.tcp is the
 // source's.
 func (l *loop) holdWindow(fd int, window, underway, drained int64) {
-	used, bytes, ok := receiveMemory(fd)
+	used, size, ok := receiveMemory(fd)
 	if !ok {
 		return
 	}
-	mss := int64(l.tcp.Rcv_mss)
-	promised := int64(l.tcp.Rcv_wnd) // 0 before Linux 6.2
-	least := int64(leastWindowClamp)
-	loopback := mss > loopbackSegment
-	switch {
-	case loopback:
-		least = int64(l.tcp.Advmss)
-	case promised < mss && drained > 0:
-		promised = 0 // nobody sends less than a segment, but when its persist timer ends
-	}
-	trickle := int64(0)
-	if underway > restartSegments*mss {
-		trickle = underway / 2
-	}
-	unread := int64(unread(fd))
-	held := unread + promised
-	tooMuch := held > 2*window+drained // a round trip and a tick from now it is that still
-	switch size := bytes / 2; {
-	case size < window && window <= l.mostReceiveBuffer():
-		setReceiveBuffer(fd, window)
-	case size <= window*5/4:
-		// As small as it is to be.
-	case promised+trickle == 0: // nothing can come but less than a segment
-		setReceiveBuffer(fd, window)
-	case tooMuch && trickle+drained == 0:
-		// The sink has stopped. When no more fits than was promised, the kernel closes the window, and
-		// nothing comes that would wake us. (A small window would have the source send as much
-		// whenever its persist timer ends.)
-		cost := min(2*promised, promised*used/max(unread, 1)) // with the kernel's overhead
-		room := (used + cost*9/8) / 2
-		if room > l.mostReceiveBuffer() {
-			l.freeWindow(fd) // it comes to its end, too, only later
-			return
+	mss := int64(max(l.tcp.Advmss, l.tcp.Rcv_mss))
+	unread, promised := int64(unread(fd)), int64(l.tcp.Rcv_wnd) // promised: 0 before Linux 6.2
+	room, clamp := window, window
+	if unread+promised > window*5/4 {
+		coming, gone := promised, min(drained, unread)
+		clamp = max(window/4, leastWindow*mss)
+		if underway > restartSegments*mss {
+			clamp = max(clamp, underway/2)
+			coming, gone = max(promised, underway/2), 0
 		}
-		setReceiveBuffer(fd, room)
-	default:
-		room := max(window, unread+max(promised, trickle))
-		switch {
-		case room <= min(size, l.mostReceiveBuffer()):
-			setReceiveBuffer(fd, room)
-		case loopback && used > bytes/16*15: // the kernel closes the window, left alone
-			l.freeWindow(fd)
-			return
-		default:
-			_ = unlockReceiveBuffer(fd)
-		}
-		switch {
-		case tooMuch:
-			window = max(trickle, least)
-		case held > window*5/4:
-			window = max(window/4, trickle, 2*mss)
-		}
+		// The kernel's overhead is as it was for what waits, and as much again at most.
+		cost := func(n int64) int64 { return min(max(n*used/max(unread, 1), n), 2*n) }
+		room = max(min((used+cost(coming)*9/8-cost(gone))/2, size/2), window)
+	} else if size/2 >= window && size/2 <= window*5/4 {
+		room = size / 2
 	}
-	setTCP(fd, unix.TCP_WINDOW_CLAMP, window)
+	if most := l.mostReceiveBuffer(); room != size/2 && window <= most {
+		setReceiveBuffer(fd, min(room, most))
+	}
+	setTCP(fd, unix.TCP_WINDOW_CLAMP, clamp)
 }
 
 // freeWindow leaves the window to the kernel again, at least as large as its tuning had made

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -108,6 +109,57 @@ func TestWhatWasPromisedIsTaken(t *testing.T) {
 				<-sent
 			})
 		}
+	}
+}
+
+// TestHeldWindowIsTwoSegmentsAtLeast: whatever the throttle asks for, and in whatever order, the
+// kernel may offer two segments as soon as the relay has read what is there. (It raises
+// rcv_ssthresh, which a clamp lowers, only when data comes: a window that was less than a segment
+// once brings none.)
+func TestHeldWindowIsTwoSegmentsAtLeast(t *testing.T) {
+	for _, limit := range []string{"65536", "262144", "6291456"} {
+		t.Run(limit, func(t *testing.T) {
+			PrivateNetwork(t, map[string]string{"tcp_rmem": "4096 65536 " + limit})
+			out, in := connected(t)
+			sent := make(chan error, 1)
+			go func() {
+				data := make([]byte, 64<<10)
+				for err := error(nil); ; { // until the other end is closed
+					if _, err = out.Write(data); err != nil {
+						sent <- err
+						return
+					}
+				}
+			}()
+			var l loop
+			random := rand.New(rand.NewPCG(1, 2))
+			buf := make([]byte, 128<<10)
+			for range 500 {
+				control(t, in, func(fd int) {
+					if !l.tcpInfo(fd) {
+						return
+					}
+					segment := int64(l.tcp.Advmss)
+					if random.IntN(8) == 0 {
+						l.freeWindow(fd)
+					} else {
+						l.holdWindow(fd, leastSegments*segment+random.Int64N(100<<10), random.Int64N(40*segment), random.Int64N(100<<10))
+					}
+					_, size, ok := receiveMemory(fd)
+					if !ok || !l.tcpInfo(fd) {
+						t.Error("the socket has broken")
+					}
+					if least := leastWindow * segment; int64(l.tcp.Rcv_ssthresh) < least || size/2 < least {
+						t.Fatalf("rcv_ssthresh %d, a buffer for %d: a segment has %d bytes", l.tcp.Rcv_ssthresh, size/2, segment)
+					}
+				})
+				if _, err := in.Read(buf[:1+random.IntN(len(buf))]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			in.Close()
+			<-sent
+		})
 	}
 }
 

@@ -8,7 +8,7 @@
 // FIN and RST. No test asserts how long something took, but each is bounded.
 //
 //	go test -race ./internal/e2e
-//	TPRELAY_E2E_FULL=1 go test ./internal/e2e     # with big files of 2 GiB
+//	TPRELAY_E2E_FULL=1 go test ./internal/e2e     # with big files of 2 GiB, and all loads of TestEveryDirectionProgresses
 //	TPRELAY_WRITE_DOCS=1 go test ./internal/e2e -run TestClosingMatrix  # writes the table of docs/closing.md
 //
 // Root or not: an ordinary user gets a user namespace. Tests that need more (to become another

@@ -10,10 +10,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -95,7 +100,7 @@ func (w *writes) Close() error { return nil }
 // TestAccessLogNeverTearsALine: during an upgrade two processes write to the same log.
 func TestAccessLogNeverTearsALine(t *testing.T) {
 	file := new(writes)
-	a := newAccessLog("", file, slog.New(slog.DiscardHandler))
+	a := newAccessLog("", file, false, slog.New(slog.DiscardHandler))
 	long := ended
 	long.Err = strings.Repeat("x", 3*accessBlock/2)
 	for i := range 1000 {
@@ -138,7 +143,7 @@ func (b *blocked) Close() error { return nil }
 
 func TestAccessLogDropsAndCountsWhatDoesNotFit(t *testing.T) {
 	file := &blocked{entered: make(chan struct{}, 1), release: make(chan struct{})}
-	a := newAccessLog("", file, slog.New(slog.DiscardHandler))
+	a := newAccessLog("", file, false, slog.New(slog.DiscardHandler))
 	a.PairEnded(ended)
 	<-file.entered // the writer is stuck in the first line
 	for range accessQueue + 5 {
@@ -156,7 +161,7 @@ func TestAccessLogDropsAndCountsWhatDoesNotFit(t *testing.T) {
 
 func TestAccessLogGivesUpOnReaderThatDoesNotRead(t *testing.T) {
 	file := &blocked{entered: make(chan struct{}, 1), release: make(chan struct{})}
-	a := newAccessLog("", file, slog.New(slog.DiscardHandler))
+	a := newAccessLog("", file, false, slog.New(slog.DiscardHandler))
 	a.PairEnded(ended)
 	<-file.entered
 	a.PairEnded(ended)
@@ -183,34 +188,182 @@ func (f *failing) Write(p []byte) (int, error) {
 
 func (f *failing) Close() error { return errors.New("close failed") }
 
-func TestAccessLogCountsLinesThatCannotBeWritten(t *testing.T) {
-	var logged bytes.Buffer
-	file := &failing{err: errors.New("disk full")}
-	a := newAccessLog("", file, slog.New(slog.NewTextHandler(&logged, nil)))
-	// The goroutine is ended first, so that the test can play its part.
-	close(a.stop)
-	<-a.done
-	logged.Reset()
-	for range 2 {
-		for range 3 {
-			a.write(ended)
+// sayings are what was logged since the test last took it.
+type sayings struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *sayings) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *sayings) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.text.Reset()
+	return s.text.String()
+}
+
+// TestAccessLogSaysThatLinesAreLost: at once, every now and then while it lasts, and when it
+// is over.
+func TestAccessLogSaysThatLinesAreLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged sayings
+		said := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			if got := logged.take(); strings.Count(got, "\n") > 1 || !strings.Contains(got, want) || want == "" && got != "" {
+				t.Errorf("logged %q, want %q", got, want)
+			}
 		}
-		a.flush()
+		file := &failing{err: errors.New("disk full")}
+		a := newAccessLog("", file, false, slog.New(slog.NewTextHandler(&logged, nil)))
+		end := func() {
+			a.PairEnded(ended)
+			synctest.Wait()
+		}
+		end()
+		said(`msg="access log: lines are lost" lines=1 err="disk full"`)
+		end()
+		end()
+		said("") // not for each
+		time.Sleep(accessReport)
+		said(`msg="access log: lines are lost" lines=3`)
+		time.Sleep(10 * accessReport)
+		said("") // nothing is lost, and nothing was written
+		end()
+		time.Sleep(accessReport)
+		said(`msg="access log: lines are lost" lines=4`)
+		file.err = nil
+		end()
+		time.Sleep(accessReport)
+		said(`msg="access log: lines are written again" lost=4`)
+		end()
+		time.Sleep(accessReport)
+		said("")
+		file.err = errors.New("disk full again")
+		end()
+		said(`msg="access log: lines are lost" lines=1 err="disk full again"`)
+		a.close(forever)
+		said("close failed")
+		if n := strings.Count(file.String(), "\n"); n != 2 || a.dropped() != 5 {
+			t.Errorf("%d lines, %d dropped", n, a.dropped())
+		}
+	})
+}
+
+func TestAccessLogThatIsNotReadSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		file := &blocked{entered: make(chan struct{}, 1), release: make(chan struct{})}
+		a := newAccessLog("", file, false, slog.New(slog.NewTextHandler(&logged, nil)))
+		a.PairEnded(ended)
+		<-file.entered
+		for range accessQueue + 3 {
+			a.PairEnded(ended)
+		}
+		synctest.Wait()
+		if got := logged.String(); !strings.Contains(got, "lines are lost") || !strings.Contains(got, "takes lines too slowly") {
+			t.Errorf("logged %q", got)
+		}
+		close(file.release)
+		a.close(forever)
+	})
+}
+
+// TestAccessLogLineThatAFullDiskCutsHurtsNoOther: the process may write no more than one
+// line and a half, until it may again.
+func TestAccessLogLineThatAFullDiskCutsHurtsNoOther(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	p := start(t, echo(t), "--access-log", path, "--admin", "127.0.0.1:0")
+	url := p.line("admin")["url"].(string)
+	address := p.line("listening")["address"]
+	until := func(size int64) int64 {
+		t.Helper()
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			if info, err := os.Stat(path); err != nil {
+				t.Fatal(err)
+			} else if info.Size() > size {
+				return info.Size()
+			} else if time.Now().After(end) {
+				t.Fatalf("the log never grew beyond %d bytes", size)
+			}
+		}
 	}
-	if a.dropped() != 6 || strings.Count(logged.String(), "lines are lost") != 1 {
-		t.Errorf("%d dropped, logged:\n%s", a.dropped(), &logged)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
 	}
-	file.err = nil
-	a.write(ended)
-	a.flush()
-	if n := strings.Count(file.String(), "\n"); n != 1 || a.dropped() != 6 {
-		t.Errorf("%d lines, %d dropped", n, a.dropped())
+	pid := p.cmd.Process.Pid
+	transfer(t, dial(t, address), []byte("first"))
+	size := until(0)
+	if err := unix.Prlimit(pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(size + size/2), Max: limit.Max}, nil); err != nil {
+		t.Fatal(err)
 	}
-	file.err = errors.New("disk full again")
-	a.write(ended)
-	a.finish()
-	if a.dropped() != 7 || strings.Count(logged.String(), "lines are lost") != 2 || !strings.Contains(logged.String(), "close failed") {
-		t.Errorf("%d dropped, logged:\n%s", a.dropped(), &logged)
+	transfer(t, dial(t, address), []byte("second"))
+	if why := p.line("access log: lines are lost")["err"].(string); !strings.Contains(why, "file too large") {
+		t.Error(why)
+	}
+	if text := get(t, url+"metrics"); !strings.Contains(text, "\ntprelay_access_log_dropped_lines_total 1\n") {
+		t.Errorf("no number of lost lines in\n%s", text)
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_FSIZE, &limit, nil); err != nil {
+		t.Fatal(err)
+	}
+	transfer(t, dial(t, address), []byte("third"))
+	until(size + size/2)
+	p.signal(unix.SIGTERM)
+	if status := p.wait(); status != cli.OK {
+		t.Errorf("exit status %d", status)
+	}
+	got := lines(t, path)
+	if len(got) != 3 || !json.Valid([]byte(got[0])) || json.Valid([]byte(got[1])) || !json.Valid([]byte(got[2])) {
+		t.Errorf("want a line, a cut one and a line:\n%s", strings.Join(got, "\n"))
+	}
+}
+
+func TestAccessLogCompletesALineThatAnotherProcessLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	for _, c := range []struct{ before, want string }{{"", ""}, {"whole\n", "whole\n"}, {"cu", "cu\n"}} {
+		if err := os.WriteFile(path, []byte(c.before), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a, err := openAccessLog(path, nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.PairEnded(ended)
+		a.close(forever)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rest, ok := strings.CutPrefix(string(text), c.want); !ok || !json.Valid([]byte(rest)) {
+			t.Errorf("%q became %q", c.before, text)
+		}
+	}
+}
+
+func TestAccessLogFIFOWithoutAReaderIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		_, err := openAccessLog(path, nil, slog.New(slog.DiscardHandler))
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if want := "access log: " + path + ": a FIFO that nobody reads; start its reader first"; err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	case <-time.After(patience):
+		t.Fatal("it waits for the reader, and no signal is heard meanwhile")
 	}
 }
 
@@ -224,10 +377,10 @@ func TestAccessLogReopens(t *testing.T) {
 	}
 	close(a.stop)
 	<-a.done
-	if a.file, err = openAppend(path); err != nil {
+	if a.file, _, err = openAppend(path); err != nil {
 		t.Fatal(err)
 	}
-	a.out.Reset(a.file)
+	a.out = lineWriter{out: a.file}
 
 	a.write(ended)
 	if err := os.Rename(path, path+".1"); err != nil {
@@ -272,7 +425,7 @@ func TestAccessLogThatCannotBeOpened(t *testing.T) {
 }
 
 func TestAccessLogCostsTheLoopsNoAllocation(t *testing.T) {
-	a := newAccessLog("", keepOpen{io.Discard}, slog.New(slog.DiscardHandler))
+	a := newAccessLog("", keepOpen{io.Discard}, false, slog.New(slog.DiscardHandler))
 	close(a.stop)
 	<-a.done
 	if n := testing.AllocsPerRun(2*accessQueue, func() { a.PairEnded(ended) }); n != 0 {

@@ -26,11 +26,12 @@ func (c *runCmd) Run(command *kong.Context, queue *logQueue) error {
 		return err
 	}
 	// From here on no signal kills the process while it holds connections. A log
-	// whose reader has gone must not either, so SIGPIPE becomes a write error.
+	// whose reader has gone must not either, nor one that reached the limit for files
+	// (ulimit -f), so SIGPIPE and SIGXFSZ become write errors.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR2)
 	defer signal.Stop(signals)
-	signal.Ignore(unix.SIGPIPE)
+	signal.Ignore(unix.SIGPIPE, unix.SIGXFSZ)
 
 	log := c.logger(queue)
 	before, passed, err := whatWeGot()
@@ -85,6 +86,7 @@ func (c *runCmd) Run(command *kong.Context, queue *logQueue) error {
 			}
 		}()
 		options.Observer, reopen = access, access.reopen
+		metrics = append(metrics, access.metric())
 	}
 	relay, err := before.open(options)
 	for _, l := range options.Listeners {

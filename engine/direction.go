@@ -2,16 +2,18 @@ package engine
 
 // One direction of a pair:
 //
-//	           +--------- wants to read: !eof && !paused && !full -----+
-//	 source ---| read or splice in |--- pending ---| write or splice out |--- sink
-//	           +--- may: readable latch            may: writable latch --+
+//	           +--- wants to read: !eof && !paused && !full && !starved ---+
+//	 source ---| read or splice in |----- pending -----| write or splice out |--- sink
+//	           +--- may: readable latch                may: writable latch --+
 //
-//	              pending >= high                      pending <= low
-//	  reading ---------------------> paused   paused -----------------> reading
-//	              pipe takes no more                   pending == 0
-//	  reading ---------------------> full       full -----------------> reading
-//	              source's FIN                         pending == 0
-//	  reading ---------------------> eof         eof -----------------> finSent
+//	              pending >= high                        pending <= low
+//	  reading ---------------------> paused    paused -------------------> reading
+//	              pipe takes no more                     pending == 0
+//	  reading ---------------------> full      full ---------------------> reading
+//	              memory limit reached                   next tick, or pending == 0
+//	  reading ---------------------> starved   starved ------------------> reading
+//	              source's FIN                           pending == 0: pass the FIN on
+//	  reading ---------------------> eof       eof ----------------------> finSent
 //
 // The latches are set by events and cleared only by what the kernel says when it
 // is asked to move something: an event is not repeated, so a latch that is

@@ -86,8 +86,8 @@
 //     directions together no more than MemoryLimit, buffers and pipes counted by
 //     capacity. What handlers make of few bytes that they are shown when memory is
 //     gone, and what they hold back, comes on top.
-//   - A descriptor is registered with epoll once and never changed. To pause is
-//     not to read.
+//   - A descriptor is registered with epoll once, for everything; what is reported of it
+//     never changes. To pause is not to read.
 //   - Nothing is allocated per byte, per event, or per pair once the loop has
 //     seen as many pairs before; interceptors and observers pay for themselves.
 //   - What is called on the loop (interceptors, handlers, [Observer]) must not

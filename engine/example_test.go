@@ -13,7 +13,7 @@ import (
 )
 
 // A relay in forward mode: what connects to it is relayed to one fixed address.
-// It needs no privileges. README.md shows this code, and a test holds it to that.
+// It needs no privileges.
 func Example() {
 	server := greeter() // a TCP server that says hello
 

@@ -126,15 +126,15 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 		switch {
 		case fd < 0:
 			continue
-		case s == incoming && p.shared:
+		case p.shared:
 			l.poller.Remove(fd)
 		}
 		switch {
-		case p.state == stateLeaving:
-			unix.Close(fd)
+		case reason == ReasonHandedOver:
+			unix.Close(fd) // the connection goes on in the other engine
 		case reason == ReasonEOF, reason == ReasonIntercepted && p.dir[s].is(closing):
 			finish(fd)
-		case s == incoming && p.shared:
+		case p.shared:
 			disconnect(fd)
 			unix.Close(fd)
 		default:

@@ -13,7 +13,7 @@ const errnos = 134
 // copies them to where Stats can read them before every wait.
 type counters struct {
 	accepted, adopted, opened       uint64
-	handedOver, takenOver           uint64
+	takenOver                       uint64
 	ended                           [reasons]uint64
 	steps                           [tproxy.Steps]uint64
 	delivered                       [2][2]uint64 // by direction; splice, buffer
@@ -36,7 +36,7 @@ type counters struct {
 func (c *counters) add(s *Stats) {
 	s.Accepted += c.accepted
 	s.Adopted += c.adopted
-	s.HandedOver += c.handedOver
+	s.HandedOver += c.ended[ReasonHandedOver]
 	s.TakenOver += c.takenOver
 	s.Active += c.active
 	s.Opened += c.opened

@@ -76,7 +76,8 @@
 //
 // [Engine.HandOver] gives the listeners and the live pairs to the engine of another
 // process, which was made by [TakeOver]: connections go on there, pending bytes
-// included, and none is refused meanwhile.
+// included, and none is refused meanwhile. Whatever breaks off in the middle, each pair has one
+// owner, or is reset at both ends.
 //
 // # Invariants
 //

@@ -128,11 +128,11 @@ func (e *Engine) Run(ctx context.Context) error {
 			err = l.run()
 		}()
 	}
-	inherited := make(chan struct{})
+	inherited := make(chan error, 1)
 	if k := e.inherits; k != nil {
-		go func() { e.takeIn(*k); close(inherited) }()
+		go func() { inherited <- e.takeIn(*k) }()
 	} else {
-		close(inherited)
+		inherited <- nil
 	}
 	var failed error
 	for range e.loops {
@@ -147,7 +147,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		_ = unix.Shutdown(e.inherits.fd, unix.SHUT_RDWR) // takeIn waits no longer
 	}
 	e.mu.Unlock()
-	<-inherited
+	if err := <-inherited; failed == nil && !errors.Is(err, ErrClosed) {
+		failed = err
+	}
 	close(over)
 	<-watched
 	return failed

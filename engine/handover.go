@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,68 +22,107 @@ type parcel struct {
 	body  [][]byte
 }
 
-// HandOver gives the listeners and the live pairs to the engine of another process, which
-// was made by TakeOver with the other end of fd, a stream socket of the Unix domain
-// (blocking, as socketpair makes it). It waits until the other one serves, then moves
-// the pairs some at a time, with their descriptors and pending bytes; up to the end, both
-// accept. Connections notice a pause of well under a millisecond.
+// HandOver gives the listeners and the live pairs to the engine of another process, which was
+// made by TakeOver with the other end of fd, a stream socket of the Unix domain (blocking, as
+// socketpair makes it). It waits until the other engine runs, then moves the pairs some at a
+// time, with their descriptors and pending bytes. Connections notice a pause of well under a
+// millisecond. Clients that connect meanwhile are accepted by this engine; in the last round
+// they wait in the backlog. An observer is told of each pair that has left (ReasonHandedOver).
 //
-// Pairs of which a handler sees the bytes cannot move, for the handler's state is its
-// own: left says how many stay. After success the engine closes its listeners and
-// drains as if Run's context had been cancelled. On error it goes on with everything that
-// was not taken; the error says whether the other side had begun. fd stays the caller's,
-// who may shut it down to end the wait. One call at a time.
-func (e *Engine) HandOver(fd int) (left int, err error) {
+// Pairs of which a handler sees the bytes cannot move, because the handler's state is its own:
+// left says how many stay. After success the engine closes its listeners and drains as if Run's
+// context had been cancelled.
+//
+// On error the engine goes on with all pairs that the other one does not own; the error says how
+// many it owns. Before that, HandOver calls failed, if it is not nil, on its own goroutine: it
+// ends the other process and waits for its end, so that never both accept. Pairs that had moved
+// are reset then. At most a few pairs stand still until failed returns.
+//
+// fd stays the caller's. To end the wait, another goroutine may shut it down at any moment, best
+// with SHUT_RD: with SHUT_RDWR the other engine takes this process for dead and begins to accept.
+// One call at a time.
+func (e *Engine) HandOver(fd int, failed func()) (left int, err error) {
 	if err := e.runs(); err != nil {
 		return 0, err
 	}
 	if e.takesOver() { // what is still on its way to us would be left behind
 		return 0, errors.New("hand-over: still taking over from the process before")
 	}
-	k := link{fd}
-	if err := e.offerListeners(k); err != nil {
-		return 0, err
-	}
-	if _, err := k.expect(frameReady); err != nil {
-		return 0, err
-	}
-	moved := 0
-	defer func() {
-		if err != nil {
-			e.ask(func(l *loop) { l.stopAccepting(false) })
-			err = fmt.Errorf("%w (after %d pairs had moved)", err, moved)
+	h := handOver{link: link{fd}, engine: e}
+	if err := h.run(); err != nil {
+		if failed != nil {
+			failed()
 		}
-	}()
-	for _, last := range []bool{false, true} {
-		if last { // now those that were accepted during the first round
-			e.ask(func(l *loop) { l.stopAccepting(true) })
+		h.resume()
+		if h.moved > 0 {
+			err = fmt.Errorf("%w (after %d pairs had moved)", err, h.moved)
 		}
-		for _, l := range e.loops {
-			n, err := l.handOver(k)
-			moved += n
-			if err != nil {
-				return 0, err
-			}
-		}
-	}
-	if err := k.send(frameDone, nil, nil); err != nil {
-		return 0, err
-	}
-	if _, err := k.expect(frameAck); err != nil {
 		return 0, err
 	}
 	e.ask(func(l *loop) {
-		l.discardListeners() // who waits in their backlogs is served by the engine that has the same sockets
+		l.discardListeners() // clients in their backlogs are served by the engine that has the same sockets
 		l.drain()
 		left += l.pairs.used
 	})
 	return left, nil
 }
 
+// handOver is a hand-over under way, seen from the old engine.
+type handOver struct {
+	link
+	engine *Engine
+	moved  int      // pairs that the new engine owns
+	loop   *loop    // of the batch
+	batch  []parcel // frozen, not committed
+}
+
+// run moves everything. After an error resume must follow.
+func (h *handOver) run() error {
+	if err := h.offerListeners(); err != nil {
+		return err
+	}
+	if _, err := h.expect(frameReady); err != nil {
+		return err
+	}
+	for _, last := range []bool{false, true} {
+		if last { // now those that were accepted during the first round
+			h.engine.ask(func(l *loop) { l.stopAccepting(true) })
+		}
+		for _, l := range h.engine.loops {
+			if err := h.give(l); err != nil {
+				return err
+			}
+		}
+	}
+	if err := h.engine.runs(); err != nil {
+		return err
+	}
+	return h.sendOnce(frameDone)
+}
+
+// resume lets the engine go on with what it still owns.
+func (h *handOver) resume() {
+	if h.loop != nil {
+		h.loop.ask(func(l *loop) {
+			for _, c := range h.batch {
+				l.thaw(c)
+			}
+		})
+	}
+	h.engine.ask(func(l *loop) { l.stopAccepting(false) })
+}
+
 // offerListeners tells what we listen on. Both sides have the sockets from then on.
-func (e *Engine) offerListeners(k link) (err error) {
+func (h *handOver) offerListeners() (err error) {
+	e := h.engine
 	var sockets []socket
+	pairs := 0
 	e.ask(func(l *loop) {
+		for slot := range l.pairs.size() {
+			if l.movable(l.pairs.at(slot)) {
+				pairs++
+			}
+		}
 		for _, ln := range l.listeners {
 			fd, dupErr := unix.FcntlInt(uintptr(ln.fd), unix.F_DUPFD_CLOEXEC, 0) // the loop may close its own while we send
 			if dupErr != nil {
@@ -96,11 +136,11 @@ func (e *Engine) offerListeners(k link) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := k.send(frameHello, helloState{wireVersion, e.generation, len(sockets)}, nil); err != nil {
+	if err := h.send(frameHello, helloState{wireVersion, e.generation, len(sockets), pairs}, nil); err != nil {
 		return err
 	}
 	for _, s := range sockets {
-		if err := k.send(frameListener, s.listenerState, []int{s.fd}); err != nil {
+		if err := h.send(frameListener, s.listenerState, []int{s.fd}); err != nil {
 			return err
 		}
 	}
@@ -118,34 +158,30 @@ func (e *Engine) ask(f func(*loop)) {
 	}
 }
 
-// handOver moves the loop's pairs to the other side of k and says how many went.
-func (l *loop) handOver(k link) (moved int, err error) {
+// give moves the loop's pairs.
+func (h *handOver) give(l *loop) error {
+	h.loop = l
 	for slot := int32(0); slot >= 0; {
-		var batch []parcel
-		l.ask(func(l *loop) { batch, slot = l.freezeFrom(slot) })
-		if len(batch) == 0 {
-			return moved, nil
+		l.ask(func(l *loop) { h.batch, slot = l.freezeFrom(slot) })
+		if len(h.batch) == 0 { // none is left, or the loop has ended
+			return nil
 		}
-		if err := k.sendPairs(batch); err != nil {
-			l.ask(func(l *loop) {
-				for _, c := range batch {
-					l.thaw(c)
-				}
-			})
-			return moved, err
+		if err := h.offer(h.batch); err != nil {
+			return err
 		}
-		l.ask(func(l *loop) {
-			for _, c := range batch {
-				l.forget(c)
-			}
-		})
-		moved += len(batch)
+		err := ErrClosed
+		l.ask(func(l *loop) { err = l.commit(h.link, h.batch) })
+		if err != nil {
+			return err
+		}
+		h.moved += len(h.batch)
+		h.batch = nil
 	}
-	return moved, nil
+	return nil
 }
 
-// sendPairs returns when they are the other side's.
-func (k link) sendPairs(batch []parcel) error {
+// offer sends a batch, and returns when the other side holds all of it.
+func (k link) offer(batch []parcel) error {
 	for _, c := range batch {
 		if err := k.send(framePair, c.wire, c.fds, c.body...); err != nil {
 			return err
@@ -158,13 +194,32 @@ func (k link) sendPairs(batch []parcel) error {
 	return err
 }
 
+// commit gives a batch away that the other side holds. It runs on the loop, because the loop may
+// end frozen pairs (Close, the drain deadline): none of these may be committed, and no committed
+// one may end here in any other way. The link has room for the commit, as the other side has read
+// everything before its acknowledgement.
+func (l *loop) commit(k link, batch []parcel) error {
+	for _, c := range batch {
+		if l.find(c.reference) == nil {
+			return ErrClosed
+		}
+	}
+	if err := k.sendOnce(frameCommit); err != nil {
+		return err
+	}
+	for _, c := range batch {
+		l.end(l.find(c.reference), ReasonHandedOver, nil)
+	}
+	return nil
+}
+
 // freezeFrom freezes the next pairs from slot on; next is where to go on, or -1.
 func (l *loop) freezeFrom(slot int32) (batch []parcel, next int32) {
 	for ; slot < l.pairs.size(); slot++ {
 		if len(batch) == handOverBatch {
 			return batch, slot
 		}
-		if p := l.pairs.at(slot); p.state != stateFree && p.state != stateLeaving && !l.handledPair(p) {
+		if p := l.pairs.at(slot); l.movable(p) {
 			if c, err := l.freeze(p); err == nil {
 				batch = append(batch, c)
 			} else {
@@ -175,13 +230,13 @@ func (l *loop) freezeFrom(slot int32) (batch []parcel, next int32) {
 	return batch, -1
 }
 
-// handledPair: a handler has not let go yet.
-func (l *loop) handledPair(p *pair) bool {
-	return (p.dir[upstream].flags|p.dir[downstream].flags)&handled != 0
+// movable: there is a pair, and no handler that has not let go yet.
+func (l *loop) movable(p *pair) bool {
+	return p.state != stateFree && p.state != stateLeaving && (p.dir[upstream].flags|p.dir[downstream].flags)&handled == 0
 }
 
-// freeze stops a pair: it has no events, no timer and no turn until thaw or forget.
-// Its record stays as it is, but that what was in pipes is in buffers.
+// freeze stops a pair: it has no events, no timer and no turn until thaw, or end with
+// ReasonHandedOver. Its record stays as it is, except that what was in pipes is in buffers.
 func (l *loop) freeze(p *pair) (c parcel, err error) {
 	c = parcel{reference: reference{p.slot, p.generation}, state: p.state}
 	for s := range side(2) {
@@ -206,12 +261,13 @@ func (l *loop) freeze(p *pair) (c parcel, err error) {
 		}
 	}
 	l.wheel.disarm(&l.pairs, p)
+	l.unwatch(p)
 	l.unpark(p)
-	p.state = stateLeaving
+	p.state, p.shared = stateLeaving, true // with duplicates in the link, maybe for long
 	return c, nil
 }
 
-// thaw lets a pair go on that was not taken.
+// thaw lets a frozen pair go on.
 func (l *loop) thaw(c parcel) {
 	p := l.find(c.reference)
 	if p == nil {
@@ -221,8 +277,8 @@ func (l *loop) thaw(c parcel) {
 	l.restart(p)
 }
 
-// restart registers a pair's flows and lets it go on. What there is to do is found out by
-// trying.
+// restart registers a pair's flows and lets it go on, here or in the engine that took it. The
+// flags say what was known when it stopped; the rest is found out by trying.
 func (l *loop) restart(p *pair) {
 	for s := range side(2) {
 		if fd := int(p.fd[s]); fd >= 0 {
@@ -245,31 +301,40 @@ func (l *loop) restart(p *pair) {
 	case stateOpen:
 		l.rearm(p)
 		l.queue(p)
+		l.rewatch(p)
 	}
 }
 
-// forget gives up a pair that is another engine's now. Its connections go on there, so
-// they are closed here and nothing more.
-func (l *loop) forget(c parcel) {
-	p := l.find(c.reference)
-	if p == nil {
+// unwatch takes the directions of a pair off the throttle's list, which passes over pairs that
+// are not open and drops them.
+func (l *loop) unwatch(p *pair) {
+	if (p.dir[upstream].flags|p.dir[downstream].flags)&watched == 0 {
 		return
 	}
+	l.watches = slices.DeleteFunc(l.watches, func(w watch) bool { return w.reference == reference{p.slot, p.generation} })
+	p.dir[upstream].clear(watched)
+	p.dir[downstream].clear(watched)
+}
+
+// rewatch puts throttled directions on the list again, as if the throttle had just begun. The
+// settings of their sockets have moved along, and only the list takes them off.
+func (l *loop) rewatch(p *pair) {
 	for s := range side(2) {
-		l.release(&p.dir[s])
-		if p.fd[s] >= 0 {
-			unix.Close(int(p.fd[s]))
+		switch {
+		case !p.dir[s].is(throttled):
+		case l.engine.options.NoFlowControl: // as the engine before this one was not told to
+			l.lift(p, s)
+		case l.tcpInfo(int(p.fd[s.other()])):
+			l.watch(p, s, calmAfter/2)
 		}
 	}
-	l.count.handedOver++
-	l.putBack(p)
 }
 
 // wireState describes p for the other side.
 func (l *loop) wireState(p *pair) pairState {
 	w := pairState{
-		ID: p.id, Since: time.Unix(0, p.since), Client: p.clientAddr(), Destination: p.destinationAddr(),
-		Step: p.step, State: stateNames[p.state], Opened: p.opened, Shared: p.shared, Cause: p.cause,
+		ID: p.id, Since: time.Unix(0, p.since), Silent: time.Duration(l.tick-p.last) * tickLength, Client: p.clientAddr(), Destination: p.destinationAddr(),
+		Step: p.step, State: stateNames[p.state], Opened: p.opened, Cause: p.cause,
 	}
 	if x := l.extra(p); x != nil {
 		w.Connected = x.connected
@@ -284,6 +349,7 @@ func (l *loop) wireState(p *pair) pairState {
 			Pauses: d.pauses, PausedFor: time.Duration(d.stalledTicks(l.tick)) * tickLength,
 			EOF: d.is(eof), FinSent: d.is(finSent), Ending: d.is(ending), Urgent: d.is(urgent), Buffered: d.is(buffered),
 			Detached: d.is(detached), Closing: d.is(closing), Broken: p.broken[s], Throttled: d.is(throttled), Most: d.most,
+			ACKHeld: d.is(ackHeld),
 		}
 	}
 	return w
@@ -291,7 +357,7 @@ func (l *loop) wireState(p *pair) pairState {
 
 // stopAccepting makes the listeners wait, or lets them go on.
 func (l *loop) stopAccepting(stop bool) {
-	l.leaving = stop
+	l.holding = stop
 	if stop {
 		l.holdListeners()
 		return

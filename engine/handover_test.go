@@ -35,7 +35,7 @@ func (r *rig) handOver(o engine.Options, stay int) (old *rig) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		left, err := before.HandOver(a)
+		left, err := before.HandOver(a, nil)
 		done <- result{left, err}
 	}()
 	o.Listeners = []engine.Listener{r.listener}
@@ -221,7 +221,7 @@ func TestFailedHandOverLosesNothing(t *testing.T) {
 				io.Copy(io.Discard, fdReader(b)) // takes frames, and what is in them, and never answers
 				unix.Close(b)
 			}()
-			if left, err := r.HandOver(a); err == nil {
+			if left, err := r.HandOver(a, nil); err == nil {
 				t.Errorf("no error; %d left", left)
 			}
 			for _, pair := range pairs {
@@ -267,7 +267,7 @@ func TestTakeOverFails(t *testing.T) {
 	a, b := socketpair(t)
 	done := make(chan error, 1)
 	go func() {
-		_, err := r.HandOver(a)
+		_, err := r.HandOver(a, nil)
 		done <- err
 	}()
 	if _, err := engine.TakeOver(engine.Options{Listeners: []engine.Listener{r.listener}, Loops: -1}, b); err == nil {
@@ -292,7 +292,7 @@ func TestTakeOverFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer never.Close()
-	if _, err := never.HandOver(0); err != engine.ErrNotRunning {
+	if _, err := never.HandOver(0, nil); err != engine.ErrNotRunning {
 		t.Errorf("an engine that does not run hands over: %v", err)
 	}
 }

@@ -71,7 +71,8 @@ type Stats struct {
 	// Pairs.
 	Accepted uint64 // connections taken from listeners
 	Adopted  uint64 // connections taken by Adopt
-	// Pairs given to another process's engine (HandOver), and taken from one (TakeOver).
+	// Pairs given to another process's engine (HandOver), which are also Ended with
+	// ReasonHandedOver, and taken from one (TakeOver).
 	HandedOver, TakenOver uint64
 
 	Active int64  // pairs now

@@ -63,7 +63,7 @@ type loop struct {
 	charged  int64 // what of count.memory the engine's account has
 	count    counters
 	draining bool
-	leaving  bool // hands over its last pairs: accepts no more
+	holding  bool // a hand-over is under way: accepts nobody
 	aborted  bool
 	over     bool      // its last pairs are being reset: it dials no more
 	deadline time.Time // of draining

@@ -142,6 +142,12 @@ func (w *modelWorld) check() error {
 	for _, r := range w.ready {
 		queued[r]++
 	}
+	onWatch := map[reference][2]int{}
+	for _, w := range w.watches {
+		n := onWatch[w.reference]
+		n[w.side]++
+		onWatch[w.reference] = n
+	}
 	inUse := 0
 	for slot := range w.loop.pairs.size() {
 		p := w.loop.pairs.at(slot)
@@ -181,6 +187,9 @@ func (w *modelWorld) check() error {
 				boxes++
 				memory += int64(w.buffers.size(x.held[s]))
 				pending += int64(w.buffers.waiting(x.held[s]))
+			}
+			if n := onWatch[r][s]; (n == 1) != d.is(watched) || n > 1 {
+				return fmt.Errorf("slot %d direction %d (%v): %d times on the list of those that stalled", slot, s, d.flags, n)
 			}
 			if err := w.checkDirection(p, s); err != nil {
 				return fmt.Errorf("slot %d direction %d (%v, %d pending): %w", slot, s, d.flags, d.pending, err)

@@ -19,7 +19,7 @@ type modelParcel struct {
 // leave freezes a pair that can go.
 func (w *modelWorld) leave(p *modelPair) error {
 	live := w.find(p.ref)
-	if live == nil || live.state == stateLeaving || w.handledPair(live) {
+	if live == nil || !w.movable(live) {
 		return nil
 	}
 	c, err := w.freeze(live)
@@ -58,7 +58,7 @@ func (w *modelWorld) arrive(i int) error {
 		f.close()
 		return err
 	}
-	w.forget(c.parcel)
+	w.end(w.find(c.reference), ReasonHandedOver, nil)
 	if w.find(c.pair.ref) != nil {
 		return fmt.Errorf("pair %d was forgotten, and is there", c.pair.id)
 	}

@@ -185,6 +185,9 @@ func (w *modelWorld) PairOpened(i PairInfo) { w.named(i.ID).opened = true }
 
 // PairEnded is the loop telling of its end.
 func (w *modelWorld) PairEnded(i PairInfo) {
+	if i.Reason == ReasonHandedOver {
+		return
+	}
 	p := w.named(i.ID)
 	if p.over {
 		panic(fmt.Sprintf("pair %d ended twice", i.ID))

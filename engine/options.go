@@ -162,8 +162,8 @@ type Options struct {
 type Observer interface {
 	// PairOpened: both connections stand.
 	PairOpened(PairInfo)
-	// PairEnded: the pair is gone; also called for pairs that never opened,
-	// whose dial failed or which were refused.
+	// PairEnded: the pair is gone, or another engine's (ReasonHandedOver), whose observer is told of
+	// its end; also called for pairs that never opened, whose dial failed or which were refused.
 	PairEnded(PairInfo)
 }
 

@@ -27,7 +27,7 @@ const (
 	stateWaiting                 // no descriptor was left for the outgoing flow; tried again each tick
 	stateConnecting              // the outgoing flow is being opened
 	stateOpen                    // both flows stand
-	stateLeaving                 // handed over to another engine, which has not taken it yet
+	stateLeaving                 // frozen for another engine, to which it is not committed yet
 )
 
 // stateNames are for the other engine.
@@ -108,7 +108,7 @@ type pair struct {
 	cause       uint8   // why, as errno
 	queued      bool    // on the ready list
 	aside       bool    // the side table has an entry
-	shared      bool    // adopted: the descriptor may have duplicates
+	shared      bool    // adopted, taken over or once frozen: its descriptors may have duplicates
 	opened      bool    // its outgoing flow was established once
 	counted     bool    // in sources
 	last        uint32  // tick of the last activity, as far as known: see look

@@ -19,13 +19,14 @@ const (
 	ReasonDenied                         // its destination may not be reached
 	ReasonSourceLimit                    // its client had MaxPairsPerSource already
 	ReasonPanicked                       // its interceptor, handler or observer panicked
+	ReasonHandedOver                     // another engine has it: see HandOver
 	reasons                              // how many there are
 )
 
 var reasonNames = [reasons]string{
 	"none", "eof", "reset", "dial-error", "connect-timeout", "idle-timeout", "half-close-timeout",
 	"rejected", "intercepted", "loop", "no-destination", "drained",
-	"denied", "source-limit", "panicked",
+	"denied", "source-limit", "panicked", "handed-over",
 }
 
 // String gives the name used in logs and statistics, e.g. half-close-timeout.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -13,8 +14,13 @@ import (
 // process's engine over, which calls HandOver with the other end of fd. It is New for
 // the rest: a listener of the options uses the sockets that come over fd with its
 // address and mode, and is opened where none do; what the options do not name is no
-// longer listened on. Run says that it is ready, and takes the pairs in. fd is the
-// engine's when TakeOver has succeeded, and it is closed when the hand-over is done.
+// longer listened on. It fails where the limit for descriptors (RLIMIT_NOFILE) cannot hold the
+// pairs that will come. fd is the engine's when TakeOver has succeeded, and it is closed when the
+// hand-over is done.
+//
+// Run says that it is ready, and takes the pairs in. It accepts when it has them all, or when the
+// other process is gone. Where it cannot go on, for want of descriptors for example, Run resets
+// what it has and returns the error: the other engine goes on with the rest.
 func TakeOver(options Options, fd int) (*Engine, error) {
 	k := link{fd}
 	f, err := k.expect(frameHello)
@@ -48,9 +54,33 @@ func TakeOver(options Options, fd int) (*Engine, error) {
 		e.options.Logger.Warn("no longer listening", "listen", s.Address, "mode", s.Mode)
 	}
 	closeSockets(rest)
+	if err := enoughDescriptors(hello.Pairs); err != nil {
+		e.discard()
+		return nil, err
+	}
 	e.generation = hello.Generation + 1
 	e.inherits = &k
+	for _, l := range e.loops {
+		l.stopAccepting(true)
+	}
 	return e, nil
+}
+
+// enoughDescriptors fails unless the process can open those of so many pairs.
+func enoughDescriptors(pairs int) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("RLIMIT_NOFILE: %w", err)
+	}
+	free, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0) // the lowest number that is free
+	if err != nil {
+		return fmt.Errorf("hand-over: %w", err)
+	}
+	unix.Close(free)
+	if need := uint64(free) + 2*uint64(max(pairs, 0)); need > limit.Cur {
+		return fmt.Errorf("hand-over: %d connections need %d descriptors, and the limit is %d; raise it (ulimit -n, LimitNOFILE)", pairs, need, limit.Cur)
+	}
+	return nil
 }
 
 // socket is a listening socket that came over.
@@ -106,19 +136,30 @@ func (l *Listener) takeSockets(sockets []socket) (others []socket) {
 	return others
 }
 
-// takeIn takes the pairs in that come over, until there are no more. It runs beside the
-// loops, and ends at the latest when Run does.
-func (e *Engine) takeIn(k link) {
+// takeIn takes the pairs in that come over, until there are no more, and begins to accept. It
+// runs beside the loops, and ends at the latest when they have. On error it ends the engine.
+func (e *Engine) takeIn(k link) error {
 	n, err := e.takePairs(k)
 	e.mu.Lock()
-	unix.Close(k.fd)
 	e.inherits = nil
 	e.mu.Unlock()
-	if err != nil {
-		e.options.Logger.Warn("the hand-over broke off", "pairs", n, "err", err)
-		return
+	switch {
+	case e.runs() != nil:
+		err = nil // nobody is to take anything any more
+	case err == nil:
+		e.options.Logger.Info("took over", "pairs", n)
+	case errors.Is(err, errLink):
+		e.options.Logger.Warn("the process before has ended in the middle of the hand-over; this one goes on", "pairs", n, "err", err)
+		err = nil
+	default:
+		err = fmt.Errorf("%w (after %d pairs had moved)", err, n)
+		e.each((*loop).abort)
 	}
-	e.options.Logger.Info("took over", "pairs", n)
+	if err == nil {
+		e.ask(func(l *loop) { l.stopAccepting(false) })
+	}
+	unix.Close(k.fd)
+	return err
 }
 
 // takesOver: pairs may still come over.
@@ -128,50 +169,104 @@ func (e *Engine) takesOver() bool {
 	return e.inherits != nil
 }
 
+// taking is a hand-over under way, seen from the new engine.
+type taking struct {
+	link
+	start func(pairState, []int, []byte) bool // serves a pair, whose descriptors are its own then
+	held  []heldPair
+	acked bool // the other side may commit what is held
+	taken int
+}
+
+// heldPair is a pair that is not ours yet.
+type heldPair struct {
+	state pairState
+	fds   []int
+	body  []byte
+}
+
+// takePairs says how many came. The error is errLink when the link came to its end early.
 func (e *Engine) takePairs(k link) (n int, err error) {
 	e.ask(func(*loop) {}) // every loop runs
-	if err := k.send(frameReady, nil, nil); err != nil {
-		return 0, err
-	}
+	t := taking{link: k, start: e.startPair}
+	err = t.run()
+	return t.taken, err
+}
+
+// run takes pairs until the other side is done. Errors of sending are passed over: only what
+// comes tells what is ours, and the other side can close the link after a commit that is still to
+// be read.
+func (t *taking) run() error {
+	defer t.drop()
+	_ = t.send(frameReady, nil, nil)
 	for {
-		f, err := k.receive()
+		f, err := t.receive()
 		if err != nil {
-			return n, err
+			return err
 		}
-		switch f.kind {
-		case framePair:
-			if err = e.takePair(&f); err == nil {
-				n++
-			}
-		case frameSync:
-			err = k.send(frameAck, nil, nil)
-		case frameDone:
-			return n, k.send(frameAck, nil, nil)
-		default:
-			err = fmt.Errorf("hand-over: frame %q is not known", byte(f.kind))
-		}
+		done, err := t.take(&f)
 		f.close()
-		if err != nil {
-			return n, err
+		if done || err != nil {
+			return err
 		}
 	}
 }
 
-// takePair gives the pair in f to a loop.
-func (e *Engine) takePair(f *frame) error {
-	w, err := f.pair()
-	if err != nil {
-		return err
+// take takes in one frame. Done: it was the last.
+func (t *taking) take(f *frame) (done bool, err error) {
+	switch {
+	case f.kind == framePair && !t.acked:
+		state, err := f.pair()
+		if err != nil {
+			return false, err
+		}
+		t.held = append(t.held, heldPair{state, f.fds, f.body})
+		f.fds = nil
+	case f.kind == frameSync && !t.acked:
+		t.acked = true
+		_ = t.send(frameAck, nil, nil)
+	case f.kind == frameCommit && t.acked:
+		return false, t.commit()
+	case f.kind == frameDone && len(t.held) == 0:
+		return true, nil
+	default:
+		return false, fmt.Errorf("hand-over: frame %q is not expected now", byte(f.kind))
 	}
-	fds := f.fds
+	return false, nil
+}
+
+// commit starts the pairs that are held: they are ours.
+func (t *taking) commit() error {
+	t.acked = false
+	for len(t.held) > 0 {
+		if h := t.held[0]; !t.start(h.state, h.fds, h.body) {
+			return ErrClosed
+		}
+		t.held = t.held[1:]
+		t.taken++
+	}
+	return nil
+}
+
+// drop closes what is held: it is the other side's, or has lost its owner and is reset.
+func (t *taking) drop() {
+	for _, h := range t.held {
+		for _, fd := range h.fds {
+			unix.Close(fd)
+		}
+	}
+	t.held = nil
+}
+
+// startPair gives a pair to a loop. False: the loop has ended.
+func (e *Engine) startPair(w pairState, fds []int, body []byte) bool {
 	l := e.loops[e.next.Add(1)%uint64(len(e.loops))]
 	e.active.Add(1)
-	if !l.mailbox.post(func(l *loop) { l.takeIn(w, fds, f.body) }) {
+	if !l.mailbox.post(func(l *loop) { l.takeIn(w, fds, body) }) {
 		e.leave()
-		return ErrClosed
+		return false
 	}
-	f.fds = nil
-	return nil
+	return true
 }
 
 // pair reads and checks a pair's state.
@@ -185,8 +280,8 @@ func (f *frame) pair() (w pairState, err error) {
 	}
 	pending := 0
 	for _, d := range w.Directions {
-		if d.Pending < 0 || d.PausedFor < 0 {
-			return w, fmt.Errorf("hand-over: a pair with %d pending bytes, paused for %v", d.Pending, d.PausedFor)
+		if d.Pending < 0 || d.PausedFor < 0 || w.Silent < 0 {
+			return w, fmt.Errorf("hand-over: a pair with %d pending bytes, paused for %v, silent for %v", d.Pending, d.PausedFor, w.Silent)
 		}
 		if pending += d.Pending; pending > len(f.body) {
 			break
@@ -210,6 +305,7 @@ func (l *loop) takeIn(w pairState, fds []int, body []byte) {
 	l.count.takenOver++
 	p := l.begin(fds[incoming], w.Client)
 	p.id, p.since = w.ID, w.Since.UnixNano()
+	p.last -= ticks(w.Silent)
 	if w.Destination.IsValid() {
 		p.setDestination(w.Destination)
 	}
@@ -217,14 +313,15 @@ func (l *loop) takeIn(w pairState, fds []int, body []byte) {
 		l.attach(p, intercept.Decision{Destination: w.Connected})
 	}
 	p.listener = l.engine.listenerIndex(w.Listener)
-	p.step, p.opened, p.shared, p.cause = w.Step, w.Opened, w.Shared, w.Cause
+	p.step, p.opened, p.cause = w.Step, w.Opened, w.Cause
+	p.shared = true // until the old engine has closed its descriptors
 	l.countSource(p)
 	for s, d := range w.Directions {
 		to := &p.dir[s]
 		to.bytes, to.messages, to.pauses, to.stalledFor = d.Bytes, d.Messages, d.Pauses, uint32(d.PausedFor/tickLength)
 		for f, on := range map[flags]bool{
 			eof: d.EOF, finSent: d.FinSent, ending: d.Ending, urgent: d.Urgent, buffered: d.Buffered,
-			detached: d.Detached, closing: d.Closing, throttled: d.Throttled,
+			detached: d.Detached, closing: d.Closing, throttled: d.Throttled, ackHeld: d.ACKHeld,
 		} {
 			if on {
 				to.set(f)
@@ -243,13 +340,7 @@ func (l *loop) takeIn(w pairState, fds []int, body []byte) {
 	default:
 		p.fd[outgoing] = int32(fds[outgoing])
 	}
-	r := reference{p.slot, p.generation}
 	l.restart(p)
-	for s := range side(2) {
-		if p := l.find(r); p != nil && p.dir[s].is(throttled) {
-			l.watchStall(p, s) // it may be free here
-		}
-	}
 }
 
 // listenerIndex is the index of the listener that w names, or -1.

@@ -14,24 +14,54 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// What two engines say to each other while the one hands over to the other (see
-// HandOver), on a stream socket of the Unix domain:
+// What two engines say to each other while one hands over to the other (see HandOver), on a
+// stream socket of the Unix domain:
 //
 //	old                                              new
 //	hello, and each listening socket  ------------>
-//	                                  <------------  ready: it serves, with the same sockets
-//	some pairs, sync                  ------------>
-//	                                  <------------  ack: they are its own now
+//	                                  <------------  ready: its loops run
+//	some pairs, sync                  ------------>  holds them
+//	                                  <------------  ack: it has all of them
+//	commit                            ------------>  serves them
 //	... until none is left
-//	done                              ------------>
-//	                                  <------------  ack
+//	done                              ------------>  accepts
 //
-// A frame is a header of 12 bytes, a head in JSON and a body of raw bytes. Descriptors
-// travel with the header. JSON, because the two may be of different versions: what one of
-// them does not know it leaves out or passes over.
+// A pair is transferred in two phases, so that at no time both engines serve it:
+//
+//	old engine               link              new engine
+//
+//	 serving
+//	    | freeze
+//	    v        --- pairs, sync --->
+//	 frozen                                 held: descriptors open, on no epoll, no byte moved
+//	    |        <------ ack --------
+//	    | commit
+//	    v        ----- commit ------>
+//	 gone                                   serving
+//
+// Invariants:
+//
+//   - frozen -> gone: the old engine has an acknowledgement of the whole batch, and sendmsg took
+//     the commit. A stream socket takes a message of this size whole or not at all, and what it
+//     took the new engine can read even if the link is shut down afterwards. The old engine
+//     closes its descriptors and never touches the pair again.
+//   - frozen -> serving (thaw): in every other case. The new engine cannot start the pair, because
+//     no commit was sent and none will be.
+//   - held -> serving: the new engine has read the commit.
+//   - held -> closed: the link came to an end before that. The new engine only closes its
+//     descriptors. If the old one is gone as well, this is the last reference to the sockets,
+//     and the kernel resets both connections: see [tproxy.ConnOptions] on SO_LINGER.
+//
+// So a pair has one owner, or none and is reset at both ends. Done is the commit of the
+// listeners: until the new engine has read it, or the link has come to its end because the old
+// process is gone, only the old engine accepts.
+//
+// A frame is a header of 12 bytes, a head in JSON and a body of raw bytes. Descriptors travel
+// with the header. The head is JSON because the two engines may be of different versions: an
+// engine ignores the fields that it does not know.
 
 // wireVersion changes when an older engine could not understand, or would lose something.
-const wireVersion = 1
+const wireVersion = 2
 
 type frameKind byte
 
@@ -42,6 +72,7 @@ const (
 	framePair     frameKind = 'P'
 	frameSync     frameKind = 'S'
 	frameAck      frameKind = 'A'
+	frameCommit   frameKind = 'C'
 	frameDone     frameKind = 'D'
 )
 
@@ -56,6 +87,7 @@ type helloState struct {
 	Version    int
 	Generation uint64 // of the one who speaks: how many took over before it
 	Sockets    int    // listener frames that follow
+	Pairs      int    // that will come, more or less
 }
 
 type listenerState struct {
@@ -68,6 +100,7 @@ type listenerState struct {
 type pairState struct {
 	ID          uint64
 	Since       time.Time
+	Silent      time.Duration // since its last activity
 	Client      netip.AddrPort
 	Destination netip.AddrPort
 	Connected   netip.AddrPort // where it was sent instead, if it was
@@ -75,7 +108,6 @@ type pairState struct {
 	Step        tproxy.Step
 	State       string // waiting, connecting, open
 	Opened      bool
-	Shared      bool
 	Cause       uint8 // errno, if a flow has failed
 	Directions  [2]directionState
 }
@@ -88,6 +120,7 @@ type directionState struct {
 	PausedFor                              time.Duration
 	EOF, FinSent, Ending, Urgent, Buffered bool
 	Detached, Closing, Broken, Throttled   bool
+	ACKHeld                                bool
 	Most                                   uint32
 }
 
@@ -114,41 +147,39 @@ func (f *frame) parse(v any) error {
 	return nil
 }
 
-// link is one end of the socket between two engines. Calls block.
+// link is one end of the socket between two engines. Calls block, until the socket is shut down
+// in either direction.
 type link struct{ fd int }
 
 var errLink = errors.New("the other side closed the connection")
 
 // send sends a frame; the other side gets duplicates of fds.
 func (k link) send(kind frameKind, head any, fds []int, body ...[]byte) error {
-	text := []byte("{}")
-	if head != nil {
-		var err error
-		if text, err = json.Marshal(head); err != nil {
-			return fmt.Errorf("hand-over: %w", err)
-		}
+	b, err := encode(kind, head, body...)
+	if err != nil {
+		return fmt.Errorf("hand-over: %w", err)
 	}
-	size := 0
-	for _, b := range body {
-		size += len(b)
-	}
-	header := make([]byte, 0, frameHeader+len(text))
-	header = append(header, 'T', 'P', 'R', byte(kind))
-	header = binary.BigEndian.AppendUint32(header, uint32(len(text)))
-	header = binary.BigEndian.AppendUint32(header, uint32(size))
-	header = append(header, text...)
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	n, err := k.sendmsg(header, rights)
-	if err == nil {
-		err = k.write(header[n:])
+	if err = k.write(b, rights); err != nil {
+		return fmt.Errorf("hand-over: send: %w", err)
 	}
 	for _, b := range body {
-		if err == nil {
-			err = k.write(b)
+		if err = k.write(b, nil); err != nil {
+			return fmt.Errorf("hand-over: send: %w", err)
 		}
+	}
+	return nil
+}
+
+// sendOnce sends a frame without head and body by one call that does not wait. On error nothing
+// was sent.
+func (k link) sendOnce(kind frameKind) error {
+	b, err := encode(kind, nil)
+	if err == nil {
+		_, err = k.sendmsg(b, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("hand-over: send: %w", err)
@@ -156,20 +187,47 @@ func (k link) send(kind frameKind, head any, fds []int, body ...[]byte) error {
 	return nil
 }
 
-func (k link) write(b []byte) error {
+// encode gives a frame's header and head, for the body that follows.
+func encode(kind frameKind, head any, body ...[]byte) ([]byte, error) {
+	text := []byte("{}")
+	if head != nil {
+		var err error
+		if text, err = json.Marshal(head); err != nil {
+			return nil, err
+		}
+	}
+	size := 0
+	for _, b := range body {
+		size += len(b)
+	}
+	b := make([]byte, 0, frameHeader+len(text))
+	b = append(b, 'T', 'P', 'R', byte(kind))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(text)))
+	b = binary.BigEndian.AppendUint32(b, uint32(size))
+	return append(b, text...), nil
+}
+
+// write sends b, with rights at its beginning.
+func (k link) write(b, rights []byte) error {
 	for len(b) > 0 {
-		n, err := k.sendmsg(b, nil)
+		n, err := k.sendmsg(b, rights)
+		switch {
+		case err == unix.EAGAIN:
+			err = k.waitWritable()
+		case n > 0:
+			b, rights = b[n:], nil
+		}
 		if err != nil {
 			return err
 		}
-		b = b[n:]
 	}
 	return nil
 }
 
+// sendmsg does not wait: a blocked call would not notice that SHUT_RD was called on the socket.
 func (k link) sendmsg(b, rights []byte) (int, error) {
 	for {
-		n, err := unix.SendmsgN(k.fd, b, rights, nil, unix.MSG_NOSIGNAL)
+		n, err := unix.SendmsgN(k.fd, b, rights, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		switch err {
 		case unix.EINTR:
 			continue
@@ -177,6 +235,22 @@ func (k link) sendmsg(b, rights []byte) (int, error) {
 			err = errLink
 		}
 		return n, err
+	}
+}
+
+// waitWritable waits until the socket takes bytes, or has been shut down.
+func (k link) waitWritable() error {
+	for {
+		poll := []unix.PollFd{{Fd: int32(k.fd), Events: unix.POLLOUT | unix.POLLRDHUP}}
+		switch _, err := unix.Poll(poll, -1); {
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		case poll[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0:
+			return errLink
+		default:
+			return nil
+		}
 	}
 }
 

@@ -119,8 +119,12 @@ func (a *accessLog) metric() prometheus.Collector {
 // PairOpened does nothing: a pair gets its line when it ends.
 func (a *accessLog) PairOpened(engine.PairInfo) {}
 
-// PairEnded queues the pair. It never waits.
+// PairEnded queues the pair. It never waits. A pair that was handed over has not ended: it gets
+// its one line, with all its bytes, from the process where it does.
 func (a *accessLog) PairEnded(p engine.PairInfo) {
+	if p.Reason == engine.ReasonHandedOver {
+		return
+	}
 	select {
 	case a.queue <- p:
 	default:

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,9 +19,9 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// exitPatience is how long a new program that failed to take over may take to end by
-// itself, so that its own exit status can be told.
-const exitPatience = 2 * time.Second
+// exitPatience is how long a new program that failed to take over may take to end by itself, so
+// that its own exit status can be told. Some connections may stand still for as long.
+const exitPatience = 500 * time.Millisecond
 
 // upgrader starts the program anew and hands the relay to it. What it needs of the
 // process and its environment are fields, for tests to replace.
@@ -42,7 +43,7 @@ type successor interface {
 
 // handing is the part of the relay that an upgrade needs.
 type handing interface {
-	HandOver(fd int) (left int, err error)
+	HandOver(fd int, failed func()) (left int, err error)
 }
 
 // newUpgrader must be called before the working directory or the file can change: the
@@ -61,10 +62,9 @@ func newUpgrader(patience time.Duration) (*upgrader, error) {
 	return &upgrader{path: path, args: os.Args, environ: os.Environ, start: startProcess, patience: patience}, nil
 }
 
-// upgrade starts the new program and returns when it has taken over, or when it is
-// gone and this one goes on as before: with an error, which says why. left is the
-// number of pairs that could not be handed over. admin may be nil. The end of ctx ends
-// the new program.
+// upgrade starts the new program and returns when it has taken over, or when it is gone and this
+// one goes on: with an error, which says why. left is the number of pairs that could not be handed
+// over. admin may be nil. The end of ctx ends the new program.
 func (u *upgrader) upgrade(ctx context.Context, relay handing, admin *os.File, listen []netip.AddrPort) (next successor, left int, err error) {
 	// Blocking ends, as the engine wants them. CLOEXEC, or a program that something
 	// else starts at this moment inherits them, and we never see that the new one is gone.
@@ -74,7 +74,7 @@ func (u *upgrader) upgrade(ctx context.Context, relay handing, admin *os.File, l
 	}
 	ours, theirs := ends[0], os.NewFile(uintptr(ends[1]), "relay")
 	defer unix.Close(ours)
-	next, err = u.launch(theirs, admin, listen)
+	process, err := u.launch(theirs, admin, listen)
 	// Our copy of its end must go, whatever came of it: else HandOver never reads the end
 	// of a program that died.
 	theirs.Close()
@@ -82,62 +82,74 @@ func (u *upgrader) upgrade(ctx context.Context, relay handing, admin *os.File, l
 		return nil, 0, err
 	}
 
-	ended := make(chan string, 1)
-	go func() {
-		status, err := next.Wait()
-		if err != nil {
-			status = err.Error()
-		}
-		ended <- status
-	}()
+	w := await(process)
 	handed := make(chan struct{})
 	go func() {
 		defer close(handed)
-		left, err = relay.HandOver(ours)
+		left, err = relay.HandOver(ours, w.end) // goes on with the relay when w has ended
 	}()
-	// HandOver is made to return by saying the end ourselves: a process that the new one
-	// started could still hold the other end. ours is open until we return, so that its
-	// number cannot be another file's yet.
-	giveUp := func() {
-		unix.Shutdown(ours, unix.SHUT_RDWR)
-		<-handed
-	}
 	timer := time.NewTimer(u.patience)
 	defer timer.Stop()
 	var why error
 	select {
 	case <-handed:
-	case status := <-ended:
-		ended <- status
-		giveUp()
+	case <-w.ended:
 	case <-timer.C:
+		w.impatient.Store(true)
 		why = fmt.Errorf("%s has not taken over within %v and was ended; see --upgrade-timeout", u.path, u.patience)
-		giveUp()
 	case <-ctx.Done():
+		w.impatient.Store(true)
 		why = context.Cause(ctx)
-		giveUp()
 	}
-	if err == nil { // also when it came at the last moment: the new one has everything
-		return next, left, nil
-	}
-	if why != nil {
-		next.Signal(unix.SIGKILL)
-		<-ended
+	// HandOver is made to return: a process that the new one started could still hold the other
+	// end. SHUT_RD alone, because with SHUT_RDWR the new program would take this one for dead and
+	// accept clients. ours is open until we return, so its number cannot be another file's yet.
+	_ = unix.Shutdown(ours, unix.SHUT_RD)
+	<-handed
+	switch {
+	case err == nil: // also when it came at the last moment: the new one has everything
+		return process, left, nil
+	case why != nil:
 		return nil, 0, why
+	case w.killed:
+		return nil, 0, fmt.Errorf("%s could not take over and was ended: %w", u.path, err)
 	}
-	return nil, 0, u.explain(next, ended, err)
+	return nil, 0, fmt.Errorf("%s ended before it had taken over: %s (%w)", u.path, w.status, err)
 }
 
-// explain says what became of the new program after cause, and ends it, if it goes on.
-func (u *upgrader) explain(next successor, ended <-chan string, cause error) error {
-	select {
-	case status := <-ended:
-		return fmt.Errorf("%s ended before it had taken over: %s (%w)", u.path, status, cause)
-	case <-time.After(exitPatience):
-		next.Signal(unix.SIGKILL)
-		<-ended
-		return fmt.Errorf("%s could not take over and was ended: %w", u.path, cause)
+// watched is a new program whose end is waited for.
+type watched struct {
+	successor
+	impatient atomic.Bool   // it need not be given time to end by itself
+	ended     chan struct{} // closed then
+	status    string        // what it ended with; valid when ended is closed
+	killed    bool          // end had to kill it; valid when end has returned
+}
+
+func await(process successor) *watched {
+	w := &watched{successor: process, ended: make(chan struct{})}
+	go func() {
+		defer close(w.ended)
+		var err error
+		if w.status, err = w.Wait(); err != nil {
+			w.status = err.Error()
+		}
+	}()
+	return w
+}
+
+// end returns when the program has ended, by itself or not.
+func (w *watched) end() {
+	if !w.impatient.Load() {
+		select {
+		case <-w.ended:
+			return
+		case <-time.After(exitPatience):
+		}
 	}
+	w.killed = true
+	w.Signal(unix.SIGKILL)
+	<-w.ended
 }
 
 // launch starts the new program: same arguments, environment and standard files.

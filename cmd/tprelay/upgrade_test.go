@@ -42,9 +42,10 @@ type handOverUntilEnd struct{ begun chan struct{} }
 
 var errGone = errors.New("the other side is gone")
 
-func (h handOverUntilEnd) HandOver(fd int) (int, error) {
+func (h handOverUntilEnd) HandOver(fd int, failed func()) (int, error) {
 	close(h.begun)
 	if n, _ := unix.Read(fd, make([]byte, 1)); n == 0 {
+		failed()
 		return 0, errGone
 	}
 	return 3, nil

@@ -1,14 +1,18 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/tproxy"
 )
 
 // Who may open a pair, and to where.
@@ -84,7 +88,7 @@ func (l *loop) forbidden(addr netip.AddrPort, diverted bool) (Reason, bool) {
 		return ReasonLoop, true
 	}
 	for _, prefix := range o.Deny {
-		if prefix.Contains(addr.Addr()) {
+		if prefix.Contains(addr.Addr().WithZone("")) { // no prefix contains an address with a zone
 			return ReasonDenied, true
 		}
 	}
@@ -116,26 +120,59 @@ func (l *loop) isSelf(addr netip.AddrPort) bool {
 // askLocals lists this host's addresses. It takes a descriptor: when there is none, what
 // was known stays.
 func (l *loop) askLocals() {
-	addrs, err := net.InterfaceAddrs()
+	locals, err := localAddrs()
 	for range 3 { // it does not try again when a signal interrupts it
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
-		addrs, err = net.InterfaceAddrs()
+		locals, err = localAddrs()
 	}
 	if err != nil {
 		l.engine.options.Logger.Warn("cannot list this host's addresses; new ones may not be recognised as its own", "err", err)
 		return
 	}
-	l.self.asked = l.now
-	l.self.locals = map[netip.Addr]bool{}
-	for _, a := range addrs {
-		if ipnet, ok := a.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(ipnet.IP); ok {
-				l.self.locals[ip.Unmap()] = true
+	l.self.asked, l.self.locals = l.now, locals
+}
+
+// localAddrs are the addresses of this host, link-local ones with their zone, which
+// net.InterfaceAddrs leaves out: another host may have the same one on another link.
+func localAddrs() (map[netip.Addr]bool, error) {
+	table, err := syscall.NetlinkRIB(unix.RTM_GETADDR, unix.AF_UNSPEC)
+	if err != nil {
+		return nil, fmt.Errorf("RTM_GETADDR: %w", err)
+	}
+	messages, err := syscall.ParseNetlinkMessage(table)
+	if err != nil {
+		return nil, fmt.Errorf("RTM_GETADDR: %w", err)
+	}
+	locals := map[netip.Addr]bool{}
+	for _, m := range messages {
+		if m.Header.Type != unix.RTM_NEWADDR || len(m.Data) < unix.SizeofIfAddrmsg {
+			continue
+		}
+		attributes, err := syscall.ParseNetlinkRouteAttr(&m)
+		if err != nil {
+			return nil, fmt.Errorf("RTM_GETADDR: %w", err)
+		}
+		var local, other netip.Addr
+		for _, a := range attributes {
+			switch a.Attr.Type {
+			case unix.IFA_LOCAL:
+				local, _ = netip.AddrFromSlice(a.Value)
+			case unix.IFA_ADDRESS: // of a point-to-point link it is the other end's
+				other, _ = netip.AddrFromSlice(a.Value)
 			}
 		}
+		if !local.IsValid() {
+			local = other
+		}
+		locals[local] = true // also for who names no zone
+		if local.IsLinkLocalUnicast() && local.Is6() {
+			local = tproxy.WithScope(local, binary.NativeEndian.Uint32(m.Data[4:])) // ifa_index
+		}
+		locals[local] = true
 	}
+	return locals, nil
 }
 
 // isLocal: addr is this host's own. What those are is asked for at most once a second.

@@ -1,9 +1,12 @@
 package engine_test
 
 import (
+	"golang.org/x/sys/unix"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -100,5 +103,70 @@ func TestListenerSocketsAreUsed(t *testing.T) {
 	}
 	if _, err := file.Stat(); err != nil {
 		t.Errorf("it was closed: %v", err)
+	}
+}
+
+// TestNewKeepsNoSlicesOfTheCallers: what they do with theirs later changes nothing.
+func TestNewKeepsNoSlicesOfTheCallers(t *testing.T) {
+	server, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := server.Addr().(*net.TCPAddr).AddrPort()
+	o := engine.Options{
+		Listeners: []engine.Listener{{Address: netip.MustParseAddrPort("127.0.0.1:0"), Mode: tproxy.Forward, Upstream: up}},
+		Deny:      []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+	}
+	r := newRig(t, o)
+	r.server.Close()
+	r.server = server
+	t.Cleanup(func() { server.Close() })
+	o.Deny[0] = netip.MustParsePrefix("127.0.0.0/8")
+	o.Listeners[0].Upstream = netip.MustParseAddrPort("192.0.2.1:1")
+	o.Listeners[0].Mode = tproxy.Redirect
+	client, to := r.pair()
+	exchange(t, client, to, noise(10))
+}
+
+// TestNewFailsWithoutThePrivilegeToSpoofOrMark: it must not come up and then reset every client.
+func TestNewFailsWithoutThePrivilegeToSpoofOrMark(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var all [2]unix.CapUserData
+	if err := unix.Capget(&header, &all[0]); err != nil {
+		t.Fatal(err)
+	}
+	fewer := all
+	fewer[0].Effective &^= 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW
+	if err := unix.Capset(&header, &fewer[0]); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Capset(&header, &all[0])
+	checkLeaks(t)
+	redirect := []engine.Listener{{Address: netip.MustParseAddrPort("127.0.0.1:0"), Mode: tproxy.Redirect}}
+	for what, o := range map[string]engine.Options{
+		"IP_TRANSPARENT": {Listeners: redirect, Spoof: tproxy.SpoofFull},
+		"SO_MARK":        {Listeners: redirect, Mark: 7},
+		// An engine that only adopts.
+		"clients' addresses": {Spoof: tproxy.SpoofIPOrNone},
+	} {
+		e, err := engine.New(o)
+		if err == nil {
+			e.Close()
+			t.Errorf("%+v passed", o)
+			continue
+		}
+		if !strings.Contains(err.Error(), what) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
+			t.Errorf("%v", err)
+		}
+	}
+	if e, err := engine.New(engine.Options{Listeners: redirect}); err != nil {
+		t.Errorf("without need: %v", err)
+	} else {
+		e.Close()
 	}
 }

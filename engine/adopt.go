@@ -43,6 +43,11 @@ func (e *Engine) adopt(conn syscall.Conn, a Adoption) error {
 	if !a.Destination.IsValid() || a.Destination.Port() == 0 {
 		return fmt.Errorf("destination %v is not an address and port", a.Destination)
 	}
+	destination, err := tproxy.NumericZone(a.Destination)
+	if err != nil {
+		return fmt.Errorf("destination %v: %w", a.Destination, err)
+	}
+	a.Destination = destination
 	if err := e.takes(); err != nil {
 		return err
 	}

@@ -108,6 +108,9 @@ func (l *loop) callOpen(p intercept.Pair) (d intercept.Decision, err error) {
 }
 
 func (l *loop) callHandle(p *pair, h intercept.Handler, c *intercept.Chunk) (v intercept.Verdict, err error) {
+	if l.gone {
+		return intercept.Reset, errGoexit
+	}
 	l.entered(callHandle, p.id)
 	defer l.left(callHandle, p.id, &err)
 	return h.Handle(c), nil
@@ -115,6 +118,9 @@ func (l *loop) callHandle(p *pair, h intercept.Handler, c *intercept.Chunk) (v i
 
 // callClose closes a pair's handlers. The pair ends anyhow: an error is only logged.
 func (l *loop) callClose(p *pair, d intercept.Decision) {
+	if l.gone {
+		return
+	}
 	var err error
 	l.entered(callClose, p.id)
 	defer l.left(callClose, p.id, &err)
@@ -132,6 +138,9 @@ func (l *loop) callPairOpened(o Observer, info PairInfo) (err error) {
 
 // callPairEnded: the pair is gone, so a panic has nothing to end.
 func (l *loop) callPairEnded(o Observer, info PairInfo) {
+	if l.gone {
+		return
+	}
 	var err error
 	l.entered(callPairEnded, info.ID)
 	defer l.left(callPairEnded, info.ID, &err)

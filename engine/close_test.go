@@ -3,6 +3,7 @@ package engine_test
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"testing"
@@ -354,5 +355,26 @@ func TestCloseEndsAtOnce(t *testing.T) {
 	}
 	if err := r.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestHugeTimeoutsNeverFire: a time-out of more ticks than the wheel tells apart was over at once.
+func TestHugeTimeoutsNeverFire(t *testing.T) {
+	for _, huge := range []time.Duration{math.MaxInt64, (1 << 31) * 100 * time.Millisecond} {
+		r := newRig(t, engine.Options{Loops: 1, ConnectTimeout: huge, IdleTimeout: huge, HalfCloseTimeout: huge, DrainTimeout: huge})
+		client, server := r.pair()
+		exchange(t, client, server, noise(10))
+		client.CloseWrite()
+		expect(t, "server", server, nil)
+		r.stop()
+		other := time.After(500 * time.Millisecond) // some ticks
+		<-other
+		before := r.Stats()
+		exchange(t, server, client, noise(10))
+		if before.Active != 1 || before.Waits > 100 {
+			t.Errorf("%v: %d pairs, %d waits: %v", huge, before.Active, before.Waits, before.Ended)
+		}
+		server.Close()
+		r.ended(engine.ReasonEOF, 1)
 	}
 }

@@ -333,7 +333,7 @@ func (l *loop) rewatch(p *pair) {
 // wireState describes p for the other side.
 func (l *loop) wireState(p *pair) pairState {
 	w := pairState{
-		ID: p.id, Since: time.Unix(0, p.since), Silent: time.Duration(l.tick-p.last) * tickLength, Client: p.clientAddr(), Destination: p.destinationAddr(),
+		ID: p.id, Duration: l.age(p), Silent: time.Duration(l.tick-p.last) * tickLength, Client: p.clientAddr(), Destination: p.destinationAddr(),
 		Step: p.step, State: stateNames[p.state], Opened: p.opened, Cause: p.cause,
 	}
 	if x := l.extra(p); x != nil {

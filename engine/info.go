@@ -51,15 +51,15 @@ type DirectionInfo struct {
 // PairInfo describes a pair.
 type PairInfo struct {
 	ID          uint64
-	Client      netip.AddrPort
+	Client      netip.AddrPort // the zone of a link-local address is the interface's index
 	Destination netip.AddrPort // the original one: whom the client meant
 	Connected   netip.AddrPort // where the outgoing connection really goes
 	Listener    netip.AddrPort // invalid for an adopted connection
 	Mode        tproxy.Mode
-	Step        tproxy.Step // how the outgoing connection's source address was chosen
-	Established bool        // the outgoing connection stands
-	Since       time.Time
-	Duration    time.Duration // so far, or until the end
+	Step        tproxy.Step   // how the outgoing connection's source address was chosen
+	Established bool          // the outgoing connection stands
+	Since       time.Time     // by the wall clock as it goes now: Duration ago
+	Duration    time.Duration // so far, or until the end, by the monotonic clock
 	Upstream    DirectionInfo // client to destination
 	Downstream  DirectionInfo // destination to client
 	Reason      Reason        // why it ended; ReasonNone while it lives

@@ -31,7 +31,11 @@ func (e *Engine) listen() error {
 func (e *Engine) openListeners() (err error) {
 	var others lentSockets
 	defer func() { others.giveBack(err == nil) }()
-	for i, ln := range e.options.Listeners {
+	for i := range e.options.Listeners {
+		ln := &e.options.Listeners[i]
+		if err := ln.numericZones(); err != nil {
+			return err
+		}
 		o := tproxy.ListenOptions{
 			Transparent: ln.Mode == tproxy.TPROXY,
 			Backlog:     e.options.Backlog,
@@ -39,14 +43,17 @@ func (e *Engine) openListeners() (err error) {
 		}
 		var addr netip.AddrPort
 		if len(ln.Sockets)+len(ln.inherited) == 0 {
-			addr, err = e.openSockets(i, ln, o)
+			addr, err = e.openSockets(i, *ln, o)
 		} else {
-			addr, err = e.shareSockets(i, ln, o, &others)
+			addr, err = e.shareSockets(i, *ln, o, &others)
 		}
 		if err != nil {
 			return err
 		}
 		e.addrs = append(e.addrs, addr)
+	}
+	if err := e.checkDialer(); err != nil {
+		return err
 	}
 	for i := range e.options.Listeners {
 		ln := &e.options.Listeners[i]
@@ -55,6 +62,27 @@ func (e *Engine) openListeners() (err error) {
 			unix.Close(fd) // the loops have their own duplicates; up to here, an error left them to TakeOver
 		}
 		ln.inherited = nil
+	}
+	return nil
+}
+
+// checkDialer fails where dialing would: every client would be reset.
+func (e *Engine) checkDialer() error {
+	spoof := e.options.Spoof.First(tproxy.Forward) != tproxy.StepNone
+	for _, ln := range e.options.Listeners {
+		spoof = spoof || e.options.Spoof.First(ln.Mode) != tproxy.StepNone
+	}
+	return e.dialer.Check(spoof)
+}
+
+// numericZones makes the addresses' zones what the kernel gives.
+func (l *Listener) numericZones() error {
+	for _, a := range []*netip.AddrPort{&l.Address, &l.Upstream} {
+		numeric, err := tproxy.NumericZone(*a)
+		if err != nil {
+			return fmt.Errorf("listener %v: interface %q: %w", *a, a.Addr().Zone(), err)
+		}
+		*a = numeric
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -65,6 +66,7 @@ type loop struct {
 	draining bool
 	holding  bool // a hand-over is under way: accepts nobody
 	aborted  bool
+	gone     bool      // a callback has ended the goroutine: it calls none any more
 	over     bool      // its last pairs are being reset: it dials no more
 	deadline time.Time // of draining
 
@@ -119,7 +121,17 @@ const keepPipes = 64
 
 // run is the loop. It returns when it was told to end and no pair is left.
 func (l *loop) run() error {
-	defer l.cleanUp()
+	returned := false
+	defer func() {
+		l.gone = !returned
+		l.cleanUp()
+	}()
+	err := l.work()
+	returned = true
+	return err
+}
+
+func (l *loop) work() error {
 	l.goroutine.Store(goroutine())
 	if init := l.engine.options.ThreadInit; init != nil {
 		runtime.LockOSThread() // never unlocked: the thread, changed by init, ends with the goroutine
@@ -208,7 +220,7 @@ func (l *loop) timeout() int {
 	case n < 0 || l.draining && l.deadline.Before(until):
 		until = l.deadline
 	}
-	wait := time.Until(until)
+	wait := min(time.Until(until), math.MaxInt32*time.Millisecond/2) // the kernel takes 31 bits
 	return int(max(wait, 0)/time.Millisecond) + 1
 }
 

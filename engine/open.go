@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -50,9 +51,9 @@ func (l *loop) begin(fd int, client netip.AddrPort) *pair {
 	p.fd[incoming] = int32(fd)
 	p.id = l.engine.generation<<generationShift + l.opened*uint64(l.engine.options.Loops) + uint64(l.index) + 1
 	l.opened++
-	p.since = l.now.UnixNano()
 	p.last = l.tick
-	p.client, p.clientPort = client.Addr().As16(), client.Port()
+	p.began = int64(l.now.Sub(l.start))
+	p.client, p.clientScope, p.clientPort = client.Addr().As16(), tproxy.Scope(client.Addr()), client.Port()
 	if l.engine.options.NoSplice || l.engine.options.NoFlowControl { // a pipe does not grow
 		p.dir[upstream].set(buffered)
 		p.dir[downstream].set(buffered)
@@ -61,11 +62,18 @@ func (l *loop) begin(fd int, client netip.AddrPort) *pair {
 }
 
 func (p *pair) setDestination(a netip.AddrPort) {
-	p.destination, p.destPort = a.Addr().As16(), a.Port()
+	p.destination, p.destScope, p.destPort = a.Addr().As16(), tproxy.Scope(a.Addr()), a.Port()
 }
+
+// errPortZero: TCP has no port 0. Linux would try it, and some host might answer.
+var errPortZero = errors.New("destination port 0")
 
 // route asks the interceptor, guards against loops, and dials.
 func (l *loop) route(p *pair, destination netip.AddrPort) {
+	if destination.Port() == 0 {
+		l.end(p, ReasonDialError, errPortZero)
+		return
+	}
 	if reason, ok := l.forbidden(destination, l.engine.mode(p) != tproxy.Forward); ok {
 		l.end(p, reason, nil)
 		return
@@ -83,8 +91,16 @@ func (l *loop) route(p *pair, destination netip.AddrPort) {
 			l.end(p, ReasonRejected, nil)
 			return
 		}
-		if decision.Destination.IsValid() {
-			destination = decision.Destination
+		if x := l.extra(p); x != nil && x.connected.IsValid() {
+			if x.connected.Port() == 0 {
+				l.end(p, ReasonDialError, errPortZero)
+				return
+			}
+			if x.connected, err = tproxy.NumericZone(x.connected); err != nil {
+				l.dialFailed(p, err)
+				return
+			}
+			destination = x.connected
 			if reason, ok := l.forbidden(destination, false); ok {
 				l.end(p, reason, nil)
 				return
@@ -127,10 +143,17 @@ func (l *loop) dial(p *pair) {
 	l.armConnect(p)
 }
 
+// armConnect arms the connect timeout, which counts from the beginning of the pair.
 func (l *loop) armConnect(p *pair) {
 	if t := l.engine.options.ConnectTimeout; t > 0 {
-		l.wheel.arm(&l.pairs, p, l.tick+ticks(t))
+		l.wheel.arm(&l.pairs, p, p.last+ticks(t))
 	}
+}
+
+// connectExpired: the pair's outgoing flow does not stand, and the time for that is over.
+func (l *loop) connectExpired(p *pair) bool {
+	t := l.engine.options.ConnectTimeout
+	return t > 0 && int32(l.tick-p.last-ticks(t)) >= 0
 }
 
 // park lets a pair wait that was accepted with the last descriptor: it is tried again

@@ -58,10 +58,12 @@ type Options struct {
 	Loops int
 
 	// Spoof is the policy for the source address of outgoing connections.
-	// Default: full in TPROXY mode, none otherwise.
+	// Default: full in TPROXY mode, none otherwise. full and ip need CAP_NET_ADMIN or
+	// CAP_NET_RAW; New fails without.
 	Spoof tproxy.Spoof
 	// Mark is set on outgoing sockets (SO_MARK) so that packet filter rules can
-	// tell the relay's own traffic. Needs CAP_NET_ADMIN. Default: 0, none.
+	// tell the relay's own traffic. Needs CAP_NET_ADMIN or (since Linux 5.17) CAP_NET_RAW;
+	// New fails without. Default: 0, none.
 	Mark uint32
 
 	// HighWatermark is the number of pending bytes (taken from the source, not
@@ -117,7 +119,8 @@ type Options struct {
 	// net.core.somaxconn).
 	Backlog int
 
-	// ConnectTimeout is how long an outgoing connection may take to open.
+	// ConnectTimeout is how long an outgoing connection may take to open, with the
+	// wait for a descriptor where none was left.
 	// Default: 5 s. Negative: as long as the kernel tries.
 	ConnectTimeout time.Duration
 	// IdleTimeout resets a pair that was silent for so long: nothing was read, written or
@@ -138,7 +141,8 @@ type Options struct {
 	// KeepAlive is how long a connection must be silent before the kernel probes
 	// whether its other end is still there, KeepAliveInterval the time between
 	// probes, KeepAliveCount how many without an answer end it. Default: 0, the
-	// kernel's own settings. KeepAlive may be negative: no probes.
+	// kernel's own settings; but where KeepAlive is set, the interval is no longer than
+	// that. KeepAlive may be negative: no probes.
 	KeepAlive         time.Duration
 	KeepAliveInterval time.Duration
 	KeepAliveCount    int

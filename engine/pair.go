@@ -96,9 +96,11 @@ type pair struct {
 	fd          [2]int32
 	dir         [2]direction
 	id          uint64
-	since       int64 // nanoseconds of wall clock
+	began       int64 // nanoseconds since the loop's start, by the monotonic clock; negative: in another process
 	client      [16]byte
 	destination [16]byte
+	clientScope uint32 // interface's index, of a link-local address
+	destScope   uint32
 	clientPort  uint16
 	destPort    uint16
 	listener    int16 // index; -1: adopted
@@ -118,14 +120,18 @@ type pair struct {
 }
 
 func (p *pair) clientAddr() netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom16(p.client).Unmap(), p.clientPort)
+	return address(p.client, p.clientScope, p.clientPort)
 }
 
 func (p *pair) destinationAddr() netip.AddrPort {
-	if p.destPort == 0 {
+	if p.destPort == 0 && p.destination == [16]byte{} {
 		return netip.AddrPort{} // it could not be learned
 	}
-	return netip.AddrPortFrom(netip.AddrFrom16(p.destination).Unmap(), p.destPort)
+	return address(p.destination, p.destScope, p.destPort)
+}
+
+func address(ip [16]byte, scope uint32, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(tproxy.WithScope(netip.AddrFrom16(ip).Unmap(), scope), port)
 }
 
 // half: a FIN was passed on, and the pair has not ended yet.

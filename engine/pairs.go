@@ -59,7 +59,6 @@ func (l *loop) describe(slot int32) (infos []PairInfo, next int32, ok bool) {
 
 // info describes p.
 func (l *loop) info(p *pair) PairInfo {
-	since := time.Unix(0, p.since)
 	return PairInfo{
 		ID:          p.id,
 		Client:      p.clientAddr(),
@@ -69,11 +68,16 @@ func (l *loop) info(p *pair) PairInfo {
 		Mode:        l.engine.mode(p),
 		Step:        p.step,
 		Established: p.opened,
-		Since:       since,
-		Duration:    max(l.now.Sub(since), 0),
+		Since:       l.now.Add(-l.age(p)).Round(0), // without the monotonic clock's reading
+		Duration:    l.age(p),
 		Upstream:    l.directionInfo(p, upstream),
 		Downstream:  l.directionInfo(p, downstream),
 	}
+}
+
+// age is how long the pair has lived, by the monotonic clock.
+func (l *loop) age(p *pair) time.Duration {
+	return max(l.now.Sub(l.start)-time.Duration(p.began), 0)
 }
 
 func (l *loop) directionInfo(p *pair, s side) DirectionInfo {

@@ -123,7 +123,7 @@ func TestPortInUseIsNotShared(t *testing.T) {
 func TestRunOnce(t *testing.T) {
 	r := newRig(t, engine.Options{})
 	r.pair() // it runs
-	if err := r.Run(context.Background()); !errors.Is(err, engine.ErrClosed) {
+	if err := r.Run(context.Background()); !errors.Is(err, engine.ErrRunning) {
 		t.Errorf("second Run: %v", err)
 	}
 	e, err := engine.New(engine.Options{})

@@ -43,6 +43,10 @@ func TakeOver(options Options, fd int) (*Engine, error) {
 	rest := sockets
 	options.Listeners = slices.Clone(options.Listeners)
 	for i := range options.Listeners {
+		if err := options.Listeners[i].numericZones(); err != nil {
+			closeSockets(sockets)
+			return nil, err
+		}
 		rest = options.Listeners[i].takeSockets(rest)
 	}
 	e, err := New(options)
@@ -304,7 +308,8 @@ func (f *frame) pair() (w pairState, err error) {
 func (l *loop) takeIn(w pairState, fds []int, body []byte) {
 	l.count.takenOver++
 	p := l.begin(fds[incoming], w.Client)
-	p.id, p.since = w.ID, w.Since.UnixNano()
+	p.id = w.ID
+	p.began -= int64(w.Duration)
 	p.last -= ticks(w.Silent)
 	if w.Destination.IsValid() {
 		p.setDestination(w.Destination)
@@ -318,7 +323,7 @@ func (l *loop) takeIn(w pairState, fds []int, body []byte) {
 	l.countSource(p)
 	for s, d := range w.Directions {
 		to := &p.dir[s]
-		to.bytes, to.messages, to.pauses, to.stalledFor = d.Bytes, d.Messages, d.Pauses, uint32(d.PausedFor/tickLength)
+		to.bytes, to.messages, to.pauses, to.stalledFor = d.Bytes, d.Messages, d.Pauses, ticks(d.PausedFor)
 		for f, on := range map[flags]bool{
 			eof: d.EOF, finSent: d.FinSent, ending: d.Ending, urgent: d.Urgent, buffered: d.Buffered,
 			detached: d.Detached, closing: d.Closing, throttled: d.Throttled, ackHeld: d.ACKHeld,

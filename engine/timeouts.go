@@ -65,6 +65,10 @@ func quarter(limit uint32) uint32 { return max(limit/looks, 1) }
 func (l *loop) expired(p *pair) {
 	switch p.state {
 	case stateWaiting:
+		if l.connectExpired(p) {
+			l.end(p, ReasonConnectTimeout, unix.EMFILE)
+			return
+		}
 		l.dial(p)
 	case stateConnecting:
 		l.end(p, ReasonConnectTimeout, nil)

@@ -15,9 +15,16 @@ type wheel struct {
 	tick    uint32 // up to which expire has looked
 }
 
+// maxTicks is the longest wait, 3.4 years: the wheel compares ticks as signed differences of 32 bits.
+const maxTicks = 1 << 30
+
+// ticks is d in ticks, rounded up, and at most maxTicks.
 func ticks(d time.Duration) uint32 {
-	if d <= 0 {
+	switch {
+	case d <= 0:
 		return 0
+	case d >= maxTicks*tickLength:
+		return maxTicks
 	}
 	return uint32((d + tickLength - 1) / tickLength)
 }

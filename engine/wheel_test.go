@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -10,6 +11,15 @@ func TestTicksRoundUp(t *testing.T) {
 	for d, want := range map[time.Duration]uint32{-1: 0, 0: 0, 1: 1, tickLength: 1, tickLength + 1: 2, time.Minute: 600} {
 		if n := ticks(d); n != want {
 			t.Errorf("%v: %d ticks, want %d", d, n, want)
+		}
+	}
+}
+
+// TestTicksAreNoMoreThanTheWheelTells: a longer wait would be in the past.
+func TestTicksAreNoMoreThanTheWheelTells(t *testing.T) {
+	for _, d := range []time.Duration{1 << 30 * tickLength, 1 << 31 * tickLength, 1 << 32 * tickLength, math.MaxInt64} {
+		if n := ticks(d); n != maxTicks {
+			t.Errorf("%v: %d ticks, want %d", d, n, maxTicks)
 		}
 	}
 }

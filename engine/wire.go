@@ -99,7 +99,7 @@ type listenerState struct {
 // upstream, downstream; so is the order of pending bytes in the body.
 type pairState struct {
 	ID          uint64
-	Since       time.Time
+	Duration    time.Duration // that it has lived, by the monotonic clock
 	Silent      time.Duration // since its last activity
 	Client      netip.AddrPort
 	Destination netip.AddrPort

@@ -14,7 +14,7 @@ import (
 func FuzzHandedOverPair(f *testing.F) {
 	client, server := netip.MustParseAddrPort("192.0.2.7:40000"), netip.MustParseAddrPort("[2001:db8::1]:443")
 	for _, w := range []pairState{
-		{ID: 7, Since: time.Unix(1, 0), Client: client, Destination: server, State: "open", Opened: true},
+		{ID: 7, Duration: time.Hour, Client: client, Destination: server, State: "open", Opened: true},
 		{Client: server, Connected: client, State: "connecting", Silent: time.Hour, Directions: [2]directionState{{Pending: 3}, {}}},
 		{Client: client, Destination: server, State: "open", Cause: 104, Directions: [2]directionState{
 			{EOF: true, FinSent: true, Throttled: true, Most: 5},

@@ -1,6 +1,8 @@
 package tproxy_test
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -94,6 +96,26 @@ func BenchmarkLocalAddr(b *testing.B) {
 	for b.Loop() {
 		if _, err := tproxy.LocalAddr(listener); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestZonesBecomeNumbers: as the kernel takes and gives them.
+func TestZonesBecomeNumbers(t *testing.T) {
+	lo, err := net.InterfaceByName("lo")
+	check(t, err)
+	for text, want := range map[string]string{
+		"192.0.2.1:80":                            "192.0.2.1:80",
+		"[2001:db8::1]:80":                        "[2001:db8::1]:80",
+		"[fe80::1]:80":                            "[fe80::1]:80",
+		"[fe80::1%17]:80":                         "[fe80::1%17]:80",
+		"[fe80::1%lo]:80":                         fmt.Sprintf("[fe80::1%%%d]:80", lo.Index),
+		"[fe80::1%nolink]:80":                     "",
+		"[fe80::1%a-name-longer-than-fifteen]:80": "",
+	} {
+		got, err := tproxy.NumericZone(netip.MustParseAddrPort(text))
+		if (err != nil) != (want == "") || err == nil && got.String() != want {
+			t.Errorf("%s: %v, %v", text, got, err)
 		}
 	}
 }

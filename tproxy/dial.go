@@ -2,6 +2,7 @@ package tproxy
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,41 @@ func (d *Dialer) Dial(client, destination netip.AddrPort, step Step) (fd int, at
 // then what comes may be acknowledged 40 ms late.
 func (d *Dialer) DialToSend(client, destination netip.AddrPort, step Step) (fd int, at Step, err error) {
 	return d.climb(client, destination, step, true)
+}
+
+// Check tries on a socket of its own what Dial will need, and says what to do where that is not
+// permitted. Spoof: some dials begin above StepNone. CAP_NET_RAW will do instead of CAP_NET_ADMIN,
+// for Mark since Linux 5.17.
+func (d *Dialer) Check(spoof bool) error {
+	family, somebody := unix.AF_INET, netip.AddrFrom4([4]byte{192, 0, 2, 1}) // TEST-NET-1: nobody's
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err == unix.EAFNOSUPPORT {
+		family, somebody = unix.AF_INET6, netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1}) // 2001:db8::1
+		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	}
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := d.ConnOptions.Apply(fd); err != nil {
+		return err
+	}
+	if d.Mark != 0 {
+		if err := setOption(fd, option{unix.SOL_SOCKET, unix.SO_MARK, int(d.Mark), "SO_MARK"}); err != nil {
+			return fmt.Errorf("mark outgoing connections: %w, or do without a mark", err)
+		}
+	}
+	if !spoof {
+		return nil
+	}
+	switch err := bindAs(fd, family, netip.AddrPortFrom(somebody, 0), StepFull); err {
+	case nil:
+		return nil
+	case unix.EPERM:
+		return fmt.Errorf("connect from the clients' addresses: IP_TRANSPARENT: %w; run as root or grant CAP_NET_ADMIN, or choose spoof none", err)
+	default:
+		return fmt.Errorf("connect from the clients' addresses: bind to %v: %w", somebody, err)
+	}
 }
 
 func (d *Dialer) climb(client, destination netip.AddrPort, step Step, toSend bool) (fd int, at Step, err error) {

@@ -117,7 +117,7 @@ func (o ListenOptions) options(fd, family int) []option {
 			}
 		}
 	}
-	return o.ConnOptions.options(list)
+	return o.ConnOptions.options(fd, list)
 }
 
 func bindAdvice(err error) string {

@@ -23,7 +23,8 @@ type ConnOptions struct {
 	// hours). Negative: never.
 	KeepAlive time.Duration
 	// KeepAliveInterval is the time between two probes (TCP_KEEPINTVL). Default: 0, the
-	// kernel's own, 75 s.
+	// kernel's own (net.ipv4.tcp_keepalive_intvl, 75 s), but no more than KeepAlive where
+	// that is set.
 	KeepAliveInterval time.Duration
 	// KeepAliveCount is how many probes without an answer end the connection
 	// (TCP_KEEPCNT). Default: 0, the kernel's own, 9.
@@ -34,7 +35,7 @@ type ConnOptions struct {
 // them.
 func (o ConnOptions) Apply(fd int) error {
 	var list [maxConnOptions]option
-	for _, so := range o.options(list[:0]) {
+	for _, so := range o.options(fd, list[:0]) {
 		if err := setOption(fd, so); err != nil {
 			return err
 		}
@@ -45,8 +46,8 @@ func (o ConnOptions) Apply(fd int) error {
 // maxConnOptions is how many options a ConnOptions sets at most.
 const maxConnOptions = 7
 
-// options are those to set, put behind list.
-func (o ConnOptions) options(list []option) []option {
+// options are those to set on fd, put behind list.
+func (o ConnOptions) options(fd int, list []option) []option {
 	keepAlive := 1
 	if o.KeepAlive < 0 {
 		keepAlive = 0
@@ -58,7 +59,7 @@ func (o ConnOptions) options(list []option) []option {
 	for _, so := range [...]option{
 		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(o.UserTimeout.Milliseconds()), "TCP_USER_TIMEOUT"},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(o.KeepAlive), "TCP_KEEPIDLE"},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(o.KeepAliveInterval), "TCP_KEEPINTVL"},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, o.interval(fd), "TCP_KEEPINTVL"},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, o.KeepAliveCount, "TCP_KEEPCNT"},
 	} {
 		if so.value > 0 {
@@ -68,11 +69,23 @@ func (o ConnOptions) options(list []option) []option {
 	return list
 }
 
+// interval is the time between two probes, in seconds, or 0 for the kernel's own.
+func (o ConnOptions) interval(fd int) int {
+	if o.KeepAliveInterval > 0 || o.KeepAlive <= 0 {
+		return seconds(o.KeepAliveInterval)
+	}
+	idle := seconds(o.KeepAlive)
+	if own, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL); err == nil && own <= idle {
+		return 0
+	}
+	return idle
+}
+
 // UseConn gives a connection that somebody else accepted what those of Listen inherit: it is
 // non-blocking, has ConnOptions, and urgent data stays in the stream. Undo puts back what was there
 // before. On error that has been done.
 func UseConn(fd int, o ConnOptions) (undo func(), err error) {
-	return use(fd, o.options([]option{oobInline()}))
+	return use(fd, o.options(fd, []option{oobInline()}))
 }
 
 // use makes a socket of somebody else's non-blocking and sets options on it.

@@ -134,3 +134,28 @@ func TestUseConnIsUndone(t *testing.T) {
 		t.Errorf("%v, before %v", after, before)
 	}
 }
+
+// TestProbesComeNoLaterThanTheFirst: a connection that is probed after 30 s of silence must not
+// wait 75 s for the second probe.
+func TestProbesComeNoLaterThanTheFirst(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	check(t, err)
+	defer unix.Close(fd)
+	own := getsockopt(t, fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)
+	for _, c := range []struct {
+		o    tproxy.ConnOptions
+		want int
+	}{
+		{tproxy.ConnOptions{}, own},
+		{tproxy.ConnOptions{KeepAlive: time.Duration(own+1) * time.Second}, own},
+		{tproxy.ConnOptions{KeepAlive: time.Duration(own-1) * time.Second}, own - 1},
+		{tproxy.ConnOptions{KeepAlive: time.Second / 2}, 1},
+		{tproxy.ConnOptions{KeepAlive: time.Second, KeepAliveInterval: 20 * time.Second}, 20},
+	} {
+		check(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, own))
+		check(t, c.o.Apply(fd))
+		if got := getsockopt(t, fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL); got != c.want {
+			t.Errorf("%+v: %d s, want %d", c.o, got, c.want)
+		}
+	}
+}

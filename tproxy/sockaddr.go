@@ -2,6 +2,7 @@ package tproxy
 
 import (
 	"net/netip"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +23,7 @@ func (s *sockaddr) inet4() *unix.RawSockaddrInet4 {
 }
 
 // set stores addr for a socket of the given family. An IPv4 address for an
-// AF_INET6 socket becomes IPv4-mapped.
+// AF_INET6 socket becomes IPv4-mapped. The zone is a number: see NumericZone.
 func (s *sockaddr) set(family int, addr netip.AddrPort) {
 	port := addr.Port()<<8 | addr.Port()>>8 // network order; amd64 and arm64 are little-endian
 	if family == unix.AF_INET {
@@ -30,8 +31,51 @@ func (s *sockaddr) set(family int, addr netip.AddrPort) {
 		s.size = unix.SizeofSockaddrInet4
 		return
 	}
-	s.RawSockaddrInet6 = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port, Addr: addr.Addr().As16()}
+	s.RawSockaddrInet6 = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port, Addr: addr.Addr().As16(), Scope_id: Scope(addr.Addr())}
 	s.size = unix.SizeofSockaddrInet6
+}
+
+// Scope is the interface's index in the zone of addr, or 0 where the zone is empty or a name.
+func Scope(addr netip.Addr) uint32 {
+	if addr.Zone() == "" {
+		return 0
+	}
+	n, err := strconv.ParseUint(addr.Zone(), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
+}
+
+// WithScope is addr with the interface's index as its zone; 0: none.
+func WithScope(addr netip.Addr, index uint32) netip.Addr {
+	if index == 0 {
+		return addr
+	}
+	return addr.WithZone(strconv.FormatUint(uint64(index), 10))
+}
+
+// NumericZone replaces the name of an interface in the zone of addr by the index that it has in
+// the network namespace of the calling thread. That is how all functions of this package take and
+// give zones. The error is ENODEV where there is no such interface.
+func NumericZone(addr netip.AddrPort) (netip.AddrPort, error) {
+	zone := addr.Addr().Zone()
+	if zone == "" || Scope(addr.Addr()) != 0 {
+		return addr, nil
+	}
+	request, err := unix.NewIfreq(zone)
+	if err != nil {
+		return addr, unix.ENODEV // too long for a name
+	}
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return addr, err
+	}
+	defer unix.Close(fd)
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request); err != nil {
+		return addr, err
+	}
+	return netip.AddrPortFrom(WithScope(addr.Addr(), request.Uint32()), addr.Port()), nil
 }
 
 // get is the address that the kernel stored; IPv4-mapped ones come as IPv4.
@@ -41,7 +85,7 @@ func (s *sockaddr) get() netip.AddrPort {
 	case unix.AF_INET:
 		return netip.AddrPortFrom(netip.AddrFrom4(s.inet4().Addr), port)
 	case unix.AF_INET6:
-		return netip.AddrPortFrom(netip.AddrFrom16(s.Addr).Unmap(), port)
+		return netip.AddrPortFrom(WithScope(netip.AddrFrom16(s.Addr).Unmap(), s.Scope_id), port)
 	}
 	return netip.AddrPort{}
 }

@@ -24,7 +24,10 @@ type listenAt struct {
 func (c *runCmd) listeners(passed []passedSocket, before []netip.AddrPort) ([]listenAt, error) {
 	var at []listenAt
 	for i, l := range c.Listen {
-		address := l.AddrPort
+		address, err := tproxy.NumericZone(l.AddrPort) // as sockets give it
+		if err != nil {
+			return nil, cli.Usagef("--listen %v: interface %q: %w", l, l.Addr().Zone(), err)
+		}
 		// Port 0 is a free one at the first start only: who connects must find it again.
 		if address.Port() == 0 && i < len(before) && before[i].Addr() == address.Addr() {
 			address = before[i]

@@ -12,18 +12,27 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// capabilities are what relaying needs once everything is open: CAP_NET_ADMIN to speak
-// in others' names and to mark, CAP_NET_BIND_SERVICE where a client's own port may be
+// capabilities are what relaying needs once everything is open: CAP_NET_ADMIN (or CAP_NET_RAW) to
+// speak in others' names and to mark, CAP_NET_BIND_SERVICE where a client's own port may be
 // below 1024.
 func (c *runCmd) capabilities() []cap.Value {
 	first := c.Spoof.First(c.Mode.Mode)
 	switch {
 	case first == tproxy.StepFull:
-		return []cap.Value{cap.NET_ADMIN, cap.NET_BIND_SERVICE}
+		return []cap.Value{transparency(), cap.NET_BIND_SERVICE}
 	case first == tproxy.StepIP, c.Mode.Mode == tproxy.TPROXY, c.Mark != 0:
-		return []cap.Value{cap.NET_ADMIN}
+		return []cap.Value{transparency()}
 	}
 	return nil
+}
+
+// transparency is the capability for IP_TRANSPARENT and SO_MARK: CAP_NET_ADMIN, or CAP_NET_RAW
+// where there is no other, as in Docker's default set. The kernel takes either.
+func transparency() cap.Value {
+	if ok, err := cap.GetProc().GetFlag(cap.Permitted, cap.NET_ADMIN); err == nil && !ok {
+		return cap.NET_RAW
+	}
+	return cap.NET_ADMIN
 }
 
 // keepOnly gives up every capability but those of keep that the process has, on all
@@ -83,7 +92,7 @@ func become(name string) error {
 	if err := cap.SetUID(uid); err != nil {
 		return fmt.Errorf("--user %s: setuid: %w; only root can change the user", name, err)
 	}
-	if _, err := keepOnly([]cap.Value{cap.NET_ADMIN, cap.NET_BIND_SERVICE}); err != nil {
+	if _, err := keepOnly([]cap.Value{transparency(), cap.NET_BIND_SERVICE}); err != nil {
 		return err
 	}
 	// A process that changed its user is closed to that user: its own /proc/self, with

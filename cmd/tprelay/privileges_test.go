@@ -19,6 +19,7 @@ import (
 const (
 	capsNone      = "0000000000000000"
 	capsAdmin     = "0000000000001000"
+	capsRaw       = "0000000000002000"
 	capsAdminBind = "0000000000001400"
 )
 
@@ -176,4 +177,46 @@ func TestKeepOnlyKeepsNoMoreThanThereIs(t *testing.T) {
 		t.Errorf("%v, %v", left, err)
 	}
 	checkThreads(t, os.Getpid(), confined(capsAdmin))
+}
+
+// TestRawCapabilityIsEnough: Docker's default set has CAP_NET_RAW and not CAP_NET_ADMIN. The kernel
+// lets it spoof and mark; given up after the start, every client was reset.
+func TestRawCapabilityIsEnough(t *testing.T) {
+	needRoot(t)
+	upstream := echo(t)
+	for _, args := range [][]string{{"--spoof", "ip"}, {"--mark", "7"}} {
+		cmd := command(t, forwardTo(upstream, args...)...)
+		cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}, AmbientCaps: []uintptr{unix.CAP_NET_RAW}}
+		cmd.Path = copyOfProgram(t)
+		p := watch(t, cmd)
+		address := p.line("listening")["address"]
+		checkThreads(t, p.cmd.Process.Pid, confined(capsRaw))
+		transfer(t, dial(t, address), []byte("hello"))
+		p.signal(unix.SIGTERM)
+		if status := p.wait(); status != 0 {
+			t.Errorf("%q: status %d: %s", args, status, p.last())
+		}
+	}
+}
+
+// TestMissingPrivilegeIsToldAtTheStart: in one line, and before anybody connects.
+func TestMissingPrivilegeIsToldAtTheStart(t *testing.T) {
+	needRoot(t)
+	upstream := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{forwardTo(upstream, "--spoof", "ip"), "IP_TRANSPARENT"},
+		{forwardTo(upstream, "--mark", "7"), "SO_MARK"},
+		{[]string{"run", "--mode", "redirect", "--spoof", "full", "--listen", "127.0.0.1:0"}, "IP_TRANSPARENT"},
+	} {
+		cmd := command(t, c.args...)
+		cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
+		cmd.Path = copyOfProgram(t)
+		status, _, stderr := run(t, cmd)
+		if status != 1 || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, "CAP_NET_ADMIN") || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%q: status %d, %q", c.args, status, stderr)
+		}
+	}
 }

@@ -37,7 +37,7 @@ type runCmd struct {
 
 	UserTimeout       time.Duration  `default:"0" placeholder:"TIME" group:"limits" help:"End a connection when what was sent on it stays unacknowledged for TIME, also where the receiver is alive and just does not read (TCP_USER_TIMEOUT). Default: 0, the kernel's own rule."`
 	KeepAlive         *time.Duration `placeholder:"TIME" group:"limits" help:"Probe a connection that was silent for TIME, in whole seconds (TCP_KEEPIDLE); 0: never. Default: the kernel's own, usually two hours."`
-	KeepAliveInterval time.Duration  `default:"0" placeholder:"TIME" group:"limits" help:"Time between two probes (TCP_KEEPINTVL). Default: 0, the kernel's own, usually 75s."`
+	KeepAliveInterval time.Duration  `default:"0" placeholder:"TIME" group:"limits" help:"Time between two probes (TCP_KEEPINTVL). Default: 0, the kernel's own, usually 75s, but no more than --keep-alive where that is given."`
 	KeepAliveCount    int            `default:"0" placeholder:"N" group:"limits" help:"So many probes without an answer end the connection (TCP_KEEPCNT). Default: 0, the kernel's own, usually 9."`
 	UpgradeTimeout    time.Duration  `default:"30s" placeholder:"TIME" group:"limits" help:"After SIGUSR2, how long the new program may take until it serves and has taken everything over. Default: ${default}."`
 
@@ -70,7 +70,7 @@ Signals: SIGTERM or SIGINT stops listening and waits for connections to end (see
 at once. SIGHUP reopens the access log. SIGUSR2 starts the program anew, from the file that is there now and with the same flags,
 and hands it listeners and connections; if the new one does not come up, this one goes on.
 
-Once everything is open, it gives up all privileges but CAP_NET_ADMIN and CAP_NET_BIND_SERVICE, and those too where they are not needed.
+Once everything is open, it gives up all privileges but CAP_NET_ADMIN (or CAP_NET_RAW, where that is all there is) and CAP_NET_BIND_SERVICE, and those too where they are not needed.
 
 Exit status: 0 after draining, 1 after a failure or a second signal, 2 for a wrong command line.
 `

@@ -1,0 +1,164 @@
+package engine
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/intercept"
+)
+
+// told is an observer that keeps the last pair that ended.
+type told struct{ PairInfo }
+
+func (t *told) PairOpened(PairInfo)  {}
+func (t *told) PairEnded(i PairInfo) { t.PairInfo = i }
+
+// still is an engine that does not run, whose loop the test works by hand.
+func still(t *testing.T, o Options) (*loop, *told) {
+	t.Helper()
+	observer := new(told)
+	o.Loops, o.Observer = 1, observer
+	e, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	l := e.loops[0]
+	l.clock()
+	return l, observer
+}
+
+// anyFlow is a descriptor that passes for a client's.
+func anyFlow(t *testing.T) int {
+	t.Helper()
+	two, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(two[1]) })
+	return two[0]
+}
+
+var someClient = netip.MustParseAddrPort("192.0.2.9:4711")
+
+// TestDestinationPortZeroIsRefusedAsSuch: it was recorded as no address, and tried.
+func TestDestinationPortZeroIsRefusedAsSuch(t *testing.T) {
+	zero := netip.MustParseAddrPort("192.0.2.1:0")
+	l, observer := still(t, Options{})
+	l.engine.active.Add(1)
+	l.adopt(anyFlow(t), someClient, nil, zero)
+	if i := observer.PairInfo; i.Reason != ReasonDialError || i.Destination != zero || !strings.Contains(i.Err, "port 0") {
+		t.Errorf("the client's own: %+v", i)
+	}
+
+	l, observer = still(t, Options{Interceptor: intercept.InterceptorFunc(func(intercept.Pair) intercept.Decision {
+		return intercept.Decision{Destination: zero}
+	})})
+	l.engine.active.Add(1)
+	l.adopt(anyFlow(t), someClient, nil, netip.MustParseAddrPort("192.0.2.1:80"))
+	if i := observer.PairInfo; i.Reason != ReasonDialError || i.Connected != zero || !strings.Contains(i.Err, "port 0") {
+		t.Errorf("the interceptor's: %+v", i)
+	}
+}
+
+// TestDurationIsByTheMonotonicClock: so a wall clock that is set does not change it, and neither
+// does a hand-over. Since goes with the wall clock.
+func TestDurationIsByTheMonotonicClock(t *testing.T) {
+	l, _ := still(t, Options{})
+	l.engine.active.Add(1)
+	p := l.begin(anyFlow(t), someClient)
+	p.began -= int64(time.Hour)
+	if i := l.info(p); i.Duration < time.Hour || i.Duration > time.Hour+time.Minute || !i.Since.Add(i.Duration).Equal(l.now) {
+		t.Errorf("after an hour: %v, since %v", i.Duration, i.Since)
+	}
+	p.state = stateWaiting
+	w := l.wireState(p)
+	next, observer := still(t, Options{})
+	next.engine.active.Add(1)
+	next.takeIn(w, []int{anyFlow(t)}, nil)
+	next.endAll(ReasonDrained)
+	if d := observer.Duration; d < time.Hour || d > time.Hour+time.Minute {
+		t.Errorf("in the next process: %v", d)
+	}
+}
+
+// TestZonesAreKept: a link-local address means nothing without its link.
+func TestZonesAreKept(t *testing.T) {
+	client := netip.MustParseAddrPort("[fe80::9%3]:4711")
+	destination := netip.MustParseAddrPort("[fe80::1%2]:80")
+	l, _ := still(t, Options{})
+	l.engine.active.Add(1)
+	p := l.begin(anyFlow(t), client)
+	p.setDestination(destination)
+	p.state = stateWaiting
+	if i := l.info(p); i.Client != client || i.Destination != destination || i.Connected != destination {
+		t.Errorf("here: %+v", i)
+	}
+	w := l.wireState(p)
+	next, observer := still(t, Options{})
+	next.engine.active.Add(1)
+	next.takeIn(w, []int{anyFlow(t)}, nil)
+	next.endAll(ReasonDrained)
+	if observer.Client != client || observer.Destination != destination {
+		t.Errorf("in the next process: %+v", observer.PairInfo)
+	}
+}
+
+// TestDenyHoldsForAddressesWithZones: a netip.Prefix contains none of them.
+func TestDenyHoldsForAddressesWithZones(t *testing.T) {
+	l, _ := still(t, Options{Deny: []netip.Prefix{netip.MustParsePrefix("fe80::/10")}})
+	if reason, ok := l.forbidden(netip.MustParseAddrPort("[fe80::1%2]:80"), false); !ok || reason != ReasonDenied {
+		t.Errorf("%v, %v", reason, ok)
+	}
+}
+
+// TestOwnAddressesAreKnown: those that the standard library lists, and link-local ones by their link.
+func TestOwnAddressesAreKnown(t *testing.T) {
+	locals, err := localAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range interfaces {
+		addrs, err := i.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			ip, _ := netip.AddrFromSlice(a.(*net.IPNet).IP)
+			ip = ip.Unmap()
+			if !locals[ip] {
+				t.Errorf("%v is not known", ip)
+			}
+			if ip.Is6() && ip.IsLinkLocalUnicast() && locals[ip.WithZone("9999")] {
+				t.Errorf("%v of another link counts as our own", ip)
+			}
+		}
+	}
+}
+
+// TestPairThatWaitsForADescriptorHasAConnectTimeout: it was tried again for ever.
+func TestPairThatWaitsForADescriptorHasAConnectTimeout(t *testing.T) {
+	l, observer := still(t, Options{ConnectTimeout: 3 * tickLength})
+	l.engine.dialer.Descriptors = 1 // none is low enough
+	l.engine.active.Add(1)
+	l.adopt(anyFlow(t), someClient, nil, netip.MustParseAddrPort("192.0.2.1:80"))
+	for range 3 {
+		if l.pairs.used != 1 || l.parked != 1 {
+			t.Fatalf("tick %d: %d pairs, %d wait: %+v", l.tick, l.pairs.used, l.parked, observer.PairInfo)
+		}
+		l.tick++
+		l.wheel.expire(&l.pairs, l.tick, l.expired)
+	}
+	if l.pairs.used != 0 || l.parked != 0 || observer.Reason != ReasonConnectTimeout {
+		t.Errorf("%d pairs, %d wait: %+v", l.pairs.used, l.parked, observer.PairInfo)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tprelay/tprelay/rules"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -27,7 +28,8 @@ func (s *spoofFlag) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// markFlag is --mark, in decimal or, with 0x, hexadecimal.
+// markFlag is --mark, in decimal or, with 0x, hexadecimal. Packets that nobody marked have
+// the mark 0, so it cannot be chosen.
 type markFlag uint32
 
 // UnmarshalText reads a mark.
@@ -36,8 +38,37 @@ func (m *markFlag) UnmarshalText(text []byte) error {
 	if err != nil {
 		return fmt.Errorf("%q: want a number up to 0xffffffff, such as 0x74 or 116", text)
 	}
+	if n == 0 {
+		return fmt.Errorf("%q: 0 is no mark; give another number, or leave the flag out", text)
+	}
 	*m = markFlag(n)
 	return nil
+}
+
+// portFlag is a TCP port.
+type portFlag uint16
+
+// UnmarshalText reads a port.
+func (p *portFlag) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 10, 16)
+	if err != nil || n == 0 {
+		return fmt.Errorf("%q: want a port from 1 to 65535", text)
+	}
+	*p = portFlag(n)
+	return nil
+}
+
+// onDownFlag is rules --on-down.
+type onDownFlag rules.OnDown
+
+// UnmarshalText reads open or closed.
+func (o *onDownFlag) UnmarshalText(text []byte) error {
+	switch got := rules.OnDown(text); got {
+	case rules.Open, rules.Closed:
+		*o = onDownFlag(got)
+		return nil
+	}
+	return fmt.Errorf("%q: want open or closed", text)
 }
 
 // networkFlag is a network, or an address, which is a network of one.

@@ -48,7 +48,7 @@ func TestFlags(t *testing.T) {
 	for _, l := range c.Listen {
 		listen = append(listen, l.String())
 	}
-	got := fmt.Sprintln(c.Mode, listen, c.Spoof, c.Mark, c.HighWatermark, c.LowWatermark, c.MemoryLimit, c.NoFlowControl, c.NoSplice,
+	got := fmt.Sprintln(c.Mode, listen, c.Spoof, c.Mark, c.HighWatermark, *c.LowWatermark, c.MemoryLimit, c.NoFlowControl, c.NoSplice,
 		c.Deny, c.AllowLocal, c.MaxPairsPerSource, c.UserTimeout, *c.KeepAlive, c.KeepAliveInterval, c.KeepAliveCount, c.User, c.UpgradeTimeout,
 		c.Intercept, len(c.Intercept), c.Loops, c.MaxPairs, c.ConnectTimeout, c.IdleTimeout, c.HalfCloseTimeout, c.DrainTimeout, c.AccessLog, c.LogLevel, c.LogFormat)
 	want := "tproxy [[::]:9091 127.0.0.1:9092 127.0.0.1:0] full,none 116 1MiB 64000 1GiB true true " +

@@ -40,8 +40,10 @@ func (c *runCmd) check() error {
 		return cli.Usagef("--admin-host needs --admin ADDR:PORT: where to show the relay")
 	case c.HighWatermark < 4<<10 || c.HighWatermark > 1<<30:
 		return cli.Usagef("--high-watermark %v: want 4KiB to 1GiB", c.HighWatermark)
-	case c.LowWatermark >= c.HighWatermark:
-		return cli.Usagef("--low-watermark %v: want less than the high watermark of %v", c.LowWatermark, c.HighWatermark)
+	case c.LowWatermark != nil && *c.LowWatermark == 0:
+		return cli.Usagef("--low-watermark 0: want 1 or more; for a quarter of the high watermark leave it out")
+	case c.LowWatermark != nil && *c.LowWatermark >= c.HighWatermark:
+		return cli.Usagef("--low-watermark %v: want less than the high watermark of %v", *c.LowWatermark, c.HighWatermark)
 	case c.MemoryLimit < 1<<20:
 		return cli.Usagef("--memory-limit %v: want at least 1MiB", c.MemoryLimit)
 	}
@@ -91,7 +93,6 @@ func (c *runCmd) options(listen []listenAt, upstream netip.AddrPort, interceptor
 		Spoof:             c.Spoof.Spoof,
 		Mark:              uint32(c.Mark),
 		HighWatermark:     int(c.HighWatermark),
-		LowWatermark:      int(c.LowWatermark),
 		NoFlowControl:     c.NoFlowControl,
 		MemoryLimit:       int64(c.MemoryLimit),
 		NoSplice:          c.NoSplice,
@@ -107,6 +108,9 @@ func (c *runCmd) options(listen []listenAt, upstream netip.AddrPort, interceptor
 		HalfCloseTimeout:  zeroIsNone(c.HalfCloseTimeout),
 		DrainTimeout:      zeroIsNone(c.DrainTimeout),
 		Interceptor:       interceptor,
+	}
+	if c.LowWatermark != nil {
+		o.LowWatermark = int(*c.LowWatermark)
 	}
 	if c.KeepAlive != nil {
 		o.KeepAlive = zeroIsNone(*c.KeepAlive)

@@ -32,14 +32,14 @@ type rulesFlags struct {
 	Dport          []string      `placeholder:"PORTS" help:"Destination ports to divert, such as 80,443,8000-8080. Default: all but ssh."`
 	Backend        string        `enum:"nft,iptables" default:"nft" help:"Program that loads the rules: ${enum}."`
 	IPv6           bool          `name:"ipv6" help:"Divert IPv6 too; fails if no listener can take it."`
-	OnDown         string        `enum:",open,closed" default:"" help:"New connections while no relay listens: open lets them pass (nft with tproxy only), closed drops or refuses them. Default: open with nft and tproxy, otherwise closed."`
+	OnDown         onDownFlag    `placeholder:"open|closed" help:"New connections while no relay listens: open lets them pass (nft with tproxy only), closed drops or refuses them. Default: open with nft and tproxy, otherwise closed."`
 	Exclude        []networkFlag `placeholder:"CIDR" help:"Destinations that are not diverted."`
 	ExcludeClient  []networkFlag `placeholder:"CIDR" help:"Clients that are not diverted."`
-	SSHPort        []uint16      `name:"ssh-port" placeholder:"PORT" help:"Port that is not diverted, unless --dport names it. Default: 22."`
+	SSHPort        []portFlag    `name:"ssh-port" placeholder:"PORT" help:"Port that is not diverted, unless --dport names it. Default: 22."`
 	NoSSHExclusion bool          `name:"no-ssh-exclusion" help:"Divert ssh like anything else."`
 	Transparent    bool          `help:"Redirect mode: the relay binds to clients' addresses (run --spoof ip); bring the replies back."`
-	Mark           uint32        `placeholder:"N" help:"Packet mark for the routing rule; not the mark of run --mark. Default: 0x7470."`
-	Table          int           `placeholder:"N" help:"Number of the routing table. Default: 7470."`
+	Mark           markFlag      `placeholder:"N" help:"Packet mark for the routing rule, 0x works; not the mark of run --mark. Default: 0x7470."`
+	Table          *int          `placeholder:"N" help:"Number of the routing table. Default: 7470."`
 	SetSysctls     bool          `name:"set-sysctls" help:"Change kernel settings that stand in the way; remove restores them."`
 	State          string        `placeholder:"DIR" help:"Directory for the record of what was changed. Default: /run/tprelay."`
 }
@@ -48,9 +48,17 @@ type rulesFlags struct {
 func (f *rulesFlags) config() (rules.Config, error) {
 	cfg := rules.Config{
 		In: f.In, IPv6: f.IPv6, OnDown: rules.OnDown(f.OnDown), Backend: rules.Backend(f.Backend),
-		SSHPorts: f.SSHPort, NoSSHExclusion: f.NoSSHExclusion, Transparent: f.Transparent,
-		Mark: f.Mark, Table: f.Table, SetSysctls: f.SetSysctls, StateDir: f.State,
+		NoSSHExclusion: f.NoSSHExclusion, Transparent: f.Transparent,
+		Mark: uint32(f.Mark), SetSysctls: f.SetSysctls, StateDir: f.State,
 		Management: rules.ManagementFromEnv(os.Getenv("SSH_CONNECTION")),
+	}
+	for _, port := range f.SSHPort {
+		cfg.SSHPorts = append(cfg.SSHPorts, uint16(port))
+	}
+	if f.Table != nil {
+		if cfg.Table = *f.Table; cfg.Table == 0 {
+			return cfg, errors.New("--table 0: want 1 or more; for the default leave it out")
+		}
 	}
 	var err error
 	if cfg.Mode, err = tproxy.ParseMode(f.Mode); err != nil {
@@ -100,13 +108,13 @@ func (r *rulesPrint) Run() error {
 
 type rulesApply struct {
 	rulesFlags
-	Confirm time.Duration `placeholder:"60s" help:"Take everything back unless you press Enter within this time: for those who might lock themselves out."`
+	Confirm *time.Duration `placeholder:"60s" help:"Take everything back unless you press Enter within this time: for those who might lock themselves out."`
 }
 
 // Validate refuses flags that cannot work.
 func (r *rulesApply) Validate() error {
-	if r.Confirm < 0 {
-		return fmt.Errorf("confirm: %v is negative", r.Confirm)
+	if r.Confirm != nil && *r.Confirm <= 0 {
+		return fmt.Errorf("--confirm %v: want more than 0; to apply without confirmation leave it out", *r.Confirm)
 	}
 	return r.check()
 }
@@ -117,8 +125,8 @@ func (r *rulesApply) Run(command *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.Confirm > 0 {
-		return applyWithConfirm(cfg, r.Confirm, os.Stdin, command.Stderr)
+	if r.Confirm != nil {
+		return applyWithConfirm(cfg, *r.Confirm, os.Stdin, command.Stderr)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -137,7 +145,8 @@ type rulesVerify struct {
 // Validate refuses flags that cannot work; none at all mean what was applied.
 func (r *rulesVerify) Validate() error {
 	if !r.named() {
-		return nil
+		_, err := r.config()
+		return err
 	}
 	return r.check()
 }
@@ -177,6 +186,12 @@ func (r *rulesVerify) Run() error {
 // rulesRemove takes the same flags, so that a command line can be reused, but
 // needs none: the record knows what was applied.
 type rulesRemove struct{ rulesFlags }
+
+// Validate refuses flags that cannot be read.
+func (r *rulesRemove) Validate() error {
+	_, err := r.config()
+	return err
+}
 
 // Run takes everything down.
 func (r *rulesRemove) Run() error {

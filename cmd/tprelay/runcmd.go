@@ -12,7 +12,7 @@ type runCmd struct {
 	Listen   []cli.Listen `sep:"none" placeholder:"ADDR:PORT" group:"connections" help:"Where to take connections: 127.0.0.1:9091, [::1]:9091, or :9091 for all addresses of both IP versions. May be given several times. Port 0 picks a free one. Default: the sockets that systemd passes, if it does."`
 	Upstream string       `placeholder:"HOST:PORT" group:"connections" help:"Where all connections go in forward mode, and only there. A host name is looked up once, at the start."`
 	Spoof    spoofFlag    `placeholder:"POLICY" group:"connections" help:"Source address of outgoing connections: full (the client's address and port; if that is taken, its address alone), ip (the client's address), none (this host's). full,none and ip,none fall back to this host's address. Default: full in tproxy mode, otherwise none. full and ip need root or CAP_NET_ADMIN."`
-	Mark     markFlag     `placeholder:"N" group:"connections" help:"Mark outgoing packets (SO_MARK), so that rules can tell them; 0x works. Needs CAP_NET_ADMIN. Default: 0, no mark."`
+	Mark     markFlag     `placeholder:"N" group:"connections" help:"Mark outgoing packets (SO_MARK), so that rules can tell them; 0x works. Needs CAP_NET_ADMIN. Default: no mark."`
 
 	Deny       []networkFlag `placeholder:"CIDR" group:"connections" help:"Reset connections to this network or address, such as 10.0.0.0/8 or 192.0.2.1. May be given several times."`
 	AllowLocal bool          `group:"connections" help:"Let diverted connections go to loopback and to this host's own addresses. Default: they are reset."`
@@ -20,7 +20,7 @@ type runCmd struct {
 
 	Intercept     []string `sep:"none" placeholder:"SPEC" group:"bytes" help:"Look at or change the bytes, in both directions: label=TEXT (put TEXT before each read), replace=OLD:NEW, record=DIR (write to files). Escapes: \\: \\n \\\\ \\x00. May be given several times; each sees what the one before it made."`
 	HighWatermark size     `default:"1MiB" placeholder:"SIZE" group:"bytes" help:"Stop reading when so many bytes of one direction wait for the receiver. Default: ${default}."`
-	LowWatermark  size     `placeholder:"SIZE" group:"bytes" help:"Read again when no more than this waits. Default: a quarter of --high-watermark."`
+	LowWatermark  *size    `placeholder:"SIZE" group:"bytes" help:"Read again when no more than this waits. Default: a quarter of --high-watermark."`
 	NoFlowControl bool     `group:"bytes" help:"Never stop reading: memory grows up to --memory-limit. To show what flow control is for; not for use."`
 	NoSplice      bool     `group:"bytes" help:"Move all bytes through user space instead of by splice(2)."`
 

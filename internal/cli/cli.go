@@ -45,15 +45,20 @@ type Application struct {
 }
 
 // Parser makes a parser for grammar, a pointer to a struct with kong's tags. exit is
-// called with the status that --help or --version ask for.
+// called with the status that --help or --version ask for. Empty values are errors.
 func (a Application) Parser(grammar any, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
-	return kong.New(grammar, append([]kong.Option{
+	parser, err := kong.New(grammar, append([]kong.Option{
 		kong.Name(a.Name),
 		kong.Description(a.Description),
 		kong.Writers(stdout, stderr),
 		kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
 	}, a.Options...)...)
+	if err != nil {
+		return nil, err
+	}
+	refuseEmpty(parser.Model.Node)
+	return parser, nil
 }
 
 // Run runs the command that args name and returns the exit status. An error is one

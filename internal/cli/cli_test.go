@@ -13,7 +13,10 @@ type grammar struct {
 }
 
 type ask struct {
-	Count int `help:"How often."`
+	Count int      `help:"How often."`
+	Name  string   `help:"Whom."`
+	Words []string `arg:"" optional:"" help:"What."`
+	Loud  bool     `help:"Aloud."`
 }
 
 func (a ask) Run() error {
@@ -49,6 +52,22 @@ func TestExitStatusAndOneLine(t *testing.T) {
 	var stdout, stderr strings.Builder
 	if status := (Application{Name: "demo"}).Run(new(grammar), []string{"ask", "--help"}, &stdout, &stderr); status != OK || !strings.Contains(stdout.String(), "How often.") {
 		t.Errorf("--help: status %d, %s%s", status, &stdout, &stderr)
+	}
+}
+
+func TestEmptyValuesAreRefused(t *testing.T) {
+	for _, args := range [][]string{{"--name="}, {"--name", ""}, {"--name", " "}, {"--count="}, {""}, {"word", ""}} {
+		var stdout, stderr strings.Builder
+		status := Application{Name: "demo"}.Run(new(grammar), append([]string{"ask"}, args...), &stdout, &stderr)
+		if status != Usage || !strings.Contains(stderr.String(), ": the value is empty; give one, or leave it out; see demo ask --help\n") {
+			t.Errorf("%q: status %d, %q", args, status, &stderr)
+		}
+	}
+	for _, args := range [][]string{{"--name=x", "--loud", "word", "two"}, {"--loud=false"}} {
+		var stdout, stderr strings.Builder
+		if status := (Application{Name: "demo"}).Run(new(grammar), append([]string{"ask"}, args...), &stdout, &stderr); status != OK {
+			t.Errorf("%q: status %d, %q", args, status, &stderr)
+		}
 	}
 }
 

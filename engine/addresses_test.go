@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"net"
 	"net/netip"
 	"strings"
@@ -160,5 +161,22 @@ func TestPairThatWaitsForADescriptorHasAConnectTimeout(t *testing.T) {
 	}
 	if l.pairs.used != 0 || l.parked != 0 || observer.Reason != ReasonConnectTimeout {
 		t.Errorf("%d pairs, %d wait: %+v", l.pairs.used, l.parked, observer.PairInfo)
+	}
+}
+
+// TestHugeConnectTimeoutIsNotOverAtOnce: the wheel would take so many ticks for the past.
+func TestHugeConnectTimeoutIsNotOverAtOnce(t *testing.T) {
+	for _, huge := range []time.Duration{1 << 31 * tickLength, math.MaxInt64} {
+		l, observer := still(t, Options{ConnectTimeout: huge})
+		l.engine.active.Add(1)
+		p := l.begin(anyFlow(t), someClient)
+		l.armConnect(p)
+		for range 3 {
+			l.tick++
+			l.wheel.expire(&l.pairs, l.tick, l.expired)
+		}
+		if l.pairs.used != 1 {
+			t.Errorf("%v: %+v", huge, observer.PairInfo)
+		}
 	}
 }

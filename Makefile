@@ -8,6 +8,8 @@ COVER       ?=
 MINIMUM     ?= 85
 FUZZTIME    ?= 5s
 SOAK        ?= 10m
+TWIN        ?= 10m
+TWIN_SCRIPT ?=
 DEMOFLAGS   ?=
 BENCHDIR    ?= bench/results
 BENCHFLAGS  ?=
@@ -94,6 +96,13 @@ soak: ## random streams and faults for SOAK (10m); with RACE=-race, a relay that
 	@.ci/setup test
 	@TPRELAY_SOAK=$(SOAK) TPRELAY_SOAK_RACE=$(RACE) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' $(TESTFLAGS) ./internal/soak
 
+# Without the race detector in the test; with RACE=-race, in the relay.
+twin: RACE :=
+twin: ## random scripts, with a router and with the relay, for TWIN (10m); or TWIN_SCRIPT, as a failure prints it
+	@.ci/setup test
+	@TPRELAY_TWIN=$(TWIN) TPRELAY_TWIN_RACE=$(RACE) TPRELAY_TWIN_SCRIPT='$(TWIN_SCRIPT)' \
+		$(GO) test -count=1 -timeout 0 -v -run '^TestTwin$$' $(TESTFLAGS) ./internal/twin
+
 # Nothing else should run on the machine meanwhile.
 bench: BENCH := --target-rounds 12 --seconds 1.2 --warmup 300ms --again 3m
 bench: compare ## relays against each other, at every point, in under half an hour; a page with plots
@@ -137,4 +146,4 @@ setup: ## install what demo, bench, test and lint need (as root)
 clean: ## remove what was built
 	rm -rf bin cover.out .cache
 
-.PHONY: help demo test again lint build cover fuzz soak bench bench-quick bench-check compare mininet mininet-host mininet-vm mininet-test flow-plots setup clean
+.PHONY: help demo test again lint build cover fuzz soak twin bench bench-quick bench-check compare mininet mininet-host mininet-vm mininet-test flow-plots setup clean

@@ -85,7 +85,7 @@ func (l *loop) endedByReset(p *pair, s side) bool {
 // sinkFailed notes that the sink of direction s refused bytes. Always false: the
 // direction is over.
 func (l *loop) sinkFailed(p *pair, s side, err error) bool {
-	if err == unix.EPIPE {
+	if err == unix.EPIPE && !p.dir[s.other()].is(finCame) {
 		err = unix.ECONNRESET // writes also say EPIPE when the error was told before: see cutOff
 	}
 	l.failed(p, s.other(), err)

@@ -5,6 +5,7 @@ GO          ?= go
 RACE        ?= -race
 TESTFLAGS   ?=
 COVER       ?=
+PACKAGES    ?=
 MINIMUM     ?= 85
 FUZZTIME    ?= 5s
 SOAK        ?= 10m
@@ -53,9 +54,9 @@ demo: ## a bottleneck, with and without flow control, in under a minute; no root
 	@$(GO) build -o bin/tpbench ./cmd/tpbench
 	@bin/tpbench demo $(DEMOFLAGS) </dev/null
 
-test: ## every test, with the race detector
+test: ## every test, with the race detector; of some packages only with PACKAGES=./engine
 	@.ci/setup test
-	@status=0; $(COUNT) || status=1; $(GOTEST) $(REST) || status=1; exit $$status
+	@$(if $(PACKAGES),$(GOTEST) $(PACKAGES),status=0; $(COUNT) || status=1; $(GOTEST) $(REST) || status=1; exit $$status)
 
 # TEST of PACKAGE, without the race detector, for .ci/run.
 again: RACE :=
@@ -116,7 +117,7 @@ bench-check: compare ## what the project asks of itself, twenty rounds, in half 
 
 compare: build
 	@.ci/setup bench
-	@bin/tpbench compare $(BENCH) --out $(BENCHDIR) $(BENCHFLAGS) </dev/null
+	@.ci/with-cubic bin/tpbench compare $(BENCH) --out $(BENCHDIR) $(BENCHFLAGS) </dev/null
 	@echo; echo "raw figures, tables and a page with plots:"; bin/tpbench report $(BENCHDIR)
 
 # On this machine, and where its kernel lacks netem or Open vSwitch, also on one that has both.

@@ -9,6 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -177,5 +180,31 @@ func TestListNamesRelaysAndPoints(t *testing.T) {
 		if !strings.Contains(stdout.String(), name) {
 			t.Errorf("no %s in\n%s", name, stdout.String())
 		}
+	}
+}
+
+// TestScenariosAreListed: the help of --scenarios and docs/benchmark.md name every scenario, in
+// their order, and no others.
+func TestScenariosAreListed(t *testing.T) {
+	var names []string
+	for _, s := range bench.Scenarios() {
+		names = append(names, s.Name)
+	}
+	field, _ := reflect.TypeFor[compareCmd]().FieldByName("Scenarios")
+	if help := field.Tag.Get("help"); !strings.Contains(help, "Scenarios: "+strings.Join(names, ", ")+".") {
+		t.Errorf("the help of --scenarios does not list %v: %s", names, help)
+	}
+	guide, err := os.ReadFile("../../docs/benchmark.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(guide), "| scenario | traffic | loop |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var listed []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z]+)` \\|").FindAllStringSubmatch(table, -1) {
+		listed = append(listed, row[1])
+	}
+	if !slices.Equal(listed, names) {
+		t.Errorf("scenarios are %v, those in docs/benchmark.md %v", names, listed)
 	}
 }

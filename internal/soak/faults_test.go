@@ -29,6 +29,7 @@ func faultsOfProcess() []fault {
 		{"stop", 6, cutsNothing, stopAndContinue},
 		{"descriptors", 6, cutsNothing, takeDescriptors},
 		{"upgrade", 12, cutsNothing, upgrade},
+		{"broken upgrade", 8, cutsAll, breakUpgrade},
 	}, faultsOfSystemCalls()...)
 }
 

@@ -42,6 +42,7 @@ type life struct {
 	patience time.Duration // the longest that a stream rests
 
 	process process
+	killed  bool // by a fault, after it had taken over
 	log     *os.File
 	base    map[string]int // descriptors at rest, by kind
 
@@ -126,7 +127,7 @@ func (w *world) start(r *rand.Rand, last *life) (*life, error) {
 		return nil, err
 	}
 	args := append([]string{"run", "--mode", l.mode.String(), "--listen", fmt.Sprintf("[::]:%d", relayPort),
-		"--admin", adminAddress, "--access-log", l.access(), "--drain-timeout", drainTimeout.String()}, l.args...)
+		"--admin", adminAddress, "--access-log", l.access(), "--drain-timeout", drainTimeout.String(), "--upgrade-timeout", upgradeTimeout.String()}, l.args...)
 	if l.mode == tproxy.Forward {
 		server := []netip.Addr{w.lab.H3.Addr4, w.lab.H3.Addr6}[r.IntN(2)]
 		args = append(args, "--upstream", netip.AddrPortFrom(server, serverPort).String())

@@ -141,6 +141,13 @@ func (w *world) die(ctx context.Context, l *life, r *rand.Rand) (next *life) {
 	}
 	n := r.IntN(10)
 	switch {
+	case l.killed:
+		i := w.ledger.begin("kill", cutsAll)
+		if err := l.ended(true); err != nil {
+			w.fail("%v", err)
+		}
+		start(l)
+		w.ledger.end(i)
 	case !l.alive():
 		i := w.ledger.begin("unexpected end", cutsAll)
 		w.fail("the relay has ended by itself: %v\n%s", l.process.Wait(), l.said())

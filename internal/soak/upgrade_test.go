@@ -87,6 +87,12 @@ func upgrade(_ context.Context, l *life, _ *rand.Rand) error {
 	case <-time.After(patience):
 		return fmt.Errorf("the old process does not end:\n%s", l.said())
 	}
+	return l.followHeir(said)
+}
+
+// followHeir goes on with the process that took over from one that has ended, whose log named
+// so many before.
+func (l *life) followHeir(said int) error {
 	if err := l.process.Wait(); err != nil {
 		return fmt.Errorf("the old process: %w\n%s", err, l.said())
 	}

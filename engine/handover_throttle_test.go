@@ -1,0 +1,52 @@
+package engine
+
+import "testing"
+
+// TestThrottledDirectionIsWatchedAgainAfterAThaw: nothing else takes the throttle off.
+func TestThrottledDirectionIsWatchedAgainAfterAThaw(t *testing.T) {
+	for name, on := range map[string]func(*modelWorld) error{
+		"stays":   func(w *modelWorld) error { w.stay(0); return nil },
+		"arrives": func(w *modelWorld) error { return w.arrive(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, err := newModelWorld(Options{}, 0, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.close()
+			must := func(err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			must(w.open([2]*behaviour{&behaviours[0], &behaviours[0]}, 0, false, 0))
+			_, err = w.poll(100)
+			must(err)
+			w.tell()
+			w.serve()
+			p := w.find(w.pairs[0].ref)
+			if !w.tcpInfo(int(p.fd[outgoing])) {
+				t.Fatal("no TCP_INFO")
+			}
+			w.adjust(p, upstream, 1<<20, 0)
+			w.watch(p, upstream, calmAfter)
+			if !p.dir[upstream].is(throttled) {
+				t.Fatal("not throttled")
+			}
+			must(w.leave(w.pairs[0]))
+			w.throttle() // drops what is not open
+			must(on(w))
+			must(w.check())
+			p = w.find(w.pairs[0].ref)
+			for range 3 * calmAfter {
+				w.pass(1)
+				w.throttle()
+			}
+			if p.dir[upstream].is(throttled) || p.dir[upstream].most != 0 {
+				t.Errorf("throttled for ever: %v, %d", p.dir[upstream].flags, p.dir[upstream].most)
+			}
+			must(w.check())
+		})
+	}
+}

@@ -26,9 +26,11 @@ import (
 //
 //	a queue:  what waits in front of the sink takes too long, and its round trip has grown,
 //	          or it sends less than congestion control lets it: its own device or the
-//	          receiver holds it up. Looked for while a run of bytes begins. (Slow start on a
-//	          long path lets bytes wait, too, but has neither sign.)
+//	          receiver holds it up. Looked for while a run of bytes begins.
 //	stalls:   the direction has stalled in two ticks: a slow receiver, or losses
+//
+// Slow start on a long path lets bytes wait, too, and the direction stalls. It brings neither
+// sign. A window that shrank then would be small when a loss in front of the relay needs it.
 
 const (
 	// throttleAfter is for how many ticks a direction must stall before it is
@@ -62,7 +64,8 @@ const (
 	// drySpareMicros is what a path has under way beyond its least round trip while
 	// nothing more could be.
 	drySpareMicros = 5_000
-	// sampleMillis is the least time over which a rate is measured.
+	// sampleMillis is the least time over which a rate is measured. On a long path it is half a
+	// round trip: what arrives, arrives at once.
 	sampleMillis = 50
 )
 
@@ -72,7 +75,7 @@ type watch struct {
 	side    side
 	strikes int8     // ticks with a stall, less those without; bounded
 	still   int8     // ticks in which nothing arrived at the sink's other end
-	next    uint8    // of rates
+	next    uint32   // of rates
 	slack   uint8    // doublings of what the throttle leaves
 	wet     int8     // ticks without a dry sink, since the slack was last changed
 	once    bool     // it has been throttled
@@ -81,9 +84,17 @@ type watch struct {
 	rates   [5]int64 // bytes per second, of late
 }
 
-// rate is the best of the last half second. (TCP_INFO's own delivery rate is that of
-// single flights: a receiver that opens its window now and then looks fast.)
+// rate is the best of the last half second, or of two and a half of the path's round trips if
+// these take longer. (TCP_INFO's own delivery rate is that of single flights: a receiver that
+// opens its window now and then looks fast.)
 func (w *watch) rate() int64 { return slices.Max(w.rates[:]) }
+
+// growing: more arrives than a round trip ago.
+func (w *watch) growing() bool {
+	n := int(w.next) + len(w.rates)
+	at := func(i int) int64 { return w.rates[(n-i)%len(w.rates)] }
+	return 4*max(at(1), at(2)) > 5*max(at(3), at(4), at(5))
+}
 
 // arrived is how many bytes the sink's other end says that it has. (Not only up to the first
 // that is missing: when that comes at last, it looks as if a second's worth came at once.)
@@ -162,8 +173,8 @@ func (l *loop) judge(p *pair, w *watch) bool {
 	} else {
 		w.still = 0
 	}
-	if now := l.millis(); now-w.since >= sampleMillis {
-		w.rates[w.next%uint8(len(w.rates))] = max(arrived-w.arrived, 0) * 1000 / int64(now-w.since)
+	if now := l.millis(); now-w.since >= max(sampleMillis, l.tcp.Min_rtt/2000) {
+		w.rates[w.next%uint32(len(w.rates))] = max(arrived-w.arrived, 0) * 1000 / int64(now-w.since)
 		w.next++
 		w.since, w.arrived = now, arrived
 	}
@@ -183,7 +194,7 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		d.clear(watched)
 		return false
 	case w.next == 0:
-	case d.is(throttled), w.strikes >= throttleAfter && l.waitLong(d, w.rate()):
+	case d.is(throttled), w.strikes >= throttleAfter && !l.ramping(w) && l.waitLong(d, w.rate()):
 		l.adjust(p, w.side, w.rate(), w.slack)
 	case w.once && l.waitLong(d, w.rate()) && l.queued(d, w.rate()):
 		w.strikes = calmAfter / 2
@@ -214,10 +225,42 @@ func (w *watch) loosen(dry bool) {
 	}
 }
 
+// ramping: the sink is in slow start, no queue adds to its round trip, and it uses nearly all
+// that congestion control allows or is getting faster. Bytes wait in front of it for that, and
+// not because its path or its receiver is slow. Invariant: l.tcp is the sink's.
+func (l *loop) ramping(w *watch) bool {
+	return l.inSlowStart() && !l.slowed() && (4*l.tcp.Unacked >= 3*l.tcp.Snd_cwnd || w.growing())
+}
+
+// inSlowStart: congestion control of the sink still looks for what its path can carry.
+// Invariant: l.tcp is the sink's.
+func (l *loop) inSlowStart() bool { return l.tcp.Snd_cwnd < l.tcp.Snd_ssthresh }
+
+// farAndInSlowStart: and a round trip takes longer than bytes may wait. Invariant: l.tcp is the
+// sink's.
+func (l *loop) farAndInSlowStart() bool {
+	return l.inSlowStart() && l.tcp.Min_rtt >= hiddenMillis*1000
+}
+
+// slowed: the sink's round trip has grown. That of a long path varies, and grows with bursts.
+// Invariant: l.tcp is the sink's.
+func (l *loop) slowed() bool {
+	most := l.tcp.Min_rtt + queueMicros
+	if l.farAndInSlowStart() {
+		most += l.tcp.Min_rtt / 2
+	}
+	return l.tcp.Rtt >= most
+}
+
 // queued: a queue has built up behind the sink, which delivers so many bytes per second.
 // Invariant: l.tcp is the sink's.
 func (l *loop) queued(d *direction, rate int64) bool {
-	held := l.tcp.Rtt >= l.tcp.Min_rtt+queueMicros || 4*l.tcp.Unacked < 3*l.tcp.Snd_cwnd
+	mss := int64(l.tcp.Snd_mss)
+	underway, allowed := int64(l.tcp.Unacked)*mss, int64(l.tcp.Snd_cwnd)*mss
+	if l.farAndInSlowStart() {
+		allowed = min(allowed, int64(l.tcp.Snd_wnd)) // it grows as well, and is a round trip late
+	}
+	held := l.slowed() || 4*underway < 3*allowed
 	return l.tcp.Rtt >= 2*l.tcp.Min_rtt+queueMicros || held && l.waitLong(d, rate)
 }
 

@@ -110,6 +110,7 @@ func (u *upgrader) upgrade(ctx context.Context, relay handing, admin *os.File, l
 	case err == nil: // also when it came at the last moment: the new one has everything
 		return process, left, nil
 	case why != nil:
+		w.end() // a relay that was closed meanwhile has not called it
 		return nil, 0, why
 	case w.killed:
 		return nil, 0, fmt.Errorf("%s could not take over and was ended: %w", u.path, err)

@@ -98,10 +98,14 @@ func listPairs(w http.ResponseWriter, r *http.Request, s Source) {
 	}
 	pairs := []engine.PairInfo{}
 	if limit > 0 {
-		s.Pairs(func(i engine.PairInfo) bool {
+		err := s.Pairs(func(i engine.PairInfo) bool {
 			pairs = append(pairs, i)
 			return len(pairs) < limit
 		})
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
 	}
 	reply(w, pairs)
 }

@@ -108,6 +108,9 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("no line %q in\n%s", line, text)
 		}
 	}
+	if !strings.Contains(text, "\ntprelay_kernel_memory_bytes ") {
+		t.Errorf("no memory of the kernel in\n%s", text)
+	}
 }
 
 func TestStatsAndPairs(t *testing.T) {

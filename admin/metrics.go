@@ -38,6 +38,7 @@ func numbers() []number {
 		gauge("pairs", "Pairs now.", func(s *engine.Stats) int64 { return s.Active }),
 		gauge("pending_bytes", "Bytes taken from sources and not yet accepted by sinks.", func(s *engine.Stats) int64 { return s.Pending }),
 		gauge("memory_bytes", "Bytes charged to the memory limit.", func(s *engine.Stats) int64 { return s.Memory }),
+		gauge("kernel_memory_bytes", "Memory that the kernel holds for the pairs' sockets, some seconds ago at most; not part of the memory limit.", func(s *engine.Stats) int64 { return s.KernelMemory }),
 		counter("pauses_total", "Times that a direction stopped reading because its sink was full.", func(s *engine.Stats) uint64 { return s.Pauses }),
 		counter("starved_total", "Times that a direction could not read because of the memory limit.", func(s *engine.Stats) uint64 { return s.Starved }),
 		counter("moderations_total", "Times that a direction proved to be bulk, and its source was told to wake the relay for a lot only.", func(s *engine.Stats) uint64 { return s.Moderations }),

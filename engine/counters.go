@@ -27,6 +27,7 @@ type counters struct {
 
 	// Gauges.
 	active, pending, memory int64
+	kernelMemory            int64
 	pipesInUse, pipesIdle   int64
 	pipeMisses              uint64
 	buffers                 int64
@@ -56,6 +57,7 @@ func (c *counters) add(s *Stats) {
 	s.DownstreamBuffer += c.delivered[downstream][1]
 	s.Pending += c.pending
 	s.Memory += c.memory
+	s.KernelMemory += c.kernelMemory
 	s.Pauses += c.pauses
 	s.Starved += c.starved
 	s.Throttles += c.throttles

@@ -90,16 +90,22 @@ type Stats struct {
 	DownstreamBuffer uint64
 
 	// What waits.
-	Pending     int64  // bytes taken from sources, not yet accepted by sinks
-	Memory      int64  // bytes charged to MemoryLimit: pipes by capacity, and buffers
-	Pauses      uint64 // times that a direction stopped reading because its sink was full
-	Starved     uint64 // times that a direction could not read because of MemoryLimit
-	Throttles   uint64 // times that a stalling direction's socket buffers were set, at most once per 100 ms
-	Moderations uint64 // times that a direction proved to be bulk and was moderated
-	PipesInUse  int64
-	PipesIdle   int64 // empty, in the pools
-	PipeMisses  uint64
-	Buffers     int64 // in use
+	Pending int64 // bytes taken from sources, not yet accepted by sinks
+	Memory  int64 // bytes charged to MemoryLimit: pipes by capacity, and buffers
+	// KernelMemory is what the kernel holds for the sockets of the pairs, in bytes, as it counts
+	// itself (ss -tm: r, w, f, o and bl): bytes that wait to be read, to be sent and to be
+	// acknowledged, with their overhead. MemoryLimit does not bound it; see docs/flow-control.md
+	// for what does. It is sampled, and not older than two seconds as long as a loop has no more
+	// than 1,280 pairs, or two times a tenth of a second for each 128 pairs of a loop beyond that.
+	KernelMemory int64
+	Pauses       uint64 // times that a direction stopped reading because its sink was full
+	Starved      uint64 // times that a direction could not read because of MemoryLimit
+	Throttles    uint64 // times that a stalling direction's socket buffers were set, at most once per 100 ms
+	Moderations  uint64 // times that a direction proved to be bulk and was moderated
+	PipesInUse   int64
+	PipesIdle    int64 // empty, in the pools
+	PipeMisses   uint64
+	Buffers      int64 // in use
 
 	// The machinery.
 	Waits         uint64 // epoll_wait calls

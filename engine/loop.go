@@ -46,7 +46,8 @@ type loop struct {
 	hungry         []reference // pairs that wait for memory
 	watches        []watch     // directions that stalled of late
 	moderations    []moderation
-	dialogue       uint32 // the last tick in which a pair turned from one direction to the other
+	meters         []meter // directions that moved a lot of late
+	dialogue       uint32  // the last tick in which a pair turned from one direction to the other
 	tcp            unix.TCPInfo
 	opened         uint64 // pairs so far, for their ids
 	parked         int    // pairs that wait for a descriptor
@@ -54,6 +55,8 @@ type loop struct {
 	mayKeep        bool   // Go has more processors than there are loops
 	seen           uint64 // events as of the beginning of this tick
 	mostBuffer     int64  // see mostReceiveBuffer; 0: not known yet
+	round          sampling
+	tuned          int64 // see mostTuned; 0: not known yet
 	self           self
 
 	start  time.Time
@@ -159,6 +162,7 @@ func (l *loop) work() error {
 		l.crowded = len(events) >= crowd
 		if l.tick != l.wheel.tick {
 			l.throttle() // while sinks have what they were left with
+			l.measure()
 		}
 		for _, ev := range events {
 			l.dispatch(ev)
@@ -194,6 +198,7 @@ func (l *loop) onTick() {
 	l.wheel.expire(&l.pairs, l.tick, l.expired)
 	l.feed()
 	l.resumeListeners()
+	l.sample()
 	if l.draining && !l.now.Before(l.deadline) {
 		l.endAll(ReasonDrained)
 	}
@@ -206,8 +211,11 @@ func (l *loop) timeout() int {
 		return 0
 	}
 	n := l.wheel.wait()
-	if len(l.hungry) > 0 || len(l.watches) > 0 || l.listenerReady() {
+	if len(l.hungry) > 0 || len(l.watches) > 0 || len(l.meters) > 0 || l.listenerReady() {
 		n = 1
+	}
+	if k := l.untilSample(); k > 0 && (n < 0 || k < n) {
+		n = k
 	}
 	until := l.start.Add(time.Duration(l.wheel.tick+uint32(n)) * tickLength)
 	switch {

@@ -63,8 +63,13 @@ func (l *loop) ran(p *pair, s side, n int) {
 	}
 	before := d.run
 	d.run += uint32(n)
-	if before/lookEvery != d.run/lookEvery && d.run < lookUntil && !d.is(looked) {
-		l.lookForQueue(p, s)
+	if before/lookEvery != d.run/lookEvery {
+		if !d.is(metered) {
+			l.beginMeter(p, s)
+		}
+		if d.run < lookUntil && !d.is(looked) {
+			l.lookForQueue(p, s)
+		}
 	}
 	if d.run < enough {
 		return
@@ -84,6 +89,7 @@ func (l *loop) talking() bool { return l.tick-l.dialogue <= 1 }
 func (l *loop) beginModeration(p *pair, s side) {
 	d := &p.dir[s]
 	d.set(moderated)
+	l.removeCeiling(p, s)
 	setLowat(int(p.fd[s]), lowat)
 	l.moderations = append(l.moderations, moderation{reference{p.slot, p.generation}, s, d.bytes, l.now})
 	l.count.moderations++

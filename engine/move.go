@@ -199,6 +199,9 @@ func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
 	}
 	if n >= smallRead {
 		d.set(bulk)
+		if !d.is(metered) {
+			l.beginMeter(p, s) // now, for each read has the kernel enlarge the source's buffer
+		}
 	}
 	if n < asked && d.flags&(ending|urgent) == ending {
 		// The FIN, if it is here, goes with the last bytes in one segment.

@@ -63,6 +63,7 @@ const (
 	inPipe                       // pending bytes are in a pipe, not in a buffer
 	wide                         // and that is one of the wide ones
 	ackHeld                      // the sink's handshake is acknowledged with the first bytes
+	metered                      // on the list of those that moved a lot of late
 	lateReply                    // the last reply took so long that the source's kernel acknowledges each message by itself
 )
 

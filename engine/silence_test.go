@@ -56,7 +56,7 @@ func TestReaderMayPauseLongerThanTheHalfCloseTimeout(t *testing.T) {
 				if err := to.SetReadBuffer(16 << 10); err != nil {
 					t.Fatal(err)
 				}
-				data := noise(500_000)
+				data := noise(200_000)
 				if err := <-sendAll(from, data, true); err != nil {
 					t.Fatal(err)
 				}

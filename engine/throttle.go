@@ -305,6 +305,5 @@ func (l *loop) lift(p *pair, s side) {
 	d := &p.dir[s]
 	d.clear(throttled)
 	d.most = 0
-	setNotsentLowat(int(p.fd[s.other()]), 0) // 0: what the sysctl says
-	l.freeWindow(int(p.fd[s]))
+	l.backToCeiling(p, s)
 }

@@ -92,11 +92,16 @@ func (l *loop) freeWindow(fd int) {
 // to the kernel to make it larger again. Without CAP_NET_ADMIN the limit net.core.rmem_max
 // holds.
 func setReceiveBuffer(fd int, window int64) {
+	fixReceiveBuffer(fd, window)
+	_ = unlockReceiveBuffer(fd)
+}
+
+// fixReceiveBuffer is setReceiveBuffer, but the kernel does not make it larger.
+func fixReceiveBuffer(fd int, window int64) {
 	bytes := int(min(window, 1<<30))
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
 	}
-	_ = unlockReceiveBuffer(fd)
 }
 
 // unlockReceiveBuffer lets the kernel make it larger. (Linux 5.14.)
@@ -107,9 +112,8 @@ func unlockReceiveBuffer(fd int) error {
 // receiveMemory is how much of the receive buffer is taken, and its size, both as the kernel
 // counts, with its overhead.
 func receiveMemory(fd int) (used, size int64, ok bool) {
-	var info [9]uint32 // SK_MEMINFO_VARS of include/uapi/linux/sock_diag.h: RMEM_ALLOC and RCVBUF come first
-	ok = getsockopt(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, &info)
-	return int64(info[0]), int64(info[1]), ok
+	m, ok := socketMemory(fd)
+	return int64(m.receive), int64(m.receiveBuffer), ok
 }
 
 // mostReceiveBuffer is the largest that setReceiveBuffer can set. It was not known when the

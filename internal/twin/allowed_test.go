@@ -83,6 +83,14 @@ var table = []allowance{
 			return r.Cut && paced || other.SentAt > late || other.FinishedAt > late || other.OverAt > late
 		},
 	},
+	{
+		aspects: []string{writes},
+		what:    "an end that is slow to read hears of an RST at once; through the relay its writes wait until it has read what came before",
+		why:     "the relay passes an RST on behind the bytes that it had acknowledged, and takes no more for who sent it",
+		applies: func(s situation) bool {
+			return s.direct.self.Heard == RST && s.relay.self.Heard == RST && s.relay.other.Over == RST && s.relay.self.ReadWait < slack
+		},
+	},
 }
 
 // part is what the end's script is.

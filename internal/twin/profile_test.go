@@ -103,7 +103,7 @@ var schedule = []string{"any", "silent", "whole", "resets", "any", "steady", "na
 func drawSetting(n int, r *rand.Rand) setting {
 	all := combinations()
 	s := all[n%len(all)]
-	s.Profile = schedule[(n+n/len(all))%len(schedule)]
+	s.Profile = schedule[(n%len(all)+n/len(all))%len(schedule)]
 	p := profiles[s.Profile]
 	s.Fault = p.faults[r.IntN(len(p.faults))]
 	if s.Profile == "any" {

@@ -123,7 +123,8 @@ func (s *stage) playThrough(set setting, scripts []script) ([][]outcome, error) 
 	go func() {
 		var err error
 		if set.Fault == outage {
-			time.Sleep(faultAfter)
+			// A connect(2) on a link that is down fails at once.
+			time.Sleep(time.Duration(len(scripts))*stagger + 300*time.Millisecond)
 			err = cut(s.lab, []string{netlab.Left, netlab.Right}[len(scripts)%2])
 		}
 		faults <- err

@@ -32,7 +32,6 @@ type stage struct {
 	handled bool // by the relay's handler
 	ports   atomic.Uint32
 	streams atomic.Int64
-	narrow  bool // the buffers' limits are small
 }
 
 // port gives the next port of a range that is not used again soon.

@@ -75,7 +75,7 @@ func (l *loop) untilSample() int {
 
 // memoryInfo is SO_MEMINFO: SK_MEMINFO_VARS of include/uapi/linux/sock_diag.h.
 type memoryInfo struct {
-	receive, receiveBuffer, transmit, sendBuffer, reserve, send, options, backlog, drops uint32
+	receive, receiveBuffer, _ /* transmit */, _ /* sendBuffer */, reserve, send, options, backlog, _ /* drops */ uint32
 }
 
 // socketMemory is what the kernel says of a socket's memory.

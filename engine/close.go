@@ -59,8 +59,11 @@ func (l *loop) failed(p *pair, s side, err error) bool {
 		return false
 	}
 	p.cause = uint8(unix.ECONNRESET)
-	if errno, ok := err.(unix.Errno); ok {
+	if errno, ok := err.(unix.Errno); ok && errno != unix.EPIPE { // EPIPE: a reset behind a FIN, or told before
 		p.cause = uint8(errno)
+	}
+	if !p.dir[s].is(finCame) && finReceived(int(p.fd[s])) {
+		p.dir[s].set(finCame)
 	}
 	to := &p.dir[s.other()]
 	l.release(to)
@@ -79,23 +82,21 @@ func (l *loop) failed(p *pair, s side, err error) bool {
 // sent our own FIN was reset. Where an event told of a FIN there is nothing to ask.
 func (l *loop) endedByReset(p *pair, s side) bool {
 	const closed = 7 // TCP_CLOSE in include/net/tcp_states.h
-	return !p.dir[s].is(finCame) && !p.broken[s] && !p.dir[s.other()].is(finSent) && l.tcpInfo(int(p.fd[s])) && l.tcp.State == closed
+	return !p.dir[s].is(finCame) && !p.broken[s] && !p.dir[s.other()].is(finSent) && l.tcpInfo(int(p.fd[s])) && l.tcp.State == closed &&
+		!finReceived(int(p.fd[s]))
 }
 
 // sinkFailed notes that the sink of direction s refused bytes. Always false: the
 // direction is over.
 func (l *loop) sinkFailed(p *pair, s side, err error) bool {
-	if err == unix.EPIPE && !p.dir[s.other()].is(finCame) {
-		err = unix.ECONNRESET // writes also say EPIPE when the error was told before: see cutOff
-	}
 	l.failed(p, s.other(), err)
 	return false
 }
 
-// cutOff: flow s was reset, and not behind a FIN, which Linux calls EPIPE
-// (tcp_reset in net/ipv4/tcp_input.c). A socket reports its error once; after that reads say
-// 0 as after a FIN, but the other side must not take what was cut off for all there is.
-func (p *pair) cutOff(s side) bool { return p.broken[s] && unix.Errno(p.cause) != unix.EPIPE }
+// cutOff: flow s has failed, and no FIN had come. After a FIN the other side has all there is:
+// it gets the FIN, and the RST behind it. Errors do not tell: a socket reports each once, and
+// reads then say 0 as after a FIN.
+func (p *pair) cutOff(s side) bool { return p.broken[s] && !p.dir[s].is(finCame) }
 
 // brokenSide is the flow that has failed, if one has.
 func (p *pair) brokenSide() (s side, broken bool) {

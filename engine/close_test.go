@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -119,6 +120,39 @@ func TestResetTravelsBehindUnsentBytes(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestResetBehindAFINIsNoCut: the server has sent its reply and a FIN, and resets; all of that
+// comes while the loop is busy, so that the next it hears is that a write fails. The client gets
+// the reply and the FIN.
+func TestResetBehindAFINIsNoCut(t *testing.T) {
+	for _, downstream := range []bool{false, true} {
+		t.Run(fmt.Sprintf("handler downstream %v", downstream), func(t *testing.T) {
+			busy, release := make(chan struct{}), make(chan struct{})
+			block := intercept.HandlerFunc(func(c *intercept.Chunk) intercept.Verdict {
+				if !c.End {
+					busy <- struct{}{}
+					<-release
+				}
+				return intercept.Forward
+			})
+			decision := intercept.Decision{Upstream: block}
+			if downstream {
+				decision.Downstream = intercept.HandlerFunc(func(*intercept.Chunk) intercept.Verdict { return intercept.Forward })
+			}
+			r := newRig(t, engine.Options{Interceptor: intercept.InterceptorFunc(func(intercept.Pair) intercept.Decision { return decision })})
+			client, server := r.pair()
+			<-sendAll(client, []byte("request"), false)
+			<-busy
+			reply := noise(1000)
+			<-sendAll(server, reply, true)
+			untilAcknowledged(t, server)
+			rst(server)
+			close(release)
+			expect(t, "client", client, reply)
+			r.ended(engine.ReasonReset, 1)
+		})
+	}
 }
 
 // TestResetDoesNotWaitForEver: a receiver that has stopped gets its RST in the end.

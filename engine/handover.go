@@ -347,7 +347,7 @@ func (l *loop) wireState(p *pair) pairState {
 		w.Directions[s] = directionState{
 			Bytes: d.bytes, Messages: d.messages, Pending: int(d.pending),
 			Pauses: d.pauses, PausedFor: time.Duration(d.stalledTicks(l.tick)) * tickLength,
-			EOF: d.is(eof), FinSent: d.is(finSent), Ending: d.is(ending), Urgent: d.is(urgent), Buffered: d.is(buffered),
+			EOF: d.is(eof), FINCame: d.is(finCame), FinSent: d.is(finSent), Ending: d.is(ending), Urgent: d.is(urgent), Buffered: d.is(buffered),
 			Detached: d.is(detached), Closing: d.is(closing), Broken: p.broken[s], Throttled: d.is(throttled), Most: d.most,
 			ACKHeld: d.is(ackHeld),
 		}

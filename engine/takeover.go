@@ -325,7 +325,7 @@ func (l *loop) takeIn(w pairState, fds []int, body []byte) {
 		to := &p.dir[s]
 		to.bytes, to.messages, to.pauses, to.stalledFor = d.Bytes, d.Messages, d.Pauses, ticks(d.PausedFor)
 		for f, on := range map[flags]bool{
-			eof: d.EOF, finSent: d.FinSent, ending: d.Ending, urgent: d.Urgent, buffered: d.Buffered,
+			eof: d.EOF, finCame: d.FINCame, finSent: d.FinSent, ending: d.Ending, urgent: d.Urgent, buffered: d.Buffered,
 			detached: d.Detached, closing: d.Closing, throttled: d.Throttled, ackHeld: d.ACKHeld,
 		} {
 			if on {

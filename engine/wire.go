@@ -119,6 +119,7 @@ type directionState struct {
 	Pauses                                 uint32
 	PausedFor                              time.Duration
 	EOF, FinSent, Ending, Urgent, Buffered bool
+	FINCame                                bool
 	Detached, Closing, Broken, Throttled   bool
 	ACKHeld                                bool
 	Most                                   uint32

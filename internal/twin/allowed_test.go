@@ -156,6 +156,12 @@ func TestAllowedDifferencesAreDocumented(t *testing.T) {
 			fmt.Fprintf(&b, "| %s: calls wait for up to %v longer | %s |\n", f.what, f.extra, f.why)
 		}
 	}
+	for _, p := range profiles {
+		if p.busy > 0 {
+			fmt.Fprintf(&b, "| up to %d busy streams at once: calls wait for up to %v longer | the relay waits for a CPU, which all ends share with it; "+
+				"a router does not |\n", p.crowd, p.busy)
+		}
+	}
 	b.WriteString("\n")
 	text, err := os.ReadFile(document)
 	if err != nil {

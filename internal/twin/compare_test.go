@@ -28,7 +28,7 @@ type kind int
 const (
 	breach     kind = iota // of a rule: never right
 	difference             // between the twins: right if a router does the same at another time
-	slow                   // a call waited longer than directly
+	slow                   // a call waited longer than directly, or the machine was too busy for the script
 )
 
 // slack is how much longer than directly calls may wait; stall is what no second try excuses.
@@ -67,11 +67,12 @@ func compare(c script, set setting, direct, relay outcome, allowed *tally) (all 
 			continue
 		}
 		extra := slack + set.Fault.allowance()
+		busy := profiles[set.Profile].busy
 		for _, t := range []struct {
 			name          string
 			direct, relay time.Duration
 		}{{"reads", d.ReadWait, r.ReadWait}, {writes, d.WriteWait, r.WriteWait}} {
-			if t.relay > t.direct+extra {
+			if t.relay > t.direct+extra+busy {
 				if row := (aspect{name: t.name}).allowed(s); row != nil {
 					allowed.note(row.what)
 					continue
@@ -123,7 +124,8 @@ func (v view) String() string {
 	if v.Cut {
 		text += "; closed while it read"
 	}
-	return text + fmt.Sprintf("; waited %v to read, %v to write, %v at most]", round(v.ReadWait), round(v.WriteWait), round(v.Longest))
+	return text + fmt.Sprintf("; waited %v to read, %v to write, %v at most; overslept by %v]", round(v.ReadWait), round(v.WriteWait),
+		round(v.Longest), round(v.Overslept))
 }
 
 func or(text, instead string) string {

@@ -7,6 +7,7 @@
 //	make twin TWIN=30m RACE=-race            # longer, with a relay that finds races
 //	go test ./internal/twin                  # some hundred scripts, as in CI
 //	TPRELAY_TWIN_SEED=7 make twin            # draw the same scripts again
+//	TPRELAY_TWIN_PROFILE=narrow make twin    # batches of one profile only, without faults
 //	TPRELAY_TWIN_SCRIPT='{...}' make twin    # one script, as a failure prints it
 //	TPRELAY_TWIN_REPORT=FILE make twin       # write the table of results there
 //

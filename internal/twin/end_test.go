@@ -29,6 +29,8 @@ type view struct {
 
 	// For how long its calls waited in all, and the longest of them.
 	ReadWait, WriteWait, Longest time.Duration
+
+	Overslept time.Duration // by how much its longest pause was longer than it was to be
 }
 
 // How an end heard of the stream's end, or made it.
@@ -144,10 +146,14 @@ func (e *end) read(s step) bool {
 }
 
 func (e *end) pause(d time.Duration) bool {
+	began := time.Now()
 	select {
 	case <-e.closed:
 		return false
 	case <-time.After(d):
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.Overslept = max(e.Overslept, time.Since(began)-max(d, 0))
 		return true
 	}
 }

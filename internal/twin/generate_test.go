@@ -324,13 +324,22 @@ func drawResets(r *rand.Rand) script {
 	})
 }
 
-// drawTwoWays: both ends send, and read at a rate.
+// drawTwoWays: both ends send for some seconds, faster than the other end reads. Some readers pause. Rates are such that
+// two cores can pass the bytes of a crowd on, and that no acknowledgement lets the next one wait for long.
 func drawTwoWays(r *rand.Rand) script {
-	rate := int64(mib)
-	p := func() part {
-		return part{Write: []step{sending(8 * rate), does(fin)}, Read: []step{draining(rate)}}
+	const seconds = 8
+	up, down := drawBytes(r, 150*kib, 500*kib), drawBytes(r, 150*kib, 500*kib)
+	reader := func(rate int64) (steps []step) {
+		if oneIn(r, 3) {
+			steps = append(steps, reading(rate*(1+r.Int64N(seconds/2)), rate), waiting(drawTime(r, 300*time.Millisecond, 1500*time.Millisecond)))
+		}
+		return append(steps, draining(rate))
 	}
-	return script{Kind: "both ways", Client: p(), Server: p()}
+	return script{
+		Kind:   "both ways",
+		Client: part{Write: []step{sending(whole(seconds * up)), does(fin)}, Read: reader(down)},
+		Server: part{Write: []step{sending(whole(seconds * down)), does(fin)}, Read: reader(up)},
+	}
 }
 
 func TestScriptsThatAreDrawnAreValid(t *testing.T) {

@@ -18,6 +18,13 @@ type outcome struct {
 	Client, Server view
 }
 
+// cutAsleep: an end heard of an RST, and one did nothing for so long that a timer of the relay may have meant
+// it, as the test itself did not get a CPU.
+func (o outcome) cutAsleep() bool {
+	c, s := o.Client, o.Server
+	return max(c.Overslept, s.Overslept) > slack && (c.Heard == RST || s.Heard == RST) && c.Wrong == "" && s.Wrong == ""
+}
+
 // patience is for how long an end waits for anything beyond what its script waits for.
 const patience = 25 * time.Second
 

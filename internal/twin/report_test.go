@@ -75,10 +75,10 @@ func (c *counts) explain() {
 	c.explained++
 }
 
-func (c *counts) late() {
+func (c *counts) late(scripts int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.noise++
+	c.noise += max(scripts, 0)
 }
 
 // report is the table of results, in Markdown.

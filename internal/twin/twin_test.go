@@ -15,7 +15,7 @@ import (
 
 // config is what the environment says.
 type config struct {
-	duration time.Duration // 0: one batch of each combination
+	duration time.Duration // 0: the batches of short
 	seed     uint64
 	race     bool
 	script   *repetition
@@ -28,7 +28,7 @@ func testRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
 func configuration(t *testing.T) config {
 	t.Helper()
-	c := config{seed: rand.Uint64N(1 << 32), race: os.Getenv("TPRELAY_TWIN_RACE") != "", scripts: 50, worlds: 3,
+	c := config{seed: rand.Uint64N(1 << 32), race: os.Getenv("TPRELAY_TWIN_RACE") != "", scripts: 50, worlds: 4,
 		profile: os.Getenv("TPRELAY_TWIN_PROFILE")}
 	var err error
 	if text := os.Getenv("TPRELAY_TWIN"); text != "" {
@@ -50,6 +50,7 @@ func configuration(t *testing.T) config {
 		if !c.script.Script.valid() {
 			t.Fatal("TPRELAY_TWIN_SCRIPT: does not come to an end by itself")
 		}
+		c.worlds = 1
 	}
 	return c
 }
@@ -68,14 +69,14 @@ func TestTwin(t *testing.T) {
 	program := buildProgram(t, c.race)
 	say("seed %d", c.seed)
 	run := &run{t: t, config: c, counts: newCounts()}
-	var wg sync.WaitGroup
-	began := time.Now()
+	var worlds []*world
 	for range c.worlds {
-		w := newWorld(t, program, run.counts)
+		worlds = append(worlds, newWorld(t, program, run.counts))
+	}
+	began := time.Now()
+	var wg sync.WaitGroup
+	for _, w := range worlds {
 		wg.Go(func() { run.work(w, began) })
-		if c.script != nil {
-			break
-		}
 	}
 	wg.Wait()
 	if err := publish(run.counts.report(c.seed, time.Since(began), run.failed)); err != nil {
@@ -99,7 +100,7 @@ func (r *run) work(w *world, began time.Time) {
 	for {
 		n := int(r.next.Add(1)) - 1
 		c := r.config
-		if n > 0 && (c.script != nil || c.duration > 0 && time.Since(began) > c.duration) || c.duration == 0 && n >= len(combinations()) {
+		if n > 0 && (c.script != nil || c.duration > 0 && time.Since(began) > c.duration) || c.duration == 0 && n >= len(short) {
 			return
 		}
 		set, scripts := r.draw(n)
@@ -119,23 +120,17 @@ func (r *run) work(w *world, began time.Time) {
 // draw draws the n-th batch.
 func (r *run) draw(n int) (setting, []script) {
 	if c := r.config.script; c != nil {
-		scripts := make([]script, 50)
+		scripts := make([]script, max(50, profiles[c.Profile].crowd))
 		for i := range scripts {
 			scripts[i] = c.Script
 		}
 		return c.setting, scripts
 	}
 	random := rand.New(rand.NewPCG(r.config.seed, uint64(n)))
-	set := drawSetting(n, random)
-	if r.config.duration == 0 {
-		set.Profile, set.Fault = "any", none // short scripts, for CI
-	}
-	if r.config.profile != "" {
-		set.Profile, set.Fault = r.config.profile, none
-	}
+	set := r.config.setting(n, random)
 	scripts := make([]script, r.config.scripts)
-	if most := profiles[set.Profile].most; most > 0 {
-		scripts = scripts[:min(most, len(scripts))]
+	if crowd := profiles[set.Profile].crowd; crowd > 0 {
+		scripts = scripts[:min(crowd, len(scripts))]
 	}
 	for i := range scripts {
 		scripts[i] = profiles[set.Profile].draw(random)
@@ -155,7 +150,7 @@ func (r *run) fail(w *world, wrong []judgement) (enough bool) {
 			return true
 		}
 		say("FAIL: %s, %v:%v\n  again: make twin TWIN_SCRIPT='%s'", j.script.Kind, j.set, j, j.repetition())
-		if n <= mostShrunk && r.config.script == nil {
+		if n <= mostShrunk && r.config.script == nil && profiles[j.set.Profile].crowd == 0 {
 			j = w.shrink(j)
 		}
 		r.t.Errorf("%s, %v:%v\n  again: make twin TWIN_SCRIPT='%s'", j.script.Kind, j.set, j, j.repetition())

@@ -157,8 +157,12 @@ func (j judgement) String() string {
 // judge finds what is wrong with the outcomes of a script.
 func (w *world) judge(set setting, c script, direct, relay []outcome) (all []finding) {
 	for i := range relay {
+		k := breach
+		if relay[i].cutAsleep() {
+			k = slow
+		}
 		for _, what := range relay[i].breaches() {
-			all = append(all, finding{"through the relay: " + what, breach})
+			all = append(all, finding{"through the relay: " + what, k})
 		}
 		for _, what := range direct[i].breaches() {
 			all = append(all, finding{"through the router: " + what, breach})
@@ -203,7 +207,7 @@ func (w *world) batch(set setting, scripts []script) (wrong []judgement, err err
 		return nil, err
 	}
 	for range again {
-		if slower, err = w.retry(set, slower); err != nil {
+		if slower, err = w.retry(set, scripts, slower); err != nil {
 			return nil, err
 		}
 	}
@@ -246,27 +250,28 @@ func (w *world) resample(set setting, differ []judgement) (left []judgement, err
 	return left, nil
 }
 
-// retry plays scripts in both labs again, and leaves those with which something is wrong again.
-func (w *world) retry(set setting, slower []judgement) (left []judgement, err error) {
+// retry plays scripts in both labs again, and leaves those with which something is wrong again. A crowd is
+// played as a whole: what goes wrong in it need not go wrong with the same script.
+func (w *world) retry(set setting, scripts []script, slower []judgement) (left []judgement, err error) {
 	if len(slower) == 0 {
 		return nil, nil
 	}
-	var scripts []script
-	for _, j := range slower {
-		scripts = append(scripts, j.script)
+	if profiles[set.Profile].crowd == 0 {
+		scripts = nil
+		for _, j := range slower {
+			scripts = append(scripts, j.script)
+		}
 	}
 	p, err := w.play(set, scripts)
 	if err != nil {
 		return nil, err
 	}
-	for i, j := range slower {
-		if found := w.judge(set, j.script, p.direct[i], p.relay[i]); len(found) > 0 && worst(found) != difference {
-			j.findings = append(j.findings, found...)
-			left = append(left, j)
-		} else {
-			w.counts.late()
+	for i, c := range scripts {
+		if found := w.judge(set, c, p.direct[i], p.relay[i]); len(found) > 0 && worst(found) != difference {
+			left = append(left, judgement{set, c, found, p.direct[i], p.relay[i]})
 		}
 	}
+	w.counts.late(len(slower) - len(left))
 	return left, nil
 }
 

@@ -43,6 +43,7 @@ type Engine struct {
 
 	memory atomic.Int64 // charged by all loops
 	active atomic.Int64 // pairs, and connections being accepted
+	room   atomic.Int64 // for as many of them listeners accept: MaxPairs, less during a hand-over
 	next   atomic.Uint64
 
 	draining atomic.Bool // takes no more connections
@@ -63,6 +64,7 @@ func New(options Options) (*Engine, error) {
 		options: o,
 		start:   time.Now(),
 	}
+	e.room.Store(e.mostPairs())
 	if e.descriptors, err = descriptors(o.DescriptorReserve); err != nil {
 		return nil, err
 	}
@@ -241,9 +243,17 @@ func descriptors(reserve int) (int, error) {
 	return most - min(reserve, most/4), nil
 }
 
+// mostPairs is MaxPairs, or so many that there is no limit.
+func (e *Engine) mostPairs() int64 {
+	if e.options.MaxPairs > 0 {
+		return int64(e.options.MaxPairs)
+	}
+	return math.MaxInt64
+}
+
 // admit counts a connection in, if there is room for one more pair.
 func (e *Engine) admit() bool {
-	if n := e.active.Add(1); e.options.MaxPairs > 0 && n > int64(e.options.MaxPairs) {
+	if e.active.Add(1) > e.room.Load() {
 		e.active.Add(-1)
 		return false
 	}

@@ -26,12 +26,14 @@ type parcel struct {
 // made by TakeOver with the other end of fd, a stream socket of the Unix domain (blocking, as
 // socketpair makes it). It waits until the other engine runs, then moves the pairs some at a
 // time, with their descriptors and pending bytes. Connections notice a pause of well under a
-// millisecond. Clients that connect meanwhile are accepted by this engine; in the last round
-// they wait in the backlog. An observer is told of each pair that has left (ReasonHandedOver).
+// millisecond. Clients that connect meanwhile are accepted by this engine as far as the other one
+// has descriptors for them; the others wait in the backlog, as all do in the last round. An
+// observer is told of each pair that has left (ReasonHandedOver).
 //
 // Pairs of which a handler sees the bytes cannot move, because the handler's state is its own:
 // left says how many stay. After success the engine closes its listeners and drains as if Run's
-// context had been cancelled.
+// context had been cancelled. Where the other process has too few descriptors for the pairs that
+// can move, HandOver fails before any has moved.
 //
 // On error the engine goes on with all pairs that the other one does not own; the error says how
 // many it owns. Before that, HandOver calls failed, if it is not nil, on its own goroutine: it
@@ -72,6 +74,7 @@ type handOver struct {
 	link
 	engine *Engine
 	moved  int      // pairs that the new engine owns
+	room   int      // for so many in all
 	loop   *loop    // of the batch
 	batch  []parcel // frozen, not committed
 }
@@ -81,8 +84,19 @@ func (h *handOver) run() error {
 	if err := h.offerListeners(); err != nil {
 		return err
 	}
-	if _, err := h.expect(frameReady); err != nil {
+	f, err := h.expect(frameReady)
+	if err != nil {
 		return err
+	}
+	f.close()
+	var ready readyState
+	if err := f.parse(&ready); err != nil {
+		return err
+	}
+	h.room = ready.Room
+	h.engine.room.Store(min(h.engine.mostPairs(), int64(h.room)))
+	if pairs := h.engine.movable(); pairs > h.room {
+		return roomError(h.room, pairs)
 	}
 	for _, last := range []bool{false, true} {
 		if last { // now those that were accepted during the first round
@@ -109,6 +123,7 @@ func (h *handOver) resume() {
 			}
 		})
 	}
+	h.engine.room.Store(h.engine.mostPairs())
 	h.engine.ask(func(l *loop) { l.stopAccepting(false) })
 }
 
@@ -116,13 +131,7 @@ func (h *handOver) resume() {
 func (h *handOver) offerListeners() (err error) {
 	e := h.engine
 	var sockets []socket
-	pairs := 0
 	e.ask(func(l *loop) {
-		for slot := range l.pairs.size() {
-			if l.movable(l.pairs.at(slot)) {
-				pairs++
-			}
-		}
 		for _, ln := range l.listeners {
 			fd, dupErr := unix.FcntlInt(uintptr(ln.fd), unix.F_DUPFD_CLOEXEC, 0) // the loop may close its own while we send
 			if dupErr != nil {
@@ -136,7 +145,7 @@ func (h *handOver) offerListeners() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := h.send(frameHello, helloState{wireVersion, e.generation, len(sockets), pairs}, nil); err != nil {
+	if err := h.send(frameHello, helloState{wireVersion, e.generation, len(sockets), e.movable()}, nil); err != nil {
 		return err
 	}
 	for _, s := range sockets {
@@ -151,6 +160,18 @@ func (e *Engine) listenerState(index int) listenerState {
 	return listenerState{e.addrs[index], e.options.Listeners[index].Mode}
 }
 
+// movable is how many pairs can move.
+func (e *Engine) movable() (pairs int) {
+	e.ask(func(l *loop) {
+		for slot := range l.pairs.size() {
+			if l.movable(l.pairs.at(slot)) {
+				pairs++
+			}
+		}
+	})
+	return pairs
+}
+
 // ask runs f on every loop that still runs, one after the other.
 func (e *Engine) ask(f func(*loop)) {
 	for _, l := range e.loops {
@@ -162,8 +183,8 @@ func (e *Engine) ask(f func(*loop)) {
 func (h *handOver) give(l *loop) error {
 	h.loop = l
 	for slot := int32(0); slot >= 0; {
-		l.ask(func(l *loop) { h.batch, slot = l.freezeFrom(slot) })
-		if len(h.batch) == 0 { // none is left, or the loop has ended
+		l.ask(func(l *loop) { h.batch, slot = l.freezeFrom(slot, min(handOverBatch, h.room-h.moved)) })
+		if len(h.batch) == 0 { // none is left, there is no room for more, or the loop has ended
 			return nil
 		}
 		if err := h.offer(h.batch); err != nil {
@@ -207,16 +228,17 @@ func (l *loop) commit(k link, batch []parcel) error {
 	if err := k.sendOnce(frameCommit); err != nil {
 		return err
 	}
+	l.engine.room.Add(-int64(len(batch))) // first, or listeners accept as many in their place
 	for _, c := range batch {
 		l.end(l.find(c.reference), ReasonHandedOver, nil)
 	}
 	return nil
 }
 
-// freezeFrom freezes the next pairs from slot on; next is where to go on, or -1.
-func (l *loop) freezeFrom(slot int32) (batch []parcel, next int32) {
+// freezeFrom freezes the next pairs from slot on, up to most; next is where to go on, or -1.
+func (l *loop) freezeFrom(slot int32, most int) (batch []parcel, next int32) {
 	for ; slot < l.pairs.size(); slot++ {
-		if len(batch) == handOverBatch {
+		if len(batch) >= most {
 			return batch, slot
 		}
 		if p := l.pairs.at(slot); l.movable(p) {

@@ -1,8 +1,13 @@
 package engine_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -195,3 +200,132 @@ func expectEOF(t *testing.T, c *net.TCPConn) {
 }
 
 func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) }
+
+// TestDescriptorsRunOutInTheMiddleOfAHandOver runs itself, to have a limit of its own: the kernel
+// drops descriptors that the new engine has no numbers for. The new engine ends and names the
+// limit. The old one goes on with every pair that it had not given away.
+func TestDescriptorsRunOutInTheMiddleOfAHandOver(t *testing.T) {
+	if os.Getenv("TPRELAY_TEST_CTRUNC") == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestDescriptorsRunOutInTheMiddleOfAHandOver$", "-test.v", "-test.timeout=120s")
+		cmd.Env = append(os.Environ(), "TPRELAY_TEST_CTRUNC=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	left := 0
+	o := engine.Options{Loops: 1, Observer: &embedder{ended: func(i engine.PairInfo) {
+		if i.Reason != engine.ReasonHandedOver {
+			return
+		}
+		if left++; left == 1 {
+			unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: limit.Max}) // for what comes next
+		}
+	}}}
+	r := newRig(t, o)
+	var talks []*talk
+	for i := range 40 {
+		client, server := r.pair()
+		talks = append(talks, talkOn(t, fmt.Sprintf("stream %d", i), client, server, nil))
+	}
+	a, b := socketpair(t)
+	defer unix.Close(a)
+	ran, handed := make(chan error, 1), make(chan struct{})
+	var handErr, runErr error
+	go func() {
+		defer close(handed)
+		_, handErr = r.HandOver(a, func() {
+			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+				t.Error(err)
+			}
+			runErr = <-ran
+		})
+	}()
+	next, err := engine.TakeOver(engine.Options{Loops: 1, Listeners: []engine.Listener{r.listener}}, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	go func() {
+		<-handed
+		stop()
+	}()
+	ran <- next.Run(ctx)
+	<-handed
+	if handErr == nil || !strings.Contains(handErr.Error(), "(after 16 pairs had moved)") {
+		t.Errorf("HandOver: %v", handErr)
+	}
+	if runErr == nil || !strings.Contains(runErr.Error(), "ulimit -n") {
+		t.Errorf("Run: %v", runErr)
+	}
+	resets := 0
+	for _, k := range talks {
+		k.goesOn()
+		if k.finish() {
+			resets++
+		}
+	}
+	client, server := r.pair()
+	exchange(t, client, server, noise(100))
+	if in := next.Stats().TakenOver; resets != 16 || in != 16 {
+		t.Errorf("%d streams were reset, %d taken over", resets, in)
+	}
+}
+
+// TestNewcomersWaitWhenTheNewEngineIsFull: the new engine says how many pairs it has descriptors for.
+// The old one accepts no more, although those that leave make room there.
+func TestNewcomersWaitWhenTheNewEngineIsFull(t *testing.T) {
+	const pairsBefore = 20
+	r := newRig(t, engine.Options{Loops: 1})
+	var pairs [pairsBefore][2]*net.TCPConn
+	for i := range pairs {
+		pairs[i][0], pairs[i][1] = r.pair()
+	}
+	newcomers := make(chan *net.TCPConn, 2)
+	m := newMiddle(t, func(way, _ int, f engine.Frame) int {
+		switch f.Kind {
+		case 'R':
+			head := f.Bytes[len("TPRR")+8:]
+			copy(head, fmt.Sprintf(`{"Room":%-*d}`, len(head)-len(`{"Room":}`), pairsBefore+1))
+		case 'A':
+			if len(newcomers) < cap(newcomers) { // the second one comes when pairs have left
+				newcomers <- r.dial()
+				in := uint64(pairsBefore + len(newcomers))
+				r.until("accepted or held", func(s engine.Stats) bool { return s.Accepted == in || s.AcceptPauses > 0 })
+			}
+		}
+		return -1
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.HandOver(m.old, nil)
+		done <- err
+	}()
+	e, err := engine.TakeOver(engine.Options{Loops: 1, Listeners: []engine.Listener{r.listener}}, m.new)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := *r
+	after.Engine = e
+	after.run()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for range cap(newcomers) {
+		exchange(t, <-newcomers, r.accept(), noise(100))
+	}
+	if s := after.Stats(); s.TakenOver != pairsBefore+1 || s.Accepted != 1 {
+		t.Errorf("%d taken over, %d accepted", s.TakenOver, s.Accepted)
+	}
+	for _, pair := range pairs {
+		exchange(t, pair[0], pair[1], noise(100))
+		pair[0].Close()
+		pair[1].Close()
+	}
+	m.close()
+	after.end()
+}

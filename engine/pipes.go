@@ -9,6 +9,9 @@ import "github.com/tprelay/tprelay/splice"
 // When memory is so short that a pipe's capacity, which is what it is charged with,
 // would go beyond the limit, a buffer is charged with less.
 func (l *loop) borrow(d *direction) bool {
+	if l.holding {
+		return false // descriptors are for pairs that come over
+	}
 	free := l.free()
 	if d.is(moderated|deep) && free >= max(widePipe, int64(l.engine.options.PipeSize)) {
 		if id, ok := l.wide.Get(); ok {

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -58,8 +59,11 @@ func TakeOver(options Options, fd int) (*Engine, error) {
 		e.options.Logger.Warn("no longer listening", "listen", s.Address, "mode", s.Mode)
 	}
 	closeSockets(rest)
-	if err := enoughDescriptors(hello.Pairs); err != nil {
+	if room, err := roomForPairs(); err != nil || room < hello.Pairs {
 		e.discard()
+		if err == nil {
+			err = roomError(room, hello.Pairs)
+		}
 		return nil, err
 	}
 	e.generation = hello.Generation + 1
@@ -70,21 +74,26 @@ func TakeOver(options Options, fd int) (*Engine, error) {
 	return e, nil
 }
 
-// enoughDescriptors fails unless the process can open those of so many pairs.
-func enoughDescriptors(pairs int) error {
+// takeOverReserve is how many descriptors are left to the rest of the process while pairs come
+// over: to clients of an admin end, for example.
+const takeOverReserve = 16
+
+// roomForPairs is how many pairs can come over before the process runs out of descriptors.
+func roomForPairs() (int, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("RLIMIT_NOFILE: %w", err)
+		return 0, fmt.Errorf("RLIMIT_NOFILE: %w", err)
 	}
 	free, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0) // the lowest number that is free
 	if err != nil {
-		return fmt.Errorf("hand-over: %w", err)
+		return 0, fmt.Errorf("hand-over: %w", err)
 	}
 	unix.Close(free)
-	if need := uint64(free) + 2*uint64(max(pairs, 0)); need > limit.Cur {
-		return fmt.Errorf("hand-over: %d connections need %d descriptors, and the limit is %d; raise it (ulimit -n, LimitNOFILE)", pairs, need, limit.Cur)
-	}
-	return nil
+	return max(int(min(limit.Cur, math.MaxInt32))-takeOverReserve-free, 0) / 2, nil
+}
+
+func roomError(room, pairs int) error {
+	return fmt.Errorf("hand-over: the new process has descriptors for %d connections, and %d are to come; raise the limit (ulimit -n, LimitNOFILE)", room, pairs)
 }
 
 // socket is a listening socket that came over.
@@ -176,6 +185,7 @@ func (e *Engine) takesOver() bool {
 // taking is a hand-over under way, seen from the new engine.
 type taking struct {
 	link
+	room  int                                 // for so many pairs
 	start func(pairState, []int, []byte) bool // serves a pair, whose descriptors are its own then
 	held  []heldPair
 	acked bool // the other side may commit what is held
@@ -192,7 +202,11 @@ type heldPair struct {
 // takePairs says how many came. The error is errLink when the link came to its end early.
 func (e *Engine) takePairs(k link) (n int, err error) {
 	e.ask(func(*loop) {}) // every loop runs
-	t := taking{link: k, start: e.startPair}
+	room, err := roomForPairs()
+	if err != nil {
+		return 0, err
+	}
+	t := taking{link: k, room: room, start: e.startPair}
 	err = t.run()
 	return t.taken, err
 }
@@ -202,7 +216,7 @@ func (e *Engine) takePairs(k link) (n int, err error) {
 // be read.
 func (t *taking) run() error {
 	defer t.drop()
-	_ = t.send(frameReady, nil, nil)
+	_ = t.send(frameReady, readyState{t.room}, nil)
 	for {
 		f, err := t.receive()
 		if err != nil {

@@ -19,7 +19,7 @@ import (
 //
 //	old                                              new
 //	hello, and each listening socket  ------------>
-//	                                  <------------  ready: its loops run
+//	                                  <------------  ready: its loops run, room for so many pairs
 //	some pairs, sync                  ------------>  holds them
 //	                                  <------------  ack: it has all of them
 //	commit                            ------------>  serves them
@@ -88,6 +88,10 @@ type helloState struct {
 	Generation uint64 // of the one who speaks: how many took over before it
 	Sockets    int    // listener frames that follow
 	Pairs      int    // that will come, more or less
+}
+
+type readyState struct {
+	Room int // pairs that there are descriptors for
 }
 
 type listenerState struct {

@@ -148,12 +148,12 @@ func TestKilledUpgradesLeaveStreamsWholeOrReset(t *testing.T) {
 	}
 	var whole time.Duration // that nobody kills
 	t.Run("whole", func(t *testing.T) {
-		p, talks, stop := talkThrough(t)
+		p := talkThrough(t)
 		began := time.Now()
 		p.upgrade()
 		whole = time.Since(began)
-		close(stop)
-		for _, k := range talks {
+		close(p.stop)
+		for _, k := range p.talks {
 			if reset, err := k.outcome(); reset || err != nil {
 				t.Errorf("reset: %v, %v", reset, err)
 			}
@@ -166,21 +166,35 @@ func TestKilledUpgradesLeaveStreamsWholeOrReset(t *testing.T) {
 	t.Logf("%d rounds: %v", rounds, tally)
 }
 
-// talkThrough starts a program and two-way streams through it.
-func talkThrough(t *testing.T) (p *lineage, talks []*talk, stop chan struct{}) {
+// conversation is a program with two-way streams through it.
+type conversation struct {
+	*lineage
+	address any
+	server  *net.TCPListener
+	talks   []*talk
+	stop    chan struct{}
+}
+
+// converse starts a program, with more args.
+func converse(t *testing.T, args ...string) *conversation {
 	server := listenHere(t)
-	p = follow(watch(t, command(t, forwardTo(server.Addr())...)))
-	address := p.line("listening")["address"]
-	stop = make(chan struct{})
+	p := &conversation{lineage: follow(watch(t, command(t, forwardTo(server.Addr(), args...)...))), server: server, stop: make(chan struct{})}
+	p.address = p.line("listening")["address"]
+	return p
+}
+
+// talkThrough starts a program and two-way streams through it.
+func talkThrough(t *testing.T) *conversation {
+	p := converse(t)
 	for range 64 {
-		client, end := pair(t, address, server)
-		talks = append(talks, talkOn(client, end, stop))
+		client, end := pair(t, p.address, p.server)
+		p.talks = append(p.talks, talkOn(client, end, p.stop))
 	}
-	return p, talks, stop
+	return p
 }
 
 func killUpgrade(t *testing.T, old bool, whole time.Duration, tally map[string]int) {
-	p, talks, stop := talkThrough(t)
+	p := talkThrough(t)
 	go func() { // nobody waits for a line
 		for p.stderr.Scan() {
 		}
@@ -206,9 +220,9 @@ func killUpgrade(t *testing.T, old bool, whole time.Duration, tally map[string]i
 		unix.Kill(next, unix.SIGKILL)
 	}
 	time.Sleep(20 * time.Millisecond) // bytes flow on what is left
-	close(stop)
+	close(p.stop)
 	resets := 0
-	for i, k := range talks {
+	for i, k := range p.talks {
 		reset, err := k.outcome()
 		if err != nil {
 			t.Errorf("%s killed after %v: stream %d: %v", what, at, i, err)
@@ -220,11 +234,11 @@ func killUpgrade(t *testing.T, old bool, whole time.Duration, tally map[string]i
 	switch resets {
 	case 0:
 		tally[what+" killed, all whole"]++
-	case len(talks):
+	case len(p.talks):
 		tally[what+" killed, all reset"]++
 	default:
 		tally[what+" killed, some of each"]++
 	}
-	tally["streams whole"] += len(talks) - resets
+	tally["streams whole"] += len(p.talks) - resets
 	tally["streams reset"] += resets
 }

@@ -117,15 +117,15 @@ func (l *loop) callHandle(p *pair, h intercept.Handler, c *intercept.Chunk) (v i
 }
 
 // callClose closes a pair's handlers. The pair ends anyhow: an error is only logged.
-func (l *loop) callClose(p *pair, d intercept.Decision) {
-	if l.gone {
+func (l *loop) callClose(id uint64, d intercept.Decision) {
+	if l.gone || d.Upstream == nil && d.Downstream == nil {
 		return
 	}
 	var err error
-	l.entered(callClose, p.id)
-	defer l.left(callClose, p.id, &err)
+	l.entered(callClose, id)
+	defer l.left(callClose, id, &err)
 	if err := d.CloseHandlers(); err != nil {
-		l.engine.options.Logger.Warn("closing a handler", "pair", p.id, "err", err)
+		l.engine.options.Logger.Warn("closing a handler", "pair", id, "err", err)
 	}
 }
 

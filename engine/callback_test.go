@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,18 +184,56 @@ func TestPanicInAHandlerOfAnAdoptedPrefix(t *testing.T) {
 }
 
 // TestGoexitInACallbackEndsRun: the loop's goroutine is gone; Run must not wait for it for ever.
+// It breaks off nothing that the loop gives back, also when the loop was about to end.
 func TestGoexitInACallbackEndsRun(t *testing.T) {
-	e := &embedder{handle: func(*intercept.Chunk) intercept.Verdict { runtime.Goexit(); return intercept.Forward }}
-	r := newRig(t, engine.Options{Loops: 2, Interceptor: e})
-	client, _ := r.pair()
-	client.Write([]byte("x"))
-	expectReset(t, "client", client)
-	err := r.wait()
-	if err == nil || !strings.Contains(err.Error(), "Goexit") {
-		t.Errorf("Run: %v", err)
+	var armed atomic.Bool
+	exit := func() {
+		if armed.Load() {
+			runtime.Goexit()
+		}
 	}
-	<-r.done
-	r.done <- nil // rig.end expects no error
+	for name, e := range map[string]*embedder{
+		"Interceptor.Open": {open: func(intercept.Pair) intercept.Decision { exit(); return intercept.Decision{} }},
+		"Handler.Handle":   {handle: func(*intercept.Chunk) intercept.Verdict { exit(); return intercept.Forward }},
+		"Handler.Handle at the end": {handle: func(c *intercept.Chunk) intercept.Verdict {
+			if c.End {
+				exit()
+			}
+			return intercept.Forward
+		}},
+		"Handler.Close":       {close: func() error { exit(); return nil }},
+		"Observer.PairOpened": {opened: func(engine.PairInfo) { exit() }},
+		"Observer.PairEnded":  {ended: func(engine.PairInfo) { exit() }},
+	} {
+		for _, closing := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, closed %v", name, closing), func(t *testing.T) {
+				armed.Store(false)
+				r := newRig(t, engine.Options{Loops: 2, Interceptor: e, Observer: e})
+				var clients []*net.TCPConn
+				for range 8 { // on both loops
+					client, server := r.pair()
+					exchange(t, client, server, noise(100))
+					clients = append(clients, client)
+				}
+				armed.Store(true)
+				if closing {
+					r.Close()
+				} else {
+					r.dial()
+					rst(clients[0])
+				}
+				err := r.wait()
+				if goes := err != nil && strings.Contains(err.Error(), "Goexit"); !goes && !closing {
+					t.Errorf("Run: %v", err)
+				}
+				for _, client := range clients[1:] {
+					expectReset(t, "client", client)
+				}
+				<-r.done
+				r.done <- nil // rig.end expects no error
+			})
+		}
+	}
 }
 
 // TestCallsOnALoopDoNotDeadlock: what waits for the loops says so, and the rest works.

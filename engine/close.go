@@ -150,7 +150,8 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 func (l *loop) putBack(p *pair) {
 	l.leaveSource(p)
 	l.unpark(p)
-	l.detachAll(p)
+	// Last, when nothing of the pair is left: Goexit in a callback must not leave half a pair.
+	defer l.callClose(p.id, l.detachAll(p))
 	l.wheel.disarm(&l.pairs, p)
 	l.pairs.put(p)
 	l.engine.leave()
@@ -166,34 +167,41 @@ func (l *loop) endAll(reason Reason) {
 	}
 }
 
-// detachAll lets go of the side table's entry.
-func (l *loop) detachAll(p *pair) {
+// detachAll lets go of the side table's entry, and gives the handlers back, which are to be closed.
+func (l *loop) detachAll(p *pair) (handlers intercept.Decision) {
 	x := l.extra(p)
 	if x == nil {
-		return
+		return handlers
 	}
 	for s := range side(2) {
 		if x.held[s] >= 0 {
 			l.dropHeld(x, s)
 		}
 	}
-	both := intercept.Decision{Upstream: x.handlers[upstream], Downstream: x.handlers[downstream]}
-	l.callClose(p, both)
+	handlers = intercept.Decision{Upstream: x.handlers[upstream], Downstream: x.handlers[downstream]}
 	*x = extra{}
 	l.aside[p.slot] = nil
 	l.spare = append(l.spare, x)
+	return handlers
 }
 
-// cleanUp gives back what the loop holds when it ends.
-func (l *loop) cleanUp() {
+// endEverything ends what the loop serves. A callback that calls runtime.Goexit may break it off
+// anywhere; cleanUp calls it again then.
+func (l *loop) endEverything() {
 	l.clock()
 	l.over = true
 	l.endAll(ReasonDrained)
 	l.discardListeners()
-	for _, post := range l.mailbox.close() {
-		post(l) // also those of Adopt, whose connections are reset
-	}
+	l.mailbox.close()
+	l.mailbox.empty(l) // also what Adopt has posted: its connections are reset
 	l.endAll(ReasonDrained)
+}
+
+// cleanUp gives back what the loop holds when it ends. It calls no callbacks, as it also runs when
+// one has called runtime.Goexit: another Goexit would break it off.
+func (l *loop) cleanUp() {
+	l.gone = true
+	l.endEverything()
 	l.pipes.Close()
 	l.wide.Close()
 	l.publish()

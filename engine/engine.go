@@ -87,6 +87,7 @@ func New(options Options) (*Engine, error) {
 // discard gives back what New has opened.
 func (e *Engine) discard() {
 	for _, l := range e.loops {
+		l.endEverything()
 		l.cleanUp()
 	}
 	e.mu.Lock()

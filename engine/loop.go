@@ -69,7 +69,7 @@ type loop struct {
 	draining bool
 	holding  bool // a hand-over is under way: accepts nobody
 	aborted  bool
-	gone     bool      // a callback has ended the goroutine: it calls none any more
+	gone     bool      // calls no callback any more: one may have ended the goroutine
 	over     bool      // its last pairs are being reset: it dials no more
 	deadline time.Time // of draining
 
@@ -124,13 +124,9 @@ const keepPipes = 64
 
 // run is the loop. It returns when it was told to end and no pair is left.
 func (l *loop) run() error {
-	returned := false
-	defer func() {
-		l.gone = !returned
-		l.cleanUp()
-	}()
+	defer l.cleanUp()
 	err := l.work()
-	returned = true
+	l.endEverything()
 	return err
 }
 

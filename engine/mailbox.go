@@ -30,8 +30,8 @@ func (m *mailbox) post(f func(*loop)) bool {
 func (l *loop) ask(f func(*loop)) bool {
 	done := make(chan struct{})
 	ok := l.mailbox.post(func(l *loop) {
+		defer close(done)
 		f(l)
-		close(done)
 	})
 	if ok {
 		<-done
@@ -45,17 +45,23 @@ func (m *mailbox) empty(l *loop) {
 	posts := m.posts
 	m.posts = nil
 	m.mu.Unlock()
-	for _, f := range posts {
+	defer func() {
+		if len(posts) > 0 { // a callback has called runtime.Goexit: the loop ends, and empties it again
+			m.mu.Lock()
+			m.posts = append(posts, m.posts...)
+			m.mu.Unlock()
+		}
+	}()
+	for len(posts) > 0 {
+		f := posts[0]
+		posts = posts[1:]
 		f(l)
 	}
 }
 
-// close refuses further posts and gives the last ones back.
-func (m *mailbox) close() []func(*loop) {
+// close refuses further posts.
+func (m *mailbox) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
-	posts := m.posts
-	m.posts = nil
-	return posts
 }

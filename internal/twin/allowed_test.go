@@ -46,10 +46,11 @@ var table = []allowance{
 	{
 		aspects: []string{heard},
 		what:    "the other end sent an RST where it sent a FIN, or the reverse: by close(2), or by closing before its writer was through",
-		why:     "close(2) sends an RST if unread bytes have come by then; that, and which of an end's two tasks is first, is a matter of time",
+		why:     "close(2) sends an RST if unread bytes have come by then, or when bytes come later; that, and which of an end's two tasks is first, is a matter of time",
 		applies: func(s situation) bool {
 			d, r := s.direct.other, s.relay.other
-			return d.Over != gone && r.Over != gone && (d.Over != r.Over || d.Finished != r.Finished)
+			reset := r.Cut && r.resets(s.relay.self) && !d.resets(s.direct.self) // since bytes came later
+			return d.Over != gone && r.Over != gone && (d.Over != r.Over || d.Finished != r.Finished || reset)
 		},
 	},
 	{
@@ -59,6 +60,24 @@ var table = []allowance{
 		applies: func(s situation) bool {
 			r := s.relay.other
 			return s.direct.self.Heard == RST && s.relay.self.Heard == FIN && r.Finished && (r.Over != RST || r.Acked == r.Sent)
+		},
+	},
+	{
+		aspects: []string{heard},
+		what:    "all bytes and a FIN; through a relay that is stopped meanwhile what was acknowledged, and an RST",
+		why:     "a reset drops what is not acknowledged, and nobody acknowledges more than the relay's receive buffer takes",
+		applies: func(s situation) bool {
+			r := s.relay.other
+			return s.set.Fault == pause && s.direct.self.Heard == FIN && s.relay.self.Heard == RST && r.Over == RST && !r.FINAcked
+		},
+	},
+	{
+		aspects: []string{heard},
+		what:    "an end that is slow to read hears of an RST at once; through the relay it ends the connection itself before it has read what came before",
+		why:     "the relay passes an RST on behind the bytes that it had acknowledged",
+		applies: func(s situation) bool {
+			r := s.relay
+			return s.direct.self.Heard == RST && r.self.Heard == "" && r.self.Over != gone && r.other.Over == RST && r.self.Received < r.other.Acked
 		},
 	},
 	{

@@ -49,7 +49,7 @@ func crowd(t *testing.T, address any, server *net.TCPListener, clients int) <-ch
 					c.Close() // its client is missed
 					return
 				}
-				served <- talkOn(dialed[binary.BigEndian.Uint32(who[:])], c, make(chan struct{}))
+				served <- talkOn(dialed[binary.BigEndian.Uint32(who[:])], c, false, make(chan struct{}))
 			}()
 		}
 	}()

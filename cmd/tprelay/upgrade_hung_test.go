@@ -28,8 +28,8 @@ func converseAmongIdle(t *testing.T, args ...string) (p *conversation, silent []
 			streams = append(streams, [2]*net.TCPConn{client, server})
 		}
 	}
-	for _, ends := range streams {
-		p.talks = append(p.talks, talkOn(ends[0], ends[1], p.stop))
+	for i, ends := range streams {
+		p.talks = append(p.talks, talkOn(ends[0], ends[1], i%16 == 0, p.stop))
 	}
 	return p, silent
 }

@@ -31,14 +31,15 @@ var talkText = func() []byte {
 // talk is a two-way stream whose ends check every byte that comes.
 type talk struct {
 	ends      [2]*net.TCPConn
+	full      bool // its writers do not pause and its readers are slow, so that bytes are pending
 	stop      chan struct{}
 	wg        sync.WaitGroup
 	sent, got [2]atomic.Int64
 	errs      [2][2]error // of each end's writing, reading
 }
 
-func talkOn(client, server *net.TCPConn, stop chan struct{}) *talk {
-	k := &talk{ends: [2]*net.TCPConn{client, server}, stop: stop}
+func talkOn(client, server *net.TCPConn, full bool, stop chan struct{}) *talk {
+	k := &talk{ends: [2]*net.TCPConn{client, server}, full: full, stop: stop}
 	for i, c := range k.ends {
 		c.SetDeadline(time.Now().Add(time.Minute))
 		k.wg.Go(func() { k.errs[i][0] = k.write(i) })
@@ -59,11 +60,28 @@ func (k *talk) write(end int) error {
 		if err != nil {
 			return err
 		}
+		if k.over(!k.full) {
+			return k.ends[end].CloseWrite()
+		}
+	}
+}
+
+// over reports whether the stream is to end; before that it pauses for the other streams' sake, or
+// for its own writer to get ahead.
+func (k *talk) over(pause bool) bool {
+	if pause {
 		select {
 		case <-k.stop:
-			return k.ends[end].CloseWrite()
-		case <-time.After(time.Millisecond): // for the other streams' sake
+			return true
+		case <-time.After(time.Millisecond):
+			return false
 		}
+	}
+	select {
+	case <-k.stop:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -85,6 +103,9 @@ func (k *talk) read(end int) error {
 		}
 		if err != nil {
 			return err
+		}
+		if k.full {
+			k.over(true)
 		}
 	}
 }
@@ -186,9 +207,9 @@ func converse(t *testing.T, args ...string) *conversation {
 // talkThrough starts a program and two-way streams through it.
 func talkThrough(t *testing.T) *conversation {
 	p := converse(t)
-	for range 64 {
+	for i := range 64 {
 		client, end := pair(t, p.address, p.server)
-		p.talks = append(p.talks, talkOn(client, end, p.stop))
+		p.talks = append(p.talks, talkOn(client, end, i%16 == 0, p.stop))
 	}
 	return p
 }

@@ -62,8 +62,8 @@ func (l *loop) failed(p *pair, s side, err error) bool {
 	if errno, ok := err.(unix.Errno); ok && errno != unix.EPIPE { // EPIPE: a reset behind a FIN, or told before
 		p.cause = uint8(errno)
 	}
-	if !p.dir[s].is(finCame) && finReceived(int(p.fd[s])) {
-		p.dir[s].set(finCame)
+	if !p.dir[s].is(finCame|eof) && finReceived(int(p.fd[s])) {
+		p.dir[s].set(finCame) // behind what is still to be read
 	}
 	to := &p.dir[s.other()]
 	l.release(to)

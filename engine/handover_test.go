@@ -54,6 +54,9 @@ func (r *rig) handOver(o engine.Options, stay int) (old *rig) {
 		}
 		before.end()
 	}
+	// The new engine may still have to read the last commit.
+	moved := before.Stats().HandedOver
+	r.until("all taken over", func(s engine.Stats) bool { return s.TakenOver == moved })
 	return &before
 }
 

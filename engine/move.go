@@ -146,7 +146,7 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 		l.count.refused++
 		d.set(buffered)
 	case splice.Failed:
-		d.set(eof)
+		d.cutShort()
 		if !l.failed(p, s, err) {
 			return 0, false
 		}
@@ -175,15 +175,25 @@ func (l *loop) received(p *pair, s side, n int, err error) (_ int, alive bool) {
 	case err == unix.EAGAIN:
 		l.sourceEmpty(p, s)
 	case err != nil:
-		d.set(eof) // of what there is; what follows is an RST, not a FIN
+		d.cutShort()
 		return 0, l.failed(p, s, err)
+	case n == 0 && l.endedByReset(p, s):
+		d.cutShort()
+		return 0, l.failed(p, s, nil)
 	case n == 0:
 		d.set(eof)
-		if l.endedByReset(p, s) {
-			return 0, l.failed(p, s, nil)
+		if !p.broken[s] { // else failed has found out whether it is a FIN
+			d.set(finCame)
 		}
 	}
 	return n, true
+}
+
+// cutShort notes that nothing more can be read, and that what was read is not all: an RST
+// follows, although a FIN may have come behind bytes that are lost.
+func (d *direction) cutShort() {
+	d.set(eof)
+	d.clear(finCame)
 }
 
 // readBuffered takes up to asked bytes through the scratch buffer; what the sink

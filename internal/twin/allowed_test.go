@@ -44,7 +44,7 @@ var table = []allowance{
 		},
 	},
 	{
-		aspects: []string{heard},
+		aspects: []string{heard, told},
 		what:    "the other end sent an RST where it sent a FIN, or the reverse: by close(2), or by closing before its writer was through",
 		why:     "close(2) sends an RST if unread bytes have come by then, or when bytes come later; that, and which of an end's two tasks is first, is a matter of time",
 		applies: func(s situation) bool {
@@ -77,7 +77,8 @@ var table = []allowance{
 		why:     "the relay passes an RST on behind the bytes that it had acknowledged",
 		applies: func(s situation) bool {
 			r := s.relay
-			return s.direct.self.Heard == RST && r.self.Heard == "" && r.self.Over != gone && r.other.Over == RST && r.self.Received < r.other.Acked
+			more := r.self.Received < r.other.Acked || r.self.Over == RST && r.self.Received < r.other.Sent // had come
+			return s.direct.self.Heard == RST && r.self.Heard == "" && r.self.Over != gone && r.other.Over == RST && more
 		},
 	},
 	{

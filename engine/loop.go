@@ -269,7 +269,7 @@ func (l *loop) dispatch(ev epoll.Event) {
 	if ev.Ending() {
 		from.set(ending)
 	}
-	if ev.FIN() {
+	if ev.FIN() && !from.is(eof) { // else reading has found out, or was cut short in front of it
 		from.set(finCame)
 	}
 	if ev.Urgent() {

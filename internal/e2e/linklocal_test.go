@@ -16,10 +16,22 @@ import (
 )
 
 // linkLocal is a host's link-local address on one of its interfaces, with the interface's index as
-// the zone.
-func linkLocal(t *testing.T, h *netlab.Host, name string) (addr netip.Addr) {
+// the zone. The kernel gives the address some time after the link has come up.
+func linkLocal(t *testing.T, h *netlab.Host, name string) netip.Addr {
 	t.Helper()
-	err := h.Do(func() error {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		addr, err := findLinkLocal(h, name)
+		if err == nil {
+			return addr
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func findLinkLocal(h *netlab.Host, name string) (addr netip.Addr, err error) {
+	err = h.Do(func() error {
 		i, err := net.InterfaceByName(name)
 		if err != nil {
 			return err
@@ -36,10 +48,7 @@ func linkLocal(t *testing.T, h *netlab.Host, name string) (addr netip.Addr) {
 		}
 		return fmt.Errorf("%s has no link-local address", name)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addr
+	return addr, err
 }
 
 // ends is an observer that keeps the pairs that have ended.

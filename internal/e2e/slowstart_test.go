@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -41,6 +42,9 @@ func TestSlowStartOnALongPathIsLeftAlone(t *testing.T) {
 			t.Fatalf("%d of %d bytes", n, size)
 		}
 		if g.Stats().Throttles == before {
+			client.Close()
+			// While there are rules: without them no acknowledgement finds the relay's sockets.
+			g.until("the end", func(s engine.Stats) bool { return s.Active == 0 })
 			return
 		}
 	}

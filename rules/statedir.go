@@ -113,7 +113,13 @@ func (d *stateDir) remove() error { return unix.Unlinkat(d.fd, d.name, 0) }
 // and locks that; so it counts only while the path still names the directory.
 func lockState(path string) (unlock func(), err error) {
 	for {
-		if err := os.MkdirAll(path, 0o755); err != nil {
+		if err := os.MkdirAll(path, 0o755); errors.Is(err, fs.ErrExist) {
+			// MkdirAll says so, too, when the directory was removed between its two looks.
+			if _, statErr := os.Lstat(path); errors.Is(statErr, fs.ErrNotExist) {
+				continue
+			}
+			return nil, fmt.Errorf("state directory: %w", err)
+		} else if err != nil {
 			return nil, fmt.Errorf("state directory: %w", err)
 		}
 		d, err := openStateDir(path)

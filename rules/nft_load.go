@@ -25,7 +25,8 @@ func unloadNFT(ctx context.Context) error {
 	if err != nil || !there {
 		return err
 	}
-	_, err = run(ctx, "", "nft", "delete", "table", "inet", "tprelay")
+	// Added first, so that it is no error if the table has gone meanwhile.
+	_, err = run(ctx, "add table "+nftTable+"\ndelete table "+nftTable+"\n", "nft", "-f", "-")
 	return err
 }
 

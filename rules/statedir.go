@@ -115,7 +115,7 @@ func lockState(path string) (unlock func(), err error) {
 	for {
 		if err := os.MkdirAll(path, 0o755); errors.Is(err, fs.ErrExist) {
 			// MkdirAll says so, too, when the directory was removed between its two looks.
-			if _, statErr := os.Lstat(path); errors.Is(statErr, fs.ErrNotExist) {
+			if info, statErr := os.Lstat(path); errors.Is(statErr, fs.ErrNotExist) || statErr == nil && info.IsDir() {
 				continue
 			}
 			return nil, fmt.Errorf("state directory: %w", err)

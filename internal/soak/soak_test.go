@@ -112,6 +112,9 @@ func (w *world) live(ctx context.Context, l *life, r *rand.Rand) {
 		if f, ok := drawFault(all, r); ok {
 			w.suffer(ctx, f, l, r)
 		}
+		if l.killed { // nobody listens until die has started the next one
+			return
+		}
 	}
 }
 

@@ -291,7 +291,7 @@ func FuzzForeignHost(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		host := text + ".evil.example"
 		if _, err := netip.ParseAddr(hostName(host)); err == nil {
-			t.Skip("an address with a zone of that name")
+			return // an address with a zone of that name
 		}
 		for _, host := range []string{host, host + ":80"} {
 			if known.allow(&http.Request{Host: host}) {

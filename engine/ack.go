@@ -19,8 +19,9 @@ import "github.com/tprelay/tprelay/tproxy"
 // been waiting to be read before.
 const replyMayBeLate, replyIsTooLate = 20, 80
 
-// crowd is how many events at once say that replies are late for our sake, and not the server's.
-const crowd = 256
+// overloadEvents is the number of events at once from which on late replies are the relay's
+// doing, and not the server's.
+const overloadEvents = 256
 
 // mayHoldACK: the server will hear from the client as soon as it can.
 func (l *loop) mayHoldACK(p *pair) bool {
@@ -37,9 +38,9 @@ func (l *loop) releaseACK(p *pair, s side) {
 // noteReply notes that what direction d has carried is replied to.
 func (l *loop) noteReply(d *direction) {
 	took := l.millis() - d.runAt
-	if l.crowded && d.run > 0 && took >= replyMayBeLate && took < replyIsTooLate {
-		d.set(lateReply)
+	if l.overloaded && d.run > 0 && took >= replyMayBeLate && took < replyIsTooLate {
+		d.set(delayACK)
 	} else {
-		d.clear(lateReply)
+		d.clear(delayACK)
 	}
 }

@@ -200,20 +200,20 @@ func TestLateRepliesCarryAcknowledgements(t *testing.T) {
 		return segments(t, client) - before
 	}
 	for _, c := range []struct {
-		crowded bool
-		after   time.Duration
-		want    bool
+		overloaded bool
+		after      time.Duration
+		want       bool
 	}{
 		{false, 30 * time.Millisecond, false}, // the server's doing
 		{true, 30 * time.Millisecond, true},
 		{true, 500 * time.Millisecond, false}, // no reply comes in time
 	} {
-		l.crowded = c.crowded
+		l.overloaded = c.overloaded
 		say(client, far, upstream, "question")
 		time.Sleep(100 * time.Millisecond) // the kernel has acknowledged it
 		p.dir[upstream].runAt = l.millis() - uint32(c.after/time.Millisecond)
 		say(far, client, downstream, "reply")
-		if got := p.dir[upstream].is(lateReply); got != c.want {
+		if got := p.dir[upstream].is(delayACK); got != c.want {
 			t.Errorf("%+v: messages are left to be acknowledged: %v", c, got)
 		}
 		if n := acknowledged(); c.want != (n < 40) {

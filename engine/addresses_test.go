@@ -153,14 +153,14 @@ func TestPairThatWaitsForADescriptorHasAConnectTimeout(t *testing.T) {
 	l.engine.active.Add(1)
 	l.adopt(anyFlow(t), someClient, nil, netip.MustParseAddrPort("192.0.2.1:80"))
 	for range 3 {
-		if l.pairs.used != 1 || l.parked != 1 {
-			t.Fatalf("tick %d: %d pairs, %d wait: %+v", l.tick, l.pairs.used, l.parked, observer.PairInfo)
+		if l.pairs.used != 1 || l.fdWaiters != 1 {
+			t.Fatalf("tick %d: %d pairs, %d wait: %+v", l.tick, l.pairs.used, l.fdWaiters, observer.PairInfo)
 		}
 		l.tick++
 		l.wheel.expire(&l.pairs, l.tick, l.expired)
 	}
-	if l.pairs.used != 0 || l.parked != 0 || observer.Reason != ReasonConnectTimeout {
-		t.Errorf("%d pairs, %d wait: %+v", l.pairs.used, l.parked, observer.PairInfo)
+	if l.pairs.used != 0 || l.fdWaiters != 0 || observer.Reason != ReasonConnectTimeout {
+		t.Errorf("%d pairs, %d wait: %+v", l.pairs.used, l.fdWaiters, observer.PairInfo)
 	}
 }
 

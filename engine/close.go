@@ -145,11 +145,11 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 	l.putBack(p)
 }
 
-// putBack gives back what a pair without descriptors and boxes still holds, and its
+// putBack gives back what a pair without descriptors and queues still holds, and its
 // record.
 func (l *loop) putBack(p *pair) {
 	l.leaveSource(p)
-	l.unpark(p)
+	l.stopWaitingForFD(p)
 	// Last, when nothing of the pair is left: Goexit in a callback must not leave half a pair.
 	defer l.callClose(p.id, l.detachAll(p))
 	l.wheel.disarm(&l.pairs, p)
@@ -179,9 +179,9 @@ func (l *loop) detachAll(p *pair) (handlers intercept.Decision) {
 		}
 	}
 	handlers = intercept.Decision{Upstream: x.handlers[upstream], Downstream: x.handlers[downstream]}
-	*x = extra{}
-	l.aside[p.slot] = nil
-	l.spare = append(l.spare, x)
+	*x = pairExtra{}
+	l.sideTable[p.slot] = nil
+	l.freeExtras = append(l.freeExtras, x)
 	return handlers
 }
 
@@ -203,7 +203,7 @@ func (l *loop) cleanUp() {
 	l.gone = true
 	l.endEverything()
 	l.pipes.Close()
-	l.wide.Close()
+	l.largePipes.Close()
 	l.publish()
 	l.poller.Close()
 }

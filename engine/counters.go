@@ -89,10 +89,10 @@ func errnoName(e unix.Errno) string {
 func (l *loop) publish() {
 	c := &l.count
 	c.active = int64(l.pairs.used)
-	c.pipesIdle = int64(l.pipes.Idle() + l.wide.Idle())
-	c.pipesInUse = int64(l.pipes.Open()+l.wide.Open()) - c.pipesIdle
+	c.pipesIdle = int64(l.pipes.Idle() + l.largePipes.Idle())
+	c.pipesInUse = int64(l.pipes.Open()+l.largePipes.Open()) - c.pipesIdle
 	c.pipeMisses = l.pipes.Misses()
-	c.buffers = int64(l.buffers.inUse())
+	c.buffers = int64(l.buffers.InUse())
 	l.settle()
 	l.mu.Lock()
 	l.published = *c

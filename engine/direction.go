@@ -39,7 +39,7 @@ func (l *loop) readSize(d *direction) int {
 	return usualRead
 }
 
-func (l *loop) atFullSpeed(d *direction) bool { return d.is(moderated) && !l.talking() }
+func (l *loop) atFullSpeed(d *direction) bool { return d.is(moderated) && !l.interactive() }
 
 // minRead is the least room in memory for which a read is worth its call. With less, and
 // nothing pending, only what the sink takes at once is read.
@@ -59,7 +59,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 		if d.pending > 0 && d.is(writable) && !l.flush(p, s) {
 			return false
 		}
-		d.pauseOrResume(l.marks(d))
+		d.pauseOrResume(l.watermarks(d))
 		if !d.mayRead() {
 			break
 		}
@@ -68,17 +68,17 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 			break
 		}
 		room := l.room(d)
-		lean := room < minRead && d.pending == 0
-		if lean && !d.is(writable) || room <= 0 && !lean {
-			l.starve(p, d)
+		lowMemory := room < minRead && d.pending == 0
+		if lowMemory && !d.is(writable) || room <= 0 && !lowMemory {
+			l.waitForMemory(p, d)
 			break
 		}
 		if taken > 0 && d.is(bulk) {
-			d.set(deep)
+			d.set(wantsLargePipe)
 		}
 		n, alive := 0, true
-		if lean {
-			n, alive = l.readLean(p, s)
+		if lowMemory {
+			n, alive = l.readLowMemory(p, s)
 		} else {
 			n, alive = l.read(p, s, room)
 		}
@@ -91,7 +91,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 		p.last = l.tick
 		l.ran(p, s, taken)
 		if taken < minRead {
-			d.clear(bulk | deep) // what comes in crumbs goes through the scratch buffer
+			d.clear(bulk | wantsLargePipe) // what comes in crumbs goes through the scratch buffer
 		}
 	}
 	l.noteStall(p, s)
@@ -106,10 +106,10 @@ func (d *direction) mayRead() bool {
 	return d.flags&(readable|eof|paused|full|starved) == readable
 }
 
-// marks are the direction's watermarks.
-func (l *loop) marks(d *direction) (high, low int) {
-	if d.most > 0 {
-		return int(d.most), int(d.most) / 4
+// watermarks are the direction's watermarks.
+func (l *loop) watermarks(d *direction) (high, low int) {
+	if d.pendingLimit > 0 {
+		return int(d.pendingLimit), int(d.pendingLimit) / 4
 	}
 	return l.high, l.low
 }
@@ -167,7 +167,7 @@ func (l *loop) read(p *pair, s side, room int) (n int, alive bool) {
 		d.set(full) // the pipe was in use before; what is in it goes first
 		return 0, true
 	case d.is(closing):
-		return l.readAway(p, s)
+		return l.drainDiscard(p, s)
 	case d.is(handled):
 		return l.readHandled(p, s, room)
 	case d.is(buffered):
@@ -176,17 +176,17 @@ func (l *loop) read(p *pair, s side, room int) (n int, alive bool) {
 	return l.readSpliced(p, s, room)
 }
 
-// took notes what a read(2) of up to asked bytes brought. A short read means that
+// noteRead notes what a read(2) of up to asked bytes brought. A short read means that
 // the socket is empty, which spares the read that would only say so; but not when a
 // FIN or urgent data is there too.
-func (l *loop) took(d *direction, n, asked int) {
+func (l *loop) noteRead(d *direction, n, asked int) {
 	if n < asked && !d.is(ending|urgent) {
 		d.clear(readable)
 	}
 }
 
-// delivered notes that the sink took n bytes.
-func (l *loop) delivered(p *pair, s side, n int) {
+// noteDelivered notes that the sink took n bytes.
+func (l *loop) noteDelivered(p *pair, s side, n int) {
 	d := &p.dir[s]
 	d.bytes += uint64(n)
 	d.messages++

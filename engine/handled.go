@@ -3,17 +3,18 @@ package engine
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/chunks"
 	"github.com/tprelay/tprelay/intercept"
 )
 
 // The path of a direction whose bytes a handler wants to see.
 
 // extra is the side table's entry of p, or nil.
-func (l *loop) extra(p *pair) *extra {
-	if !p.aside {
+func (l *loop) extra(p *pair) *pairExtra {
+	if !p.hasExtra {
 		return nil
 	}
-	return l.aside[p.slot]
+	return l.sideTable[p.slot]
 }
 
 // attach notes what an interceptor decided.
@@ -21,23 +22,23 @@ func (l *loop) attach(p *pair, d intercept.Decision) {
 	if d.Upstream == nil && d.Downstream == nil && !d.Destination.IsValid() {
 		return
 	}
-	for int(p.slot) >= len(l.aside) {
-		l.aside = append(l.aside, nil)
+	for int(p.slot) >= len(l.sideTable) {
+		l.sideTable = append(l.sideTable, nil)
 	}
-	var x *extra
-	if n := len(l.spare); n > 0 {
-		x = l.spare[n-1]
-		l.spare = l.spare[:n-1]
+	var x *pairExtra
+	if n := len(l.freeExtras); n > 0 {
+		x = l.freeExtras[n-1]
+		l.freeExtras = l.freeExtras[:n-1]
 	} else {
-		x = new(extra)
+		x = new(pairExtra)
 	}
-	*x = extra{
+	*x = pairExtra{
 		handlers:  [2]intercept.Handler{d.Upstream, d.Downstream},
-		held:      [2]int32{-1, -1},
+		held:      [2]chunks.ID{-1, -1},
 		connected: d.Destination,
 	}
-	l.aside[p.slot] = x
-	p.aside = true
+	l.sideTable[p.slot] = x
+	p.hasExtra = true
 	for s := range side(2) {
 		if x.handlers[s] != nil {
 			p.dir[s].set(handled | buffered)
@@ -51,7 +52,7 @@ func (l *loop) readHandled(p *pair, s side, room int) (int, bool) {
 	x := l.extra(p)
 	kept := 0
 	if x.held[s] >= 0 {
-		kept = len(l.buffers.appendTo(l.scratch[:0], x.held[s])) // there is room for MaxHold
+		kept = len(l.buffers.AppendTo(l.scratch[:0], x.held[s])) // there is room for MaxHold
 	}
 	n, alive := l.receive(p, s, l.scratch[kept:kept+min(room, l.readSize(d))])
 	if !alive || n == 0 && !d.is(eof) {
@@ -64,7 +65,7 @@ func (l *loop) readHandled(p *pair, s side, room int) (int, bool) {
 }
 
 // show lets the handler see data and does what it says. False: the pair has ended.
-func (l *loop) show(p *pair, s side, x *extra, data []byte) bool {
+func (l *loop) show(p *pair, s side, x *pairExtra, data []byte) bool {
 	d := &p.dir[s]
 	c := &l.chunk
 	c.Reset(data, d.is(eof))
@@ -132,7 +133,7 @@ func (l *loop) sayLast(p *pair) {
 		}
 		held := l.scratch[:0]
 		if x.held[s] >= 0 {
-			held = l.buffers.appendTo(held, x.held[s])
+			held = l.buffers.AppendTo(held, x.held[s])
 		}
 		c := &l.chunk
 		c.Reset(held, true)
@@ -143,7 +144,7 @@ func (l *loop) sayLast(p *pair) {
 		}
 		if out := output(c); len(out) > 0 {
 			if n, err := send(int(p.fd[s.other()]), out, false); err == nil {
-				l.delivered(p, s, n)
+				l.noteDelivered(p, s, n)
 			}
 		}
 	}
@@ -155,18 +156,18 @@ func (l *loop) holdBack(p *pair, s side, data []byte) {
 		return
 	}
 	x := l.extra(p)
-	id := l.buffers.get()
-	l.buffers.append(id, data)
-	l.count.memory += int64(l.buffers.size(id))
+	id := l.buffers.Get()
+	l.buffers.Append(id, data)
+	l.count.memory += int64(l.buffers.Size(id))
 	l.count.pending += int64(len(data))
 	x.held[s] = id
 }
 
 // dropHeld gives the buffer of held bytes back.
-func (l *loop) dropHeld(x *extra, s side) {
+func (l *loop) dropHeld(x *pairExtra, s side) {
 	id := x.held[s]
-	l.count.memory -= int64(l.buffers.size(id))
-	l.count.pending -= int64(l.buffers.waiting(id))
-	l.buffers.put(id)
+	l.count.memory -= int64(l.buffers.Size(id))
+	l.count.pending -= int64(l.buffers.Len(id))
+	l.buffers.Put(id)
 	x.held[s] = -1
 }

@@ -279,12 +279,12 @@ func (l *loop) freeze(p *pair) (c parcel, err error) {
 			c.fds = append(c.fds, fd)
 		}
 		if d := &p.dir[s]; d.pending > 0 {
-			c.body = append(c.body, l.buffers.appendTo(nil, d.box))
+			c.body = append(c.body, l.buffers.AppendTo(nil, d.queue()))
 		}
 	}
 	l.wheel.disarm(&l.pairs, p)
 	l.unwatch(p)
-	l.unpark(p)
+	l.stopWaitingForFD(p)
 	p.state, p.shared = stateLeaving, true // with duplicates in the link, maybe for long
 	return c, nil
 }
@@ -317,7 +317,7 @@ func (l *loop) restart(p *pair) {
 	switch p.state {
 	case stateWaiting:
 		p.state = stateConnecting
-		l.park(p)
+		l.waitForFD(p)
 	case stateConnecting:
 		l.armConnect(p)
 	case stateOpen:
@@ -370,7 +370,7 @@ func (l *loop) wireState(p *pair) pairState {
 			Bytes: d.bytes, Messages: d.messages, Pending: int(d.pending),
 			Pauses: d.pauses, PausedFor: time.Duration(d.stalledTicks(l.tick)) * tickLength,
 			EOF: d.is(eof), FINCame: d.is(finCame), FinSent: d.is(finSent), Ending: d.is(ending), Urgent: d.is(urgent), Buffered: d.is(buffered),
-			Detached: d.is(detached), Closing: d.is(closing), Broken: p.broken[s], Throttled: d.is(throttled), Most: d.most,
+			Detached: d.is(detached), Closing: d.is(closing), Broken: p.broken[s], Throttled: d.is(throttled), Most: d.pendingLimit,
 			ACKHeld: d.is(ackHeld),
 		}
 	}

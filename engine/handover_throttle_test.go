@@ -43,8 +43,8 @@ func TestThrottledDirectionIsWatchedAgainAfterAThaw(t *testing.T) {
 				w.pass(1)
 				w.throttle()
 			}
-			if p.dir[upstream].is(throttled) || p.dir[upstream].most != 0 {
-				t.Errorf("throttled for ever: %v, %d", p.dir[upstream].flags, p.dir[upstream].most)
+			if p.dir[upstream].is(throttled) || p.dir[upstream].pendingLimit != 0 {
+				t.Errorf("throttled for ever: %v, %d", p.dir[upstream].flags, p.dir[upstream].pendingLimit)
 			}
 			must(w.check())
 		})

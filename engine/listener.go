@@ -123,7 +123,7 @@ func (l *loop) holdListeners() {
 // each that was accepted meanwhile would take another one.
 func (l *loop) resumeListeners() {
 	for i := range l.listeners {
-		l.listeners[i].waiting = l.parked > 0 || l.holding
+		l.listeners[i].waiting = l.fdWaiters > 0 || l.holding
 	}
 }
 

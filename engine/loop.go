@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/epoll"
+	"github.com/tprelay/tprelay/engine/internal/chunks"
 	"github.com/tprelay/tprelay/intercept"
 	"github.com/tprelay/tprelay/splice"
 )
@@ -30,29 +31,29 @@ type loop struct {
 	index  int
 	poller *epoll.Poller
 
-	listeners []listener
-	pairs     table
-	aside     []*extra // by slot: what needs pointers, for the pairs that have it
-	spare     []*extra
-	wheel     wheel
-	pipes     *splice.Pool
-	wide      *splice.Pool // for directions that are moderated
-	buffers   buffers
-	scratch   []byte // held bytes of a handler, then scratchSize to read into
-	chunk     intercept.Chunk
-	high, low int
+	listeners  []listener
+	pairs      table
+	sideTable  []*pairExtra // by slot: what needs pointers, for the pairs that have it
+	freeExtras []*pairExtra
+	wheel      wheel
+	pipes      *splice.Pool
+	largePipes *splice.Pool // for directions that are moderated
+	buffers    chunks.Queues
+	scratch    []byte // held bytes of a handler, then scratchSize to read into
+	chunk      intercept.Chunk
+	high, low  int
 
 	ready, serving []reference // pairs with something to do
-	hungry         []reference // pairs that wait for memory
+	memWaiters     []reference // pairs that wait for memory
 	watches        []watch     // directions that stalled of late
 	moderations    []moderation
 	meters         []meter // directions that moved a lot of late
-	dialogue       uint32  // the last tick in which a pair turned from one direction to the other
+	lastTurnaround uint32  // the last tick in which a pair turned from one direction to the other
 	tcp            unix.TCPInfo
 	opened         uint64 // pairs so far, for their ids
-	parked         int    // pairs that wait for a descriptor
-	crowded        bool   // this wake-up brought many events
-	mayKeep        bool   // Go has more processors than there are loops
+	fdWaiters      int    // pairs that wait for a descriptor
+	overloaded     bool   // this wake-up brought many events
+	mayHoldP       bool   // Go has more processors than there are loops
 	seen           uint64 // events as of the beginning of this tick
 	mostBuffer     int64  // see mostReceiveBuffer; 0: not known yet
 	round          sampling
@@ -96,19 +97,19 @@ func newLoop(e *Engine, index int) (*loop, error) {
 		pipes++
 	}
 	limits := splice.Limits{Size: o.PipeSize, Least: min(o.PipeSize, DefaultPipeSize), Pipes: pipes, Keep: keepPipes, Descriptors: e.descriptors}
-	wide := limits
-	wide.Size = max(o.PipeSize, min(widePipe, o.HighWatermark))
-	wide.Least, wide.Pipes, wide.Keep = wide.Size, min(widePipes, pipes), keepWide
+	large := limits
+	large.Size = max(o.PipeSize, min(largePipeSize, o.HighWatermark))
+	large.Least, large.Pipes, large.Keep = large.Size, min(maxLargePipes, pipes), keepLargePipes
 	l := &loop{
-		engine:  e,
-		index:   index,
-		poller:  p,
-		pipes:   splice.NewPool(limits),
-		wide:    splice.NewPool(wide),
-		scratch: make([]byte, intercept.MaxHold+scratchSize),
-		high:    o.HighWatermark,
-		low:     o.LowWatermark,
-		start:   e.start,
+		engine:     e,
+		index:      index,
+		poller:     p,
+		pipes:      splice.NewPool(limits),
+		largePipes: splice.NewPool(large),
+		scratch:    make([]byte, intercept.MaxHold+scratchSize),
+		high:       o.HighWatermark,
+		low:        o.LowWatermark,
+		start:      e.start,
 	}
 	if o.NoFlowControl {
 		l.high = int(^uint32(0) >> 1)
@@ -138,7 +139,7 @@ func (l *loop) work() error {
 			return err
 		}
 	}
-	l.mayKeep = runtime.GOMAXPROCS(0) > l.engine.options.Loops // else the other goroutines had none
+	l.mayHoldP = runtime.GOMAXPROCS(0) > l.engine.options.Loops // else the other goroutines had none
 	l.clock()
 	l.askLocals() // while there are descriptors
 	for i := range l.listeners {
@@ -155,7 +156,7 @@ func (l *loop) work() error {
 		l.clock()
 		l.count.waits++
 		l.count.events += uint64(len(events))
-		l.crowded = len(events) >= crowd
+		l.overloaded = len(events) >= overloadEvents
 		if l.tick != l.wheel.tick {
 			l.throttle() // while sinks have what they were left with
 			l.measure()
@@ -175,15 +176,15 @@ func (l *loop) work() error {
 	return nil
 }
 
-// brisk is how many events per tick make a busy loop, whose waits are worth their processor: with
-// fewer, signals at every tenth millisecond cost more than being parked.
-const brisk = 200
+// busyEventsPerTick is how many events per tick make a loop busy: its waits hold on to their
+// processor. With fewer events, signals at every tenth millisecond cost more than being parked.
+const busyEventsPerTick = 200
 
 // clock reads the time, once per wake-up.
 func (l *loop) clock() {
 	l.now = time.Now()
 	if tick := uint32(l.now.Sub(l.start) / tickLength); tick != l.tick {
-		l.poller.Keep = l.mayKeep && l.count.events-l.seen >= brisk*uint64(tick-l.tick)
+		l.poller.HoldP = l.mayHoldP && l.count.events-l.seen >= busyEventsPerTick*uint64(tick-l.tick)
 		l.tick, l.seen = tick, l.count.events
 	}
 	l.others = l.engine.memory.Load() - l.charged
@@ -192,7 +193,7 @@ func (l *loop) clock() {
 // onTick does what is due by time.
 func (l *loop) onTick() {
 	l.wheel.expire(&l.pairs, l.tick, l.expired)
-	l.feed()
+	l.retryStarved()
 	l.resumeListeners()
 	l.sample()
 	if l.draining && !l.now.Before(l.deadline) {
@@ -207,7 +208,7 @@ func (l *loop) timeout() int {
 		return 0
 	}
 	n := l.wheel.wait()
-	if len(l.hungry) > 0 || len(l.watches) > 0 || len(l.meters) > 0 || l.listenerReady() {
+	if len(l.memWaiters) > 0 || len(l.watches) > 0 || len(l.meters) > 0 || l.listenerReady() {
 		n = 1
 	}
 	if k := l.untilSample(); k > 0 && (n < 0 || k < n) {
@@ -218,7 +219,7 @@ func (l *loop) timeout() int {
 	case l.listenerReady() && !l.listenerWaiting():
 		return 0
 	case len(l.moderations) > 0:
-		return int(patience / time.Millisecond)
+		return int(coalesceTimeout / time.Millisecond)
 	case n < 0 && !l.draining:
 		return -1
 	case n < 0 || l.draining && l.deadline.Before(until):

@@ -35,15 +35,15 @@ func (l *loop) room(d *direction) int {
 	if l.engine.options.NoFlowControl {
 		return int(min(max(free, 0), math.MaxInt32))
 	}
-	high, _ := l.marks(d)
+	high, _ := l.watermarks(d)
 	return int(min(int64(high), free)) - int(d.pending)
 }
 
-// readLean moves bytes when memory is gone: it looks at them, offers them to the sink, and
+// readLowMemory moves bytes when memory is gone: it looks at them, offers them to the sink, and
 // takes from the source what the sink took. So those whose receivers are fast go
 // on while the slow ones hold all there is. A handler's bytes cannot be put back; it is
 // shown few.
-func (l *loop) readLean(p *pair, s side) (n int, alive bool) {
+func (l *loop) readLowMemory(p *pair, s side) (n int, alive bool) {
 	d := &p.dir[s]
 	if d.is(handled | closing) {
 		return l.read(p, s, minRead)
@@ -66,33 +66,33 @@ func (l *loop) readLean(p *pair, s side) (n int, alive bool) {
 		l.end(p, ReasonReset, unix.EIO)
 		return 0, false
 	}
-	l.delivered(p, s, n)
+	l.noteDelivered(p, s, n)
 	if n == seen {
-		l.took(d, n, smallRead)
+		l.noteRead(d, n, smallRead)
 	}
 	return n, true
 }
 
-// starve stops reading until memory comes free: the direction is tried again when
+// waitForMemory stops reading until memory comes free. The direction is tried again when
 // it has nothing pending any more, and with each tick.
-func (l *loop) starve(p *pair, d *direction) {
+func (l *loop) waitForMemory(p *pair, d *direction) {
 	d.set(starved)
 	l.count.starved++
-	l.hungry = append(l.hungry, reference{p.slot, p.generation})
+	l.memWaiters = append(l.memWaiters, reference{p.slot, p.generation})
 }
 
-// feed tries the starved directions again.
-func (l *loop) feed() {
-	hungry := l.hungry
-	l.hungry = l.hungry[len(l.hungry):]
-	for _, r := range hungry {
+// retryStarved tries the starved directions again.
+func (l *loop) retryStarved() {
+	waiters := l.memWaiters
+	l.memWaiters = l.memWaiters[len(l.memWaiters):]
+	for _, r := range waiters {
 		if p := l.find(r); p != nil {
 			p.dir[upstream].clear(starved)
 			p.dir[downstream].clear(starved)
 			l.queue(p)
 		}
 	}
-	if len(l.hungry) == 0 {
-		l.hungry = hungry[:0]
+	if len(l.memWaiters) == 0 {
+		l.memWaiters = waiters[:0]
 	}
 }

@@ -137,7 +137,7 @@ func (p *modelPair) least(s side) int {
 // check looks at the loop: its accounts, its lists, and whether it has forgotten anybody.
 func (w *modelWorld) check() error {
 	var pending, memory int64
-	boxes, pipes := 0, len(w.taken)
+	queues, pipes := 0, len(w.taken)
 	queued := map[reference]int{}
 	for _, r := range w.ready {
 		queued[r]++
@@ -166,7 +166,7 @@ func (w *modelWorld) check() error {
 			d := &p.dir[s]
 			pending += int64(d.pending)
 			switch {
-			case d.box < 0:
+			case d.storeID < 0:
 				if d.pending != 0 || d.is(inPipe) {
 					return fmt.Errorf("slot %d direction %d: %d bytes pending nowhere", slot, s, d.pending)
 				}
@@ -177,16 +177,16 @@ func (w *modelWorld) check() error {
 					return fmt.Errorf("slot %d direction %d: %d bytes pending, %d in the pipe", slot, s, d.pending, n)
 				}
 			default:
-				boxes++
-				memory += int64(w.buffers.size(d.box))
-				if n := w.buffers.waiting(d.box); n != int(d.pending) {
+				queues++
+				memory += int64(w.buffers.Size(d.queue()))
+				if n := w.buffers.Len(d.queue()); n != int(d.pending) {
 					return fmt.Errorf("slot %d direction %d: %d bytes pending, %d in the buffer", slot, s, d.pending, n)
 				}
 			}
 			if x := w.extra(p); x != nil && x.held[s] >= 0 {
-				boxes++
-				memory += int64(w.buffers.size(x.held[s]))
-				pending += int64(w.buffers.waiting(x.held[s]))
+				queues++
+				memory += int64(w.buffers.Size(x.held[s]))
+				pending += int64(w.buffers.Len(x.held[s]))
 			}
 			if n := onWatch[r][s]; (n == 1) != d.is(watched) || n > 1 {
 				return fmt.Errorf("slot %d direction %d (%v): %d times on the list of those that stalled", slot, s, d.flags, n)
@@ -203,10 +203,10 @@ func (w *modelWorld) check() error {
 		return fmt.Errorf("%d bytes pending, counted %d", pending, w.count.pending)
 	case memory != w.count.memory:
 		return fmt.Errorf("%d bytes of memory, counted %d", memory, w.count.memory)
-	case boxes != w.buffers.inUse():
-		return fmt.Errorf("%d buffers in use, %d counted", boxes, w.buffers.inUse())
-	case pipes != w.pipes.Open()-w.pipes.Idle()+w.wide.Open()-w.wide.Idle():
-		return fmt.Errorf("%d pipes in use, %d and %d counted", pipes, w.pipes.Open()-w.pipes.Idle(), w.wide.Open()-w.wide.Idle())
+	case queues != w.buffers.InUse():
+		return fmt.Errorf("%d queues in use, %d counted", queues, w.buffers.InUse())
+	case pipes != w.pipes.Open()-w.pipes.Idle()+w.largePipes.Open()-w.largePipes.Idle():
+		return fmt.Errorf("%d pipes in use, %d and %d counted", pipes, w.pipes.Open()-w.pipes.Idle(), w.largePipes.Open()-w.largePipes.Idle())
 	}
 	return nil
 }
@@ -250,7 +250,7 @@ func (w *modelWorld) checkDirection(p *pair, s side) error {
 	if d.is(moderated) {
 		for _, m := range w.moderations {
 			if m.reference == (reference{p.slot, p.generation}) && m.side == s {
-				return nil // looked at when patience is over
+				return nil // looked at when coalesceTimeout is over
 			}
 		}
 		return errors.New("moderated, and not on the list of those")
@@ -277,7 +277,7 @@ func (w *modelWorld) told(p *pair) bool {
 }
 
 func (w *modelWorld) waitsForMemory(p *pair) bool {
-	for _, r := range w.hungry {
+	for _, r := range w.memWaiters {
 		if r.slot == p.slot && r.generation == p.generation {
 			return true
 		}
@@ -298,7 +298,7 @@ func (w *modelWorld) checkEmpty() error {
 	case w.count.memory != 0 || w.count.pending != 0:
 		return fmt.Errorf("all are over; memory %d, pending %d", w.count.memory, w.count.pending)
 	}
-	for _, x := range w.aside {
+	for _, x := range w.sideTable {
 		if x != nil {
 			return errors.New("all are over, and the side table is not empty")
 		}

@@ -142,7 +142,7 @@ func modelRun(t *rapid.T) {
 			_, s, _ := w.pick(t, (*modelEnd).writes)
 			w.prove(s)
 		},
-		"wait a moment": func(t *rapid.T) { w.now = w.now.Add(patience); w.moderate() },
+		"wait a moment": func(t *rapid.T) { w.now = w.now.Add(coalesceTimeout); w.moderate() },
 		"tick":          func(t *rapid.T) { w.pass(uint32(rapid.SampledFrom([]int{1, 1, 1, 3, 300}).Draw(t, "ticks"))) },
 
 		"hand over": func(t *rapid.T) {

@@ -327,8 +327,8 @@ func (w *modelWorld) settle() error {
 // String describes the world, for who has to find out why.
 func (w *modelWorld) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "pending %d, memory %d of %d, ready %d, hungry %d, watches %d, tick %d\n",
-		w.count.pending, w.count.memory, w.engine.options.MemoryLimit, len(w.ready), len(w.hungry), len(w.watches), w.tick)
+	fmt.Fprintf(&b, "pending %d, memory %d of %d, ready %d, waiting for memory %d, watches %d, tick %d\n",
+		w.count.pending, w.count.memory, w.engine.options.MemoryLimit, len(w.ready), len(w.memWaiters), len(w.watches), w.tick)
 	for _, ev := range w.events {
 		fmt.Fprintf(&b, "  event not shown: %+v\n", ev)
 	}
@@ -340,7 +340,7 @@ func (w *modelWorld) String() string {
 			fmt.Fprintf(&b, "  direction %d, %s", s, p.how[s].name)
 			if live != nil {
 				d := &live.dir[s]
-				fmt.Fprintf(&b, ": pending %d box %d most %d flags %v, in the source's socket %d", d.pending, d.box, d.most, d.flags, unread(int(live.fd[s])))
+				fmt.Fprintf(&b, ": pending %d in store %d, limit %d flags %v, in the source's socket %d", d.pending, d.storeID, d.pendingLimit, d.flags, unread(int(live.fd[s])))
 			}
 			b.WriteString("\n")
 		}
@@ -354,7 +354,7 @@ func (w *modelWorld) String() string {
 // String names the flags.
 func (f flags) String() string {
 	names := []string{"readable", "writable", "ending", "urgent", "paused", "full", "stalled", "starved", "eof", "finSent",
-		"closing", "bulk", "deep", "buffered", "handled", "detached", "hasStalled", "watched", "throttled", "looked", "proven", "moderated",
+		"closing", "bulk", "wantsLargePipe", "buffered", "handled", "detached", "hasStalled", "watched", "throttled", "looked", "proven", "moderated",
 		"inPipe", "wide"}
 	var set []string
 	for i, name := range names {

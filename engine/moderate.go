@@ -9,28 +9,28 @@ import (
 // A source that sends at full speed wakes the loop for every few segments, and most of
 // what its bytes cost is waking and small moves. So bulk is moderated, as network cards
 // moderate interrupts: once a run of a direction has proven to be bulk, its source wakes
-// the loop when lowat bytes are there (SO_RCVLOWAT), and they go through a wide pipe.
+// the loop when lowat bytes are there (SO_RCVLOWAT), and they go through a large pipe.
 //
 //	run:    bytes since the other direction carried any
 //	begins: provenBytes of a run within provenTime
-//	ends:   nothing was taken for patience, or the direction is throttled
+//	ends:   nothing was taken for coalesceTimeout, or the direction is throttled
 //	again:  after an eighth of that in an eighth of the time, as long as the run lasts:
 //	        a sender that shares its CPU falls silent for some milliseconds
 //
 // While other pairs of the loop are in a dialogue, a turn's budget is moved at a time, as
 // for any pair. A FIN, a reset and urgent data wake the loop in any event. The last bytes
-// before a silence may wait for as long as patience, and never in a dialogue: each request
+// before a silence may wait for as long as coalesceTimeout, and never in a dialogue: each request
 // ends the run of replies. bench/RESULTS.md has what the figures are chosen by.
 const (
-	provenBytes = 4 << 20
-	provenTime  = 15 * time.Millisecond // 2.2 Gbit/s, at which lowat bytes take two times patience
-	lowat       = 1 << 20
-	patience    = 2 * time.Millisecond
-	// widePipe is the capacity of the pipes for it, or the high watermark where that is less.
-	widePipe = 1 << 20 // what /proc/sys/fs/pipe-max-size allows everybody by default
-	// widePipes is how many a loop has at most, and keepWide how many of them it keeps.
-	// There can be more only with more gigabits than there are.
-	widePipes, keepWide = 64, 16
+	provenBytes     = 4 << 20
+	provenTime      = 15 * time.Millisecond // 2.2 Gbit/s, at which lowat bytes take two times coalesceTimeout
+	lowat           = 1 << 20
+	coalesceTimeout = 2 * time.Millisecond
+	// largePipeSize is the capacity of the pipes for it, or the high watermark where that is less.
+	largePipeSize = 1 << 20 // what /proc/sys/fs/pipe-max-size allows everybody by default
+	// maxLargePipes is how many a loop has at most: more than any NIC can fill. keepLargePipes
+	// is how many of them stay open while they are not used.
+	maxLargePipes, keepLargePipes = 64, 16
 )
 
 // moderation is a direction that is moderated, and what was seen of it last.
@@ -48,7 +48,7 @@ func (l *loop) ran(p *pair, s side, n int) {
 		l.noteReply(o)
 		o.run = 0
 		o.clear(proven | looked)
-		l.dialogue = l.tick
+		l.lastTurnaround = l.tick
 	}
 	if d.is(moderated | throttled) {
 		return
@@ -82,9 +82,9 @@ func (l *loop) ran(p *pair, s side, n int) {
 	d.run = 0
 }
 
-// talking: a pair of this loop was in a dialogue, not longer than a tick or two ago. The next
+// interactive: a pair of this loop turned from one direction to the other in this tick or the last. The next
 // message is not to wait for moves that are larger than need be.
-func (l *loop) talking() bool { return l.tick-l.dialogue <= 1 }
+func (l *loop) interactive() bool { return l.tick-l.lastTurnaround <= 1 }
 
 func (l *loop) beginModeration(p *pair, s side) {
 	d := &p.dir[s]
@@ -111,7 +111,7 @@ func (l *loop) moderate() {
 			continue
 		case d.bytes != m.bytes:
 			m.bytes, m.at = d.bytes, l.now
-		case l.now.Sub(m.at) >= patience:
+		case l.now.Sub(m.at) >= coalesceTimeout:
 			l.unmoderate(p, m.side)
 			continue
 		}

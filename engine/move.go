@@ -38,7 +38,7 @@ func (l *loop) flushPipe(p *pair, s side) bool {
 	n, st, err := l.pipe(d).Drain(int(p.fd[s.other()]))
 	l.count.splices++
 	if n > 0 {
-		l.sent(p, s, n)
+		l.noteFlushed(p, s, n)
 	}
 	switch st {
 	case splice.Full:
@@ -56,17 +56,17 @@ func (l *loop) flushPipe(p *pair, s side) bool {
 func (l *loop) flushBox(p *pair, s side) bool {
 	d := &p.dir[s]
 	for {
-		before := l.buffers.size(d.box)
-		vector, size := l.buffers.gather(d.box)
+		before := l.buffers.Size(d.queue())
+		vector, size := l.buffers.Gather(d.queue())
 		n, err := sendVector(int(p.fd[s.other()]), vector)
-		n, err = l.wrote(d, n, size, err)
+		n, err = l.noteWrite(d, n, size, err)
 		if err != nil {
 			return l.sinkFailed(p, s, err)
 		}
 		if n > 0 {
-			l.buffers.consume(d.box, n)
-			l.count.memory += int64(l.buffers.size(d.box) - before)
-			l.sent(p, s, n)
+			l.buffers.Consume(d.queue(), n)
+			l.count.memory += int64(l.buffers.Size(d.queue()) - before)
+			l.noteFlushed(p, s, n)
 		}
 		if d.pending == 0 || !d.is(writable) {
 			return true
@@ -74,28 +74,28 @@ func (l *loop) flushBox(p *pair, s side) bool {
 	}
 }
 
-// sent notes that the sink took n pending bytes.
-func (l *loop) sent(p *pair, s side, n int) {
+// noteFlushed notes that the sink took n pending bytes.
+func (l *loop) noteFlushed(p *pair, s side, n int) {
 	p.dir[s].pending -= uint32(n)
 	l.count.pending -= int64(n)
-	l.delivered(p, s, n)
+	l.noteDelivered(p, s, n)
 }
 
 // release gives the pipe or the buffer back. One with bytes left in it loses them:
 // its pair has ended.
 func (l *loop) release(d *direction) {
-	if d.box < 0 {
+	if d.storeID < 0 {
 		return
 	}
 	if d.is(inPipe) {
 		l.count.memory -= int64(l.pipe(d).Size())
-		l.pool(d).Put(splice.ID(d.box))
+		l.pool(d).Put(splice.ID(d.storeID))
 		d.clear(inPipe | wide)
 	} else {
-		l.count.memory -= int64(l.buffers.size(d.box))
-		l.buffers.put(d.box)
+		l.count.memory -= int64(l.buffers.Size(d.queue()))
+		l.buffers.Put(d.queue())
 	}
-	d.box = -1
+	d.storeID = -1
 	l.count.pending -= int64(d.pending)
 	d.pending = 0
 }
@@ -117,8 +117,8 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 			return l.readBuffered(p, s, min(room, l.readSize(d)))
 		}
 	}
-	if l.talking() {
-		room = min(room, turnBudget) // a wide pipe takes more at once
+	if l.interactive() {
+		room = min(room, turnBudget) // a large pipe takes more at once
 	}
 	n, st, err := l.pipe(d).Fill(int(p.fd[s]), room)
 	l.count.splices++
@@ -161,7 +161,7 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 func (l *loop) receive(p *pair, s side, b []byte) (n int, alive bool) {
 	n, err := recv(int(p.fd[s]), b)
 	if n, alive = l.received(p, s, n, err); n > 0 {
-		l.took(&p.dir[s], n, len(b))
+		l.noteRead(&p.dir[s], n, len(b))
 	}
 	return n, alive
 }
@@ -200,7 +200,7 @@ func (d *direction) cutShort() {
 // does not take waits in a buffer.
 func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
 	d := &p.dir[s]
-	if d.is(lateReply) {
+	if d.is(delayACK) {
 		tproxy.DelayACK(int(p.fd[s]))
 	}
 	n, alive := l.receive(p, s, l.scratch[:asked])
@@ -224,9 +224,9 @@ func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
 	return n, l.deliver(p, s, l.scratch[:n])
 }
 
-// readAway takes bytes that nobody wants any more, so that the source's FIN is
+// drainDiscard reads bytes that nobody wants any more, so that the source's FIN is
 // seen and no unread bytes turn our own FIN into an RST.
-func (l *loop) readAway(p *pair, s side) (int, bool) {
+func (l *loop) drainDiscard(p *pair, s side) (int, bool) {
 	return l.receive(p, s, l.scratch[:usualRead])
 }
 
@@ -252,7 +252,7 @@ func (l *loop) deliver(p *pair, s side, data []byte) bool {
 			return l.sinkFailed(p, s, err)
 		}
 		if n > 0 {
-			l.delivered(p, s, n)
+			l.noteDelivered(p, s, n)
 		}
 		data = data[n:]
 	}
@@ -265,12 +265,12 @@ func (l *loop) keep(d *direction, data []byte) {
 	if len(data) == 0 {
 		return
 	}
-	if d.box < 0 {
-		d.box = l.buffers.get()
+	if d.storeID < 0 {
+		d.storeID = int32(l.buffers.Get())
 	}
-	before := l.buffers.size(d.box)
-	l.buffers.append(d.box, data)
-	l.count.memory += int64(l.buffers.size(d.box) - before)
+	before := l.buffers.Size(d.queue())
+	l.buffers.Append(d.queue(), data)
+	l.count.memory += int64(l.buffers.Size(d.queue()) - before)
 	d.pending += uint32(len(data))
 	l.count.pending += int64(len(data))
 }
@@ -308,16 +308,16 @@ func (p *pair) finFollows(s side) bool {
 	return p.dir[s].is(eof) && !p.broken[s] && p.state == stateOpen
 }
 
-// write sends what the socket takes; for the results see wrote. More: keep a last segment
+// write sends what the socket takes; for the results see noteWrite. More: keep a last segment
 // that is not full for what follows.
 func (l *loop) write(d *direction, fd int, data []byte, more bool) (int, error) {
 	n, err := send(fd, data, more)
-	return l.wrote(d, n, len(data), err)
+	return l.noteWrite(d, n, len(data), err)
 }
 
-// wrote notes how a send of size bytes ended. Less than all clears the latch; EAGAIN is 0
+// noteWrite notes how a send of size bytes ended. Less than all clears the latch; EAGAIN is 0
 // and no error.
-func (l *loop) wrote(d *direction, n, size int, err error) (int, error) {
+func (l *loop) noteWrite(d *direction, n, size int, err error) (int, error) {
 	if err == unix.EAGAIN {
 		n, err = 0, nil
 	}

@@ -7,15 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/epoll"
+	"github.com/tprelay/tprelay/engine/internal/chunks"
 	"github.com/tprelay/tprelay/intercept"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
 // extra is what a pair needs beyond its record: handlers, with what they hold back,
 // and the destination if it was changed.
-type extra struct {
+type pairExtra struct {
 	handlers  [2]intercept.Handler
-	held      [2]int32 // buffers; -1: none
+	held      [2]chunks.ID // -1: none
 	connected netip.AddrPort
 }
 
@@ -127,14 +128,14 @@ func (l *loop) dial(p *pair) {
 	}
 	fd, step, err := dial(p.clientAddr(), l.target(p), p.step)
 	if err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM {
-		l.park(p)
+		l.waitForFD(p)
 		return
 	}
 	if err != nil {
 		l.dialFailed(p, err)
 		return
 	}
-	l.unpark(p)
+	l.stopWaitingForFD(p)
 	p.fd[outgoing], p.step, p.state = int32(fd), step, stateConnecting
 	if err := l.poller.Add(fd, p.token(outgoing)); err != nil {
 		l.dialFailed(p, err)
@@ -156,21 +157,21 @@ func (l *loop) connectExpired(p *pair) bool {
 	return t > 0 && int32(l.tick-p.last-ticks(t)) >= 0
 }
 
-// park lets a pair wait that was accepted with the last descriptor: it is tried again
+// waitForFD lets a pair wait that was accepted with the last descriptor: it is tried again
 // each tick. Those behind it stay in the backlog.
-func (l *loop) park(p *pair) {
+func (l *loop) waitForFD(p *pair) {
 	if p.state != stateWaiting {
 		p.state = stateWaiting
-		l.parked++
+		l.fdWaiters++
 	}
 	l.holdListeners()
 	l.wheel.arm(&l.pairs, p, l.tick+1)
 }
 
-// unpark is called when a pair gets its descriptor, or ends.
-func (l *loop) unpark(p *pair) {
+// stopWaitingForFD is called when a pair gets its descriptor, or ends.
+func (l *loop) stopWaitingForFD(p *pair) {
 	if p.state == stateWaiting {
-		l.parked--
+		l.fdWaiters--
 	}
 }
 

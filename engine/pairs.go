@@ -94,7 +94,7 @@ func (l *loop) directionInfo(p *pair, s side) DirectionInfo {
 		FinSent:      d.is(finSent),
 	}
 	if x := l.extra(p); x != nil && x.held[s] >= 0 {
-		info.Pending += l.buffers.waiting(x.held[s])
+		info.Pending += l.buffers.Len(x.held[s])
 	}
 	info.PausedFor = time.Duration(d.stalledTicks(l.tick)) * tickLength
 	switch {

@@ -79,13 +79,13 @@ func TestModerationEndsWhenNothingIsTaken(t *testing.T) {
 	l.beginModeration(p, upstream)
 	for range 3 {
 		d.bytes++
-		l.now = l.now.Add(patience / 2)
+		l.now = l.now.Add(coalesceTimeout / 2)
 		l.moderate()
 		if !d.is(moderated) {
 			t.Fatal("moderation ended while bytes were taken")
 		}
 	}
-	l.now = l.now.Add(patience)
+	l.now = l.now.Add(coalesceTimeout)
 	l.moderate()
 	if d.is(moderated) || len(l.moderations) > 0 {
 		t.Errorf("moderated %v, %d on the list", d.is(moderated), len(l.moderations))

@@ -346,7 +346,7 @@ func (l *loop) takeIn(w pairState, fds []int, body []byte) {
 				to.set(f)
 			}
 		}
-		to.most = d.Most
+		to.pendingLimit = d.Most
 		p.broken[s] = d.Broken
 		l.keep(to, body[:d.Pending])
 		body = body[d.Pending:]

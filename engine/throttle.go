@@ -294,8 +294,8 @@ func (l *loop) adjust(p *pair, s side, rate int64, slack uint8) {
 		leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)),
 	)
 	d.set(throttled)
-	d.most = uint32(min(lowat, int64(l.high)))
-	setNotsentLowat(sink, int64(d.most))
+	d.pendingLimit = uint32(min(lowat, int64(l.high)))
+	setNotsentLowat(sink, int64(d.pendingLimit))
 	l.holdWindow(source, window, underway, rate*tickLength.Milliseconds()/1000)
 	l.count.throttles++
 }
@@ -304,6 +304,6 @@ func (l *loop) adjust(p *pair, s side, rate int64, slack uint8) {
 func (l *loop) lift(p *pair, s side) {
 	d := &p.dir[s]
 	d.clear(throttled)
-	d.most = 0
+	d.pendingLimit = 0
 	l.backToCeiling(p, s)
 }

@@ -48,11 +48,11 @@ func TestStarvedTurnEnds(t *testing.T) {
 	d := &p.dir[upstream]
 	d.set(readable)
 	l.count.memory = l.engine.options.MemoryLimit
-	if again := l.turn(p, upstream); again || !d.is(starved) || !d.is(readable) || len(l.hungry) != 1 {
-		t.Errorf("again %v, starved %v, readable %v, %d wait for memory", again, d.is(starved), d.is(readable), len(l.hungry))
+	if again := l.turn(p, upstream); again || !d.is(starved) || !d.is(readable) || len(l.memWaiters) != 1 {
+		t.Errorf("again %v, starved %v, readable %v, %d wait for memory", again, d.is(starved), d.is(readable), len(l.memWaiters))
 	}
 	l.count.memory = 0
-	l.feed()
+	l.retryStarved()
 	if d.is(starved) || !p.queued {
 		t.Errorf("not tried again: starved %v, queued %v", d.is(starved), p.queued)
 	}
@@ -86,13 +86,13 @@ func TestThrottleAtNoRate(t *testing.T) {
 		t.Fatal("no TCP_INFO")
 	}
 	l.adjust(p, upstream, 0, 0)
-	if d := &p.dir[upstream]; !d.is(throttled) || d.most == 0 {
-		t.Errorf("throttled %v, at most %d pending: bytes wait, and nothing leaves", d.is(throttled), d.most)
+	if d := &p.dir[upstream]; !d.is(throttled) || d.pendingLimit == 0 {
+		t.Errorf("throttled %v, at most %d pending: bytes wait, and nothing leaves", d.is(throttled), d.pendingLimit)
 	}
 	l.pairs.put(p)
 }
 
-// TestMovesAreSmallerWhileSomebodyTalks: a wide pipe could take a MiB in one call, and all others
+// TestMovesAreSmallerWhileSomebodyTalks: a large pipe could take a MiB in one call, and all others
 // would wait for that.
 func TestMovesAreSmallerWhileSomebodyTalks(t *testing.T) {
 	l := oneLoop(t)
@@ -150,15 +150,15 @@ func TestMovesAreSmallerWhileSomebodyTalks(t *testing.T) {
 	l.pairs.put(talker)
 }
 
-// TestWidePipesOfAllLoopsKeepToTheLimit: a wide pipe is a good part of a small limit, and two
+// TestLargePipesOfAllLoopsKeepToTheLimit: a large pipe is a good part of a small limit, and two
 // loops that have not waited since they last looked at the common account both see it free.
-func TestWidePipesOfAllLoopsKeepToTheLimit(t *testing.T) {
-	e, err := New(Options{Loops: 2, MemoryLimit: widePipe * 3 / 2})
+func TestLargePipesOfAllLoopsKeepToTheLimit(t *testing.T) {
+	e, err := New(Options{Loops: 2, MemoryLimit: largePipeSize * 3 / 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.Close() })
-	d := [2]direction{{box: -1}, {box: -1}}
+	d := [2]direction{{storeID: -1}, {storeID: -1}}
 	for _, l := range e.loops {
 		l.clock()
 	}

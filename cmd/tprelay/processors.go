@@ -7,7 +7,7 @@ import (
 
 // spareProcessor lets Go run on one processor (a P of package runtime; its threads share the CPUs
 // that there are) more than there are loops. So a loop may keep its own while it waits, as
-// epoll.Poller.Keep explains, and the admin end, signals and the access log have one all the same.
+// epoll.Poller.HoldP explains, and the admin end, signals and the access log have one all the same.
 // It gives the number of loops. GOMAXPROCS in the environment is the operator's word, and stays.
 func spareProcessor(loops int) int {
 	processors := runtime.GOMAXPROCS(0)

@@ -86,15 +86,15 @@ func (e Event) Wake() bool { return e.Fd == wakeKey }
 // Poller is an epoll instance. Wait must not be called concurrently; Wake may,
 // any time.
 type Poller struct {
-	// Keep has waits keep their processor of the Go scheduler (the P of package runtime) for up to
-	// 20 ms. It is for waits that will hardly be long, and for programs that have a processor
-	// more than pollers: others get it only every 10 ms, when the scheduler takes it by a
-	// signal. Default: false.
-	Keep bool
+	// HoldP makes waits hold on to their processor of the Go scheduler (the P of package
+	// runtime) for up to 20 ms. It is for programs with more processors than pollers, and for
+	// waits that are unlikely to be long: other goroutines get the processor only every 10 ms,
+	// when the scheduler takes it by a signal. Default: false.
+	HoldP bool
 
 	fd, wake int
 	events   []Event
-	bell     bell
+	proxy    proxyEpoll
 }
 
 // New opens a poller that takes up to batch events per Wait.
@@ -109,7 +109,7 @@ func New(batch int) (*Poller, error) {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
 	p := &Poller{fd: fd, wake: wake, events: make([]Event, batch)}
-	err = p.hang()
+	err = p.initProxy()
 	if err == nil {
 		err = p.control(unix.EPOLL_CTL_ADD, wake, wakeInterest, Token{Key: wakeKey})
 	}
@@ -159,8 +159,8 @@ func (p *Poller) Wake() error {
 // Close gives the descriptors back.
 func (p *Poller) Close() error {
 	unix.Close(p.wake)
-	if p.bell.file != nil {
-		p.bell.file.Close()
+	if p.proxy.file != nil {
+		p.proxy.file.Close()
 	}
 	return unix.Close(p.fd)
 }

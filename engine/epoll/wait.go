@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long a wait may be on the processor, in milliseconds: any wait, and one with Keep.
-const shortWait, keepWait = 2, 20
+// How long a wait may hold its processor, in milliseconds: any wait, and one with HoldP.
+const shortWait, heldWait = 2, 20
 
 // Wait returns the events that are there, waiting up to timeout milliseconds for
 // the first (0: not at all, -1: for ever). The slice is good until the next Wait.
@@ -32,14 +32,14 @@ func (p *Poller) Wait(timeout int) ([]Event, error) {
 		switch {
 		case timeout > 0 && timeout <= shortWait:
 			n, err = p.look(timeout)
-		case p.Keep:
-			p.untie()
-			kept := keepWait
+		case p.HoldP:
+			p.disarm()
+			held := heldWait
 			if timeout > 0 {
-				kept = min(timeout, keepWait)
+				held = min(timeout, heldWait)
 			}
-			if n, err = p.look(kept); n == 0 && err == nil && kept != timeout {
-				n, err = p.park(max(timeout-kept, -1))
+			if n, err = p.look(held); n == 0 && err == nil && held != timeout {
+				n, err = p.park(max(timeout-held, -1))
 			}
 		default:
 			n, err = p.park(timeout)
@@ -63,21 +63,22 @@ func (p *Poller) look(timeout int) (n int, err error) {
 	return int(r), nil
 }
 
-// Between our epoll instance and Go's is a third, the bell. Were ours registered with Go's poller
-// itself, each of its events would wake the thread that waits there, also while the loop is at
-// work. The bell has our instance as its only descriptor, and looks at it for one event, once it
-// is asked to (EPOLLONESHOT); while waits are kept it does not have it at all.
-type bell struct {
+// proxyEpoll is a third epoll instance, between ours and the one of Go's poller. If ours were
+// registered with Go's poller itself, each of its events would wake the thread that waits there,
+// also while the loop is at work. The proxy has our instance as its only descriptor. Once armed,
+// it reports one event (EPOLLONESHOT). While waits hold their processor, our instance is not
+// registered with it at all.
+type proxyEpoll struct {
 	fd       int
 	file     *os.File           // fd as Go's poller has it
 	conn     syscall.RawConn    // the same
-	rings    func(uintptr) bool // says whether park need not wait any more
+	ready    func(uintptr) bool // reports whether park may stop waiting
 	deadline bool               // file has one
-	tied     bool               // it has our instance
+	armed    bool               // our instance is registered with it
 }
 
-// hang makes the bell.
-func (p *Poller) hang() error {
+// initProxy opens the proxy and registers it with Go's poller.
+func (p *Poller) initProxy() error {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("epoll_create: %w", err)
@@ -86,7 +87,7 @@ func (p *Poller) hang() error {
 		unix.Close(fd)
 		return fmt.Errorf("epoll instance: %w", err)
 	}
-	b := &p.bell
+	b := &p.proxy
 	b.fd, b.file = fd, os.NewFile(uintptr(fd), "epoll")
 	if b.conn, err = b.file.SyscallConn(); err == nil {
 		err = b.file.SetReadDeadline(time.Time{}) // fails where Go's poller does not have it
@@ -95,35 +96,35 @@ func (p *Poller) hang() error {
 		return fmt.Errorf("epoll instance in Go's poller: %w", err)
 	}
 	var event [1]unix.EpollEvent
-	b.rings = func(uintptr) bool {
+	b.ready = func(uintptr) bool {
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(b.fd), uintptr(unsafe.Pointer(&event[0])), 1, 0, 0, 0)
 		return n != 0 || errno != 0
 	}
 	return nil
 }
 
-// tie has the bell ring at the next event, or at once if there is one.
-func (p *Poller) tie() error {
+// arm makes the proxy ready at the next event, or at once if there is one.
+func (p *Poller) arm() error {
 	op := unix.EPOLL_CTL_ADD
-	if p.bell.tied {
+	if p.proxy.armed {
 		op = unix.EPOLL_CTL_MOD
 	}
-	err := unix.EpollCtl(p.bell.fd, op, p.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT})
-	p.bell.tied = err == nil
+	err := unix.EpollCtl(p.proxy.fd, op, p.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT})
+	p.proxy.armed = err == nil
 	return err
 }
 
-// untie spares events the way to the bell.
-func (p *Poller) untie() {
-	if p.bell.tied {
-		_ = unix.EpollCtl(p.bell.fd, unix.EPOLL_CTL_DEL, p.fd, nil)
-		p.bell.tied = false
+// disarm spares events the way through the proxy.
+func (p *Poller) disarm() {
+	if p.proxy.armed {
+		_ = unix.EpollCtl(p.proxy.fd, unix.EPOLL_CTL_DEL, p.fd, nil)
+		p.proxy.armed = false
 	}
 }
 
 // park waits in Go's poller.
 func (p *Poller) park(timeout int) (n int, err error) {
-	b := &p.bell
+	b := &p.proxy
 	var until time.Time
 	if timeout >= 0 {
 		until = time.Now().Add(time.Duration(timeout) * time.Millisecond)
@@ -134,10 +135,10 @@ func (p *Poller) park(timeout int) (n int, err error) {
 		}
 		b.deadline = timeout >= 0
 	}
-	if p.tie() != nil { // no memory for it
+	if p.arm() != nil { // no memory for it
 		return p.look(shortWait)
 	}
-	if err := b.conn.Read(b.rings); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := b.conn.Read(b.ready); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return 0, err
 	}
 	return p.look(0)

@@ -93,7 +93,7 @@ func TestWakeComesBesideOtherEvents(t *testing.T) {
 
 func TestWaitEndsWithItsTime(t *testing.T) {
 	p := poller(t, 8)
-	for _, p.Keep = range []bool{false, true} {
+	for _, p.HoldP = range []bool{false, true} {
 		for _, timeout := range []int{0, 1, 5, 30} {
 			if events, err := p.Wait(timeout); len(events) != 0 || err != nil {
 				t.Errorf("timeout %d: %+v, %v", timeout, events, err)
@@ -105,7 +105,7 @@ func TestWaitEndsWithItsTime(t *testing.T) {
 // TestEventAfterALongWaitIsTold: also one that comes when the poller has given up its processor.
 func TestEventAfterALongWaitIsTold(t *testing.T) {
 	p := poller(t, 8)
-	p.Keep = true
+	p.HoldP = true
 	for range 2 {
 		later := time.AfterFunc(60*time.Millisecond, func() { _ = p.Wake() })
 		until(t, p, "wake", epoll.Event.Wake)
@@ -116,7 +116,7 @@ func TestEventAfterALongWaitIsTold(t *testing.T) {
 // A signal ends a wait that keeps its processor: no events, no error, and nothing is lost.
 func TestSignalDuringWaitIsNoError(t *testing.T) {
 	p := poller(t, 8)
-	p.Keep = true
+	p.HoldP = true
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	self := unix.Gettid()
@@ -188,7 +188,7 @@ func TestWaitsThatAreNotToldLetOthersRun(t *testing.T) {
 			return err
 		},
 		"kept": func(p *epoll.Poller) error {
-			p.Keep = true
+			p.HoldP = true
 			_, err := p.Wait(50)
 			return err
 		},

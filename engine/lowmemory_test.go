@@ -6,15 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lean is a loop whose memory is gone, with one pair between two pairs of sockets: bytes written
+// lowMemory is a loop whose memory is gone, with one pair between two pairs of sockets: bytes written
 // to from come to be read from to.
-type lean struct {
+type lowMemory struct {
 	*loop
 	p        *pair
 	from, to int
 }
 
-func newLean(t *testing.T) *lean {
+func newLowMemory(t *testing.T) *lowMemory {
 	t.Helper()
 	e, err := New(Options{Loops: 1})
 	if err != nil {
@@ -30,14 +30,14 @@ func newLean(t *testing.T) *lean {
 		t.Cleanup(func() { unix.Close(two[0]); unix.Close(two[1]) })
 		copy(fds[i:], two[:])
 	}
-	l := &lean{e.loops[0], e.loops[0].pairs.take(), fds[1], fds[3]}
+	l := &lowMemory{e.loops[0], e.loops[0].pairs.take(), fds[1], fds[3]}
 	l.p.state = stateOpen
 	l.p.fd[incoming], l.p.fd[outgoing] = int32(fds[0]), int32(fds[2])
 	l.count.memory = e.options.MemoryLimit
 	t.Cleanup(func() {
 		l.count.memory -= e.options.MemoryLimit
-		if l.count.memory != 0 || l.buffers.inUse() != 0 {
-			t.Errorf("%d bytes charged, %d buffers", l.count.memory, l.buffers.inUse())
+		if l.count.memory != 0 || l.buffers.InUse() != 0 {
+			t.Errorf("%d bytes charged, %d buffers", l.count.memory, l.buffers.InUse())
 		}
 		l.pairs.put(l.p)
 	})
@@ -46,7 +46,7 @@ func newLean(t *testing.T) *lean {
 
 // during turns the pair's upstream direction, each turn followed by after, while n bytes are written one by
 // one, and until after says that nothing is left.
-func (l *lean) during(t *testing.T, n int, after func() (left bool)) {
+func (l *lowMemory) during(t *testing.T, n int, after func() (left bool)) {
 	t.Helper()
 	written := make(chan error, 1)
 	go func() {
@@ -73,7 +73,7 @@ func (l *lean) during(t *testing.T, n int, after func() (left bool)) {
 			done = true
 		default:
 		}
-		l.feed()
+		l.retryStarved()
 	}
 }
 
@@ -90,7 +90,7 @@ func readAll(t *testing.T, fd int) int {
 // TestNothingIsLostWhileMemoryIsGone: bytes that come right after the relay has looked
 // and found none are passed on like all others.
 func TestNothingIsLostWhileMemoryIsGone(t *testing.T) {
-	l := newLean(t)
+	l := newLowMemory(t)
 	const bytes = 50_000
 	arrived := 0
 	l.during(t, bytes, func() bool {
@@ -107,7 +107,7 @@ func TestNothingIsLostWhileMemoryIsGone(t *testing.T) {
 // comes. (A byte that came between two looks was, once: with a buffer of its own, for
 // each pair.)
 func TestNothingIsTakenWhileMemoryIsGone(t *testing.T) {
-	l := newLean(t)
+	l := newLowMemory(t)
 	for err := error(nil); err == nil; {
 		err = unix.Sendto(int(l.p.fd[outgoing]), make([]byte, 4096), unix.MSG_DONTWAIT, nil)
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 // On a virtual machine the host may run something else for a while, and what is measured then is
-// that. The kernel tells (see account.Stolen). A heat with such a run is done again when all
+// that. The kernel tells (see procstat.Stolen). A heat with such a run is done again when all
 // others are done, for what disturbs lasts for seconds to minutes; and all of it, since its runs
 // are compared with each other, and the machine may be a faster one by then.
 

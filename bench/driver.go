@@ -8,12 +8,12 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/tprelay/tprelay/bench/ends"
-	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/bench/relays"
+	"github.com/tprelay/tprelay/bench/worker"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
-// The programs that may be the two ends.
+// The programs that may be the two worker.
 const (
 	Builtin = "builtin"
 	Iperf3  = "iperf3"
@@ -146,7 +146,7 @@ func (d *Driver) again(ctx context.Context, p Plan, steps []Step, r *Results) er
 // a relay, and takes less if it cannot.
 func (d *Driver) choose(ctx context.Context, p Plan, s Step, r *Results) {
 	r.Settings.ScaleRate = scaleRate
-	direct, err := peers.Find("direct", "")
+	direct, err := relays.Find("direct", "")
 	if err != nil {
 		return
 	}
@@ -190,7 +190,7 @@ func (b *bed) why(ctx context.Context, err error) error {
 	return err
 }
 
-// bed is what one run stands on: three hosts, the relay, and workers at both ends.
+// bed is what one run stands on: three hosts, the relay, and workers at both worker.
 type bed struct {
 	driver   *Driver
 	plan     Plan
@@ -205,9 +205,9 @@ type bed struct {
 	err      error              // why there are none
 
 	lab     *netlab.Lab
-	relay   *peers.Running
-	servers []*ends.Worker
-	clients []*ends.Worker
+	relay   *relays.Running
+	servers []*worker.Worker
+	clients []*worker.Worker
 }
 
 func (d *Driver) bed(p Plan, s Step, scale float64) *bed {
@@ -253,14 +253,14 @@ func (b *bed) make(ctx context.Context) (err error) {
 			if err != nil {
 				return err
 			}
-			worker, err := ends.Start(ctx, b.lab.H3, b.driver.Self, ends.Job{Kind: ends.Serve, Address: at, Processors: b.processors()})
+			worker, err := worker.Start(ctx, b.lab.H3, b.driver.Self, worker.Job{Kind: worker.Serve, Address: at, Processors: b.processors()})
 			if err != nil {
 				return err
 			}
 			b.servers = append(b.servers, worker)
 		}
 	}
-	b.relay, err = b.step.Relay.Start(ctx, peers.Env{
+	b.relay, err = b.step.Relay.Start(ctx, relays.Env{
 		Lab: b.lab, Self: b.driver.Self, TPRelay: b.driver.TPRelay, Command: b.driver.Command, Processes: processes,
 		Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), relayPort), Server: b.server(),
 	})
@@ -277,12 +277,12 @@ func (b *bed) processors() int {
 }
 
 // client starts a client worker, which connects to the relay or through it.
-func (b *bed) client(ctx context.Context, job ends.Job) (*ends.Worker, error) {
+func (b *bed) client(ctx context.Context, job worker.Job) (*worker.Worker, error) {
 	if !job.Address.IsValid() {
 		job.Address = b.relay.Target()
 	}
 	job.Request = requestSize
-	w, err := ends.Start(ctx, b.lab.H1, b.driver.Self, job)
+	w, err := worker.Start(ctx, b.lab.H1, b.driver.Self, job)
 	if err != nil {
 		return nil, err
 	}

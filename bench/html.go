@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tprelay/tprelay/bench/draw"
+	"github.com/tprelay/tprelay/bench/svg"
 )
 
 //go:embed report.html.tmpl
@@ -29,7 +29,7 @@ type (
 	}
 	scenarioView struct {
 		Scenario
-		Drawings []*draw.Drawing
+		Drawings []*svg.Drawing
 		Tables   []tableView
 		Metrics  []Metric // each once, for how it was measured
 	}
@@ -46,7 +46,7 @@ type (
 
 // HTML writes the page: everything in one file, which loads nothing.
 func (r *Results) HTML(w io.Writer) error {
-	t, err := draw.Page("report", page)
+	t, err := svg.Page("report", page)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (r *Results) view() pageView {
 
 func (r *Results) scenario(s Scenario, points []Point) scenarioView {
 	v := scenarioView{Scenario: s}
-	add := func(d *draw.Drawing) {
+	add := func(d *svg.Drawing) {
 		if d != nil {
 			v.Drawings = append(v.Drawings, d)
 		}

@@ -4,7 +4,7 @@ import (
 	"math"
 	"strconv"
 
-	"github.com/tprelay/tprelay/bench/draw"
+	"github.com/tprelay/tprelay/bench/svg"
 )
 
 // Metric is one figure of a point.
@@ -97,7 +97,7 @@ func number(x float64) string {
 	case a == 0:
 		return "0"
 	case a >= 100:
-		return draw.Thousands(strconv.FormatFloat(x, 'f', 0, 64))
+		return svg.Thousands(strconv.FormatFloat(x, 'f', 0, 64))
 	case a >= 10:
 		return strconv.FormatFloat(x, 'f', 1, 64)
 	case a >= 1:

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/bench/relays"
 )
 
 // Plan is what is to be measured.
@@ -29,7 +29,7 @@ type Plan struct {
 func (p Plan) ForTargets() Plan {
 	p.targets = true
 	p.Relays = slices.DeleteFunc(slices.Clone(p.Relays), func(c Contestant) bool {
-		return !slices.ContainsFunc(p.Points, func(point Point) bool { return forTargets(point.Name, c.Peer.Name) })
+		return !slices.ContainsFunc(p.Points, func(point Point) bool { return forTargets(point.Name, c.Relay.Name) })
 	})
 	p.Points = slices.DeleteFunc(slices.Clone(p.Points), func(point Point) bool { return len(p.at(point)) == 0 })
 	return p
@@ -38,7 +38,7 @@ func (p Plan) ForTargets() Plan {
 // Contestant is a relay in a plan.
 type Contestant struct {
 	Name string // unique in the plan
-	peers.Peer
+	relays.Relay
 }
 
 // Step is one run of a plan.
@@ -67,7 +67,7 @@ func (p Plan) Steps() (steps []Step) {
 
 // rounds is how often the relay is measured at the point.
 func (p Plan) rounds(point Point, c Contestant) int {
-	if p.TargetRounds > 0 && compared(point.Name, c.Peer.Name) {
+	if p.TargetRounds > 0 && compared(point.Name, c.Relay.Name) {
 		return p.TargetRounds
 	}
 	return p.Rounds
@@ -76,10 +76,10 @@ func (p Plan) rounds(point Point, c Contestant) int {
 // at gives the relays that are measured at the point.
 func (p Plan) at(point Point) (relays []Contestant) {
 	for _, c := range p.Relays {
-		if p.targets && !forTargets(point.Name, c.Peer.Name) {
+		if p.targets && !forTargets(point.Name, c.Relay.Name) {
 			continue
 		}
-		if point.takes(c.Peer.Name) && (p.Named || point.Principal || !variant(c.Peer.Name)) {
+		if point.takes(c.Relay.Name) && (p.Named || point.Principal || !variant(c.Relay.Name)) {
 			relays = append(relays, c)
 		}
 	}
@@ -139,13 +139,13 @@ func ChooseRelays(names []string, command string) (chosen []Contestant, err erro
 	}
 	if slices.Contains(names, "all") {
 		names = nil
-		for _, p := range peers.All(command) {
+		for _, p := range relays.All(command) {
 			names = append(names, p.Name)
 		}
 	}
 	times := map[string]int{}
 	for _, name := range names {
-		peer, err := peers.Find(name, command)
+		peer, err := relays.Find(name, command)
 		if err != nil {
 			return nil, err
 		}

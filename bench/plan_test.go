@@ -136,7 +136,7 @@ func TestMakeBenchEndsInTime(t *testing.T) {
 
 func TestARelayNamedTwiceHasTwoNames(t *testing.T) {
 	chosen, err := ChooseRelays([]string{"tprelay", "direct", "tprelay"}, "")
-	if err != nil || len(chosen) != 3 || chosen[0].Name != "tprelay" || chosen[2].Name != "tprelay#2" || chosen[2].Peer.Name != "tprelay" {
+	if err != nil || len(chosen) != 3 || chosen[0].Name != "tprelay" || chosen[2].Name != "tprelay#2" || chosen[2].Relay.Name != "tprelay" {
 		t.Errorf("%v, %v", chosen, err)
 	}
 }

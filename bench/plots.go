@@ -5,13 +5,13 @@ import (
 	"math"
 	"slices"
 
-	"github.com/tprelay/tprelay/bench/draw"
+	"github.com/tprelay/tprelay/bench/svg"
 )
 
 // bars draws one metric of all points of a scenario: a group per point and a bar per
 // relay. With a baseline the bars are ratios to it, and otherwise the figures.
 // The whiskers are the least and the most of the rounds. nil if there is no figure.
-func (r *Results) bars(points []Point, metric string) *draw.Drawing {
+func (r *Results) bars(points []Point, metric string) *svg.Drawing {
 	const barWidth, gap, tallest = 15.0, 26.0, 4.0
 	type bar struct {
 		relay int
@@ -51,10 +51,10 @@ func (r *Results) bars(points []Point, metric string) *draw.Drawing {
 		title = fmt.Sprintf("%s, as a multiple of %s's, %s", m.Title, base, wanted(m))
 		top = min(top, tallest) // what is beyond is cut, and says how much it is
 	}
-	step := draw.NiceStep(top / 5)
-	y := draw.Upward(0, math.Ceil(top/step*0.999)*step)
-	d := draw.Frame(title, float64(count)*barWidth+float64(len(points)+1)*gap, y)
-	x := draw.Left + gap
+	step := svg.NiceStep(top / 5)
+	y := svg.Upward(0, math.Ceil(top/step*0.999)*step)
+	d := svg.Frame(title, float64(count)*barWidth+float64(len(points)+1)*gap, y)
+	x := svg.Left + gap
 	for i, group := range groups {
 		if len(group) == 0 {
 			continue
@@ -65,27 +65,27 @@ func (r *Results) bars(points []Point, metric string) *draw.Drawing {
 			shown := min(max(v, 0), y.To)
 			at := y.At(shown)
 			says := fmt.Sprintf("%s at %s: %s", r.Relays[b.relay].Name, points[i].Name, b.cell)
-			d.AddBox(draw.Round(x), at, barWidth-3, draw.Round(y.Low-at), r.series(b.relay), says)
+			d.AddBox(svg.Round(x), at, barWidth-3, svg.Round(y.Low-at), r.series(b.relay), says)
 			if v > y.To {
-				d.AddText(draw.Round(x+barWidth/2-1), draw.Top-2, "middle", "axis", fmt.Sprintf("%.1f", v))
+				d.AddText(svg.Round(x+barWidth/2-1), svg.Top-2, "middle", "axis", fmt.Sprintf("%.1f", v))
 			} else {
-				middle := draw.Round(x + (barWidth-3)/2)
+				middle := svg.Round(x + (barWidth-3)/2)
 				d.AddLine(middle, y.At(max(b.cell.Min/b.unit, 0)), middle, y.At(min(b.cell.Max/b.unit, y.To)), "whisker")
 			}
 			x += barWidth
 		}
 		d.Below((begin+x-3)/2, points[i].Name)
-		x = max(x, begin+draw.Letter*float64(len(points[i].Name))-gap/2) + gap
+		x = max(x, begin+svg.Letter*float64(len(points[i].Name))-gap/2) + gap
 	}
 	d.Widen(x)
 	if base != "" && y.To >= 1 {
-		d.AddLine(draw.Left, y.At(1), d.Width-draw.Right, y.At(1), "one")
+		d.AddLine(svg.Left, y.At(1), d.Width-svg.Right, y.At(1), "one")
 	}
 	return d
 }
 
 // latencies draws the quantiles of a point, a curve per relay. nil if there are none.
-func (r *Results) latencies(p Point) *draw.Drawing {
+func (r *Results) latencies(p Point) *svg.Drawing {
 	var metrics []Metric
 	for _, name := range []string{p50, p90, p99, p999} {
 		if m, ok := p.metric(name); ok {
@@ -101,19 +101,19 @@ func (r *Results) latencies(p Point) *draw.Drawing {
 }
 
 // growing draws a metric over the number of connections, a curve per relay.
-func (r *Results) growing(points []Point, metric string) *draw.Drawing {
+func (r *Results) growing(points []Point, metric string) *svg.Drawing {
 	if len(points) < 2 {
 		return nil
 	}
 	m, _ := points[0].metric(metric)
 	return r.curves(m.Title+" by connections, "+wanted(m), len(points), false, func(k, i int) (Cell, string) {
-		return r.Cell(points[i], r.Relays[k].Name, m), draw.Thousands(fmt.Sprint(points[i].Connections))
+		return r.Cell(points[i], r.Relays[k].Name, m), svg.Thousands(fmt.Sprint(points[i].Connections))
 	})
 }
 
 // curves draws a curve per relay through n places side by side; at gives the value
 // of a relay at a place, and the place's name.
-func (r *Results) curves(title string, n int, logarithms bool, at func(relay, place int) (Cell, string)) *draw.Drawing {
+func (r *Results) curves(title string, n int, logarithms bool, at func(relay, place int) (Cell, string)) *svg.Drawing {
 	var all []float64
 	for k := range r.Relays {
 		for i := range n {
@@ -125,17 +125,17 @@ func (r *Results) curves(title string, n int, logarithms bool, at func(relay, pl
 	if len(all) == 0 {
 		return nil
 	}
-	y := draw.Upward(0, slices.Max(all)*1.05)
+	y := svg.Upward(0, slices.Max(all)*1.05)
 	if logarithms {
 		y.Logarithms, y.From = true, slices.Min(all)*0.9
 	}
 	const between = 110.0
-	d := draw.Frame(title, float64(n)*between, y)
+	d := svg.Frame(title, float64(n)*between, y)
 	for k, relay := range r.Relays {
 		var points [][2]float64
 		for i := range n {
 			c, place := at(k, i)
-			x := draw.Left + (float64(i)+0.5)*between
+			x := svg.Left + (float64(i)+0.5)*between
 			if k == 0 {
 				d.Below(x, place)
 			}
@@ -143,9 +143,9 @@ func (r *Results) curves(title string, n int, logarithms bool, at func(relay, pl
 				continue
 			}
 			x += 3 * float64(k-len(r.Relays)/2) // whiskers beside each other
-			d.AddLine(draw.Round(x), y.At(c.Min), draw.Round(x), y.At(c.Max), "whisker")
-			d.AddDot(draw.Round(x), y.At(c.Median), r.series(k), fmt.Sprintf("%s, %s: %s", relay.Name, place, c))
-			points = append(points, [2]float64{draw.Round(x), y.At(c.Median)})
+			d.AddLine(svg.Round(x), y.At(c.Min), svg.Round(x), y.At(c.Max), "whisker")
+			d.AddDot(svg.Round(x), y.At(c.Median), r.series(k), fmt.Sprintf("%s, %s: %s", relay.Name, place, c))
+			points = append(points, [2]float64{svg.Round(x), y.At(c.Median)})
 		}
 		if len(points) > 1 {
 			d.AddCurve(points, r.series(k))

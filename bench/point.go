@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tprelay/tprelay/bench/draw"
+	"github.com/tprelay/tprelay/bench/svg"
 )
 
 // Point is one kind of traffic with its numbers, and the figures that come of it.
@@ -168,5 +168,5 @@ func plural(n int, what string) string {
 	if n != 1 {
 		what += "s"
 	}
-	return draw.Thousands(fmt.Sprint(n)) + " " + what
+	return svg.Thousands(fmt.Sprint(n)) + " " + what
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"github.com/tprelay/tprelay/bench/ends"
+	"github.com/tprelay/tprelay/bench/worker"
 )
 
 const (
@@ -57,14 +57,14 @@ func (b *bed) full(ctx context.Context, figures map[string]float64) error {
 // startClient starts the client of a scenario that has one, which does what it can.
 func (b *bed) startClient(ctx context.Context) error {
 	p := b.step.Point
-	job := ends.Job{Connections: p.Connections, Down: p.Down, Reply: p.Reply, Processors: b.processors()}
+	job := worker.Job{Connections: p.Connections, Down: p.Down, Reply: p.Reply, Processors: b.processors()}
 	switch p.Scenario {
 	case "bulk":
-		job.Kind = ends.Bulk
+		job.Kind = worker.Bulk
 	case "rr":
-		job.Kind = ends.RR
+		job.Kind = worker.RR
 	case "cps":
-		job.Kind = ends.CPS
+		job.Kind = worker.CPS
 	default:
 		return fmt.Errorf("scenario %s: there is no such", p.Scenario)
 	}
@@ -93,7 +93,7 @@ func (b *bed) fill(figures map[string]float64, m *measured) error {
 // paced asks and answers so many times a second.
 func (b *bed) paced(ctx context.Context, figures map[string]float64, due float64) error {
 	p := b.step.Point
-	if _, err := b.client(ctx, ends.Job{Kind: ends.RR, Connections: p.Connections, Reply: p.Reply, Rate: due}); err != nil {
+	if _, err := b.client(ctx, worker.Job{Kind: worker.RR, Connections: p.Connections, Reply: p.Reply, Rate: due}); err != nil {
 		return err
 	}
 	m, err := b.window(ctx)
@@ -105,7 +105,7 @@ func (b *bed) paced(ctx context.Context, figures map[string]float64, due float64
 
 // requests gives the figures of requests; due is how many there should have been per
 // second, if that was said.
-func (b *bed) requests(figures map[string]float64, m *measured, r *ends.Result, due float64) error {
+func (b *bed) requests(figures map[string]float64, m *measured, r *worker.Result, due float64) error {
 	if r.Requests == 0 {
 		return b.nothing(m, "no request was answered in the window")
 	}
@@ -121,7 +121,7 @@ func (b *bed) requests(figures map[string]float64, m *measured, r *ends.Result, 
 }
 
 // latency gives all quantiles, in ms; the point says which of them are shown.
-func latency(figures map[string]float64, r *ends.Result) {
+func latency(figures map[string]float64, r *worker.Result) {
 	if r.Latency == nil {
 		return
 	}
@@ -135,10 +135,10 @@ func inMilliseconds(d time.Duration) float64 { return float64(d) / float64(time.
 
 // mixed has elephants, and those who type meanwhile.
 func (b *bed) mixed(ctx context.Context, figures map[string]float64) error {
-	if _, err := b.client(ctx, ends.Job{Kind: ends.Bulk, Connections: mixedStreams}); err != nil {
+	if _, err := b.client(ctx, worker.Job{Kind: worker.Bulk, Connections: mixedStreams}); err != nil {
 		return err
 	}
-	if _, err := b.client(ctx, ends.Job{Kind: ends.RR, Connections: mixedConnections, Reply: b.step.Point.Reply, Rate: mixedRate}); err != nil {
+	if _, err := b.client(ctx, worker.Job{Kind: worker.RR, Connections: mixedConnections, Reply: b.step.Point.Reply, Rate: mixedRate}); err != nil {
 		return err
 	}
 	m, err := b.window(ctx)

@@ -9,9 +9,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/tprelay/tprelay/bench/account"
-	"github.com/tprelay/tprelay/bench/ends"
+	"github.com/tprelay/tprelay/bench/worker"
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/procstat"
 )
 
 // holding is what the relay's processes hold.
@@ -22,11 +22,11 @@ type holding struct {
 
 func (b *bed) holding() (h holding, err error) {
 	for _, pid := range b.relay.PIDs() {
-		memory, err := account.Resident(pid)
+		memory, err := procstat.Resident(pid)
 		if err != nil {
 			return h, err
 		}
-		open, err := account.Descriptors(pid)
+		open, err := procstat.Descriptors(pid)
 		if err != nil {
 			return h, err
 		}
@@ -52,13 +52,13 @@ func (b *bed) warmUp(ctx context.Context) error {
 
 // once has one connection for a moment.
 func (b *bed) once(ctx context.Context, at netip.AddrPort) error {
-	w, err := ends.Start(ctx, b.lab.H1, b.driver.Self, ends.Job{Kind: ends.Idle, Address: at, Connections: 1, Request: requestSize})
+	w, err := worker.Start(ctx, b.lab.H1, b.driver.Self, worker.Job{Kind: worker.Idle, Address: at, Connections: 1, Request: requestSize})
 	if err != nil {
 		return err
 	}
 	defer w.Stop()
 	from := time.Now().Add(lead)
-	if err := w.Measure(ends.Window{From: from, To: from.Add(lead)}); err != nil {
+	if err := w.Measure(worker.Window{From: from, To: from.Add(lead)}); err != nil {
 		return err
 	}
 	r, err := w.Result()
@@ -71,7 +71,7 @@ func (b *bed) once(ctx context.Context, at netip.AddrPort) error {
 // idle holds pairs, and looks at what the relay holds for them.
 func (b *bed) idle(ctx context.Context, figures map[string]float64) error {
 	return b.stand(ctx, figures, func() error {
-		_, err := b.client(ctx, ends.Job{Kind: ends.Idle, Connections: b.step.Point.Connections})
+		_, err := b.client(ctx, worker.Job{Kind: worker.Idle, Connections: b.step.Point.Connections})
 		return err
 	})
 }
@@ -85,7 +85,7 @@ func (b *bed) many(ctx context.Context, figures map[string]float64) error {
 			if err != nil {
 				return err
 			}
-			if _, err := b.client(ctx, ends.Job{Kind: ends.Idle, Address: at, Connections: b.step.Point.Connections / len(b.servers)}); err != nil {
+			if _, err := b.client(ctx, worker.Job{Kind: worker.Idle, Address: at, Connections: b.step.Point.Connections / len(b.servers)}); err != nil {
 				return err
 			}
 		}
@@ -144,7 +144,7 @@ func (b *bed) slow(ctx context.Context, figures map[string]float64) error {
 	if err != nil {
 		return err
 	}
-	if _, err := b.client(ctx, ends.Job{Kind: ends.Slow, Connections: b.step.Point.Connections, Pace: slowPace}); err != nil {
+	if _, err := b.client(ctx, worker.Job{Kind: worker.Slow, Connections: b.step.Point.Connections, Pace: slowPace}); err != nil {
 		return err
 	}
 	m, err := b.window(ctx)

@@ -6,7 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/tprelay/tprelay/bench/draw"
+	"github.com/tprelay/tprelay/bench/svg"
 )
 
 // wide is the spread from which on it is shown, as a part of the median.
@@ -109,7 +109,7 @@ func (r *Results) rows(p Point) [][]string {
 func (r *Results) show(p Point, relay string, m Metric) string {
 	c := r.Cell(p, relay, m)
 	if m.Count && c.Rounds > 0 {
-		return draw.Thousands(fmt.Sprintf("%.0f", c.Median))
+		return svg.Thousands(fmt.Sprintf("%.0f", c.Median))
 	}
 	return c.String()
 }

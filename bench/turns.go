@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tprelay/tprelay/bench/ends"
+	"github.com/tprelay/tprelay/bench/worker"
 )
 
 // A machine's speed changes while it is measured, a virtual one's by half from one second to the
@@ -93,10 +93,10 @@ func (t timetable) at(turn, relay int) time.Time {
 }
 
 // window is what a relay's workers count.
-func (t timetable) window(relay int) ends.Window {
-	return ends.Window{
+func (t timetable) window(relay int) worker.Window {
+	return worker.Window{
 		From: t.at(0, relay).Add(t.lead), To: t.at(t.turns-1, relay).Add(t.lead + t.length),
-		Every: time.Duration(t.relays) * t.slot(t.length), Part: t.length, Lead: t.lead,
+		Every: time.Duration(t.relays) * t.slot(t.length), Part: t.length, Settle: t.lead,
 	}
 }
 
@@ -168,7 +168,7 @@ func (b *bed) try(do func() error) bool {
 }
 
 // active is who is stopped between turns: who asks, or sends.
-func (b *bed) active() *ends.Worker {
+func (b *bed) active() *worker.Worker {
 	if b.step.Point.Down {
 		return b.servers[0]
 	}
@@ -179,7 +179,7 @@ func (b *bed) pause() error  { return b.active().Pause() }
 func (b *bed) resume() error { return b.active().Resume() }
 
 // warm tells the workers of their window, and lets the client work for a while.
-func (b *bed) warm(ctx context.Context, w ends.Window, warmUp time.Duration) error {
+func (b *bed) warm(ctx context.Context, w worker.Window, warmUp time.Duration) error {
 	if err := b.measure(w); err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func TestTurnsDoNotOverlap(t *testing.T) {
 			last = at.Add(table.lead + table.length + turnDrain)
 			w := table.window(relay)
 			from := w.From.Add(time.Duration(turn) * w.Every)
-			if from != at.Add(table.lead) || w.Part != table.length || w.Lead != table.lead {
+			if from != at.Add(table.lead) || w.Part != table.length || w.Settle != table.lead {
 				t.Errorf("turn %d of relay %d is at %v, and %+v is counted", turn, relay, at, w)
 			}
 			if end := from.Add(w.Part); turn == table.turns-1 && !end.Equal(w.To) {

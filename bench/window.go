@@ -7,8 +7,8 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/tprelay/tprelay/bench/account"
-	"github.com/tprelay/tprelay/bench/ends"
+	"github.com/tprelay/tprelay/bench/worker"
+	"github.com/tprelay/tprelay/internal/procstat"
 )
 
 // lead is how far ahead a window begins at least, so that workers are told in time.
@@ -18,7 +18,7 @@ const lead = 150 * time.Millisecond
 type usage struct {
 	at                             time.Duration // since the bed was begun
 	relay, machine, kernel, driver time.Duration
-	steal                          account.Steal
+	steal                          procstat.Steal
 }
 
 func (u usage) minus(before usage) usage {
@@ -33,7 +33,7 @@ func (u usage) plus(more usage) usage {
 func (b *bed) usage() (u usage, err error) {
 	u.at = time.Since(b.began)
 	for _, pid := range b.relay.PIDs() {
-		used, err := account.Process(pid)
+		used, err := procstat.CPU(pid)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // one of many has ended; if it was the relay itself, Stop will say so
 		}
@@ -42,22 +42,22 @@ func (b *bed) usage() (u usage, err error) {
 		}
 		u.relay += used
 	}
-	if u.machine, err = account.Machine(); err != nil {
+	if u.machine, err = procstat.Machine(); err != nil {
 		return u, err
 	}
-	if u.kernel, err = account.Kernel(); err != nil {
+	if u.kernel, err = procstat.Kernel(); err != nil {
 		return u, err
 	}
-	if u.steal, err = account.Stolen(); err != nil {
+	if u.steal, err = procstat.Stolen(); err != nil {
 		return u, err
 	}
-	u.driver, err = account.Process(os.Getpid())
+	u.driver, err = procstat.CPU(os.Getpid())
 	return u, err
 }
 
 // measured is what was seen in a window.
 type measured struct {
-	clients, servers []*ends.Result
+	clients, servers []*worker.Result
 	window           time.Duration
 	used             usage
 }
@@ -69,7 +69,7 @@ func (b *bed) window(ctx context.Context) (*measured, error) {
 
 // count lets all workers count for a while, after a warm-up.
 func (b *bed) count(ctx context.Context, warmUp, window time.Duration) (*measured, error) {
-	w := ends.Window{From: time.Now().Add(warmUp)}
+	w := worker.Window{From: time.Now().Add(warmUp)}
 	w.To = w.From.Add(window)
 	if err := b.measure(w); err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (b *bed) usedBetween(ctx context.Context, from, to time.Time) (u usage, err
 }
 
 // measure tells all workers of the window.
-func (b *bed) measure(w ends.Window) error {
+func (b *bed) measure(w worker.Window) error {
 	for _, worker := range append(b.clients[:len(b.clients):len(b.clients)], b.servers...) {
 		if err := worker.Measure(w); err != nil {
 			return err
@@ -123,7 +123,7 @@ func (b *bed) counted(window time.Duration, used usage) (m *measured, err error)
 	return m, nil
 }
 
-func results(workers []*ends.Worker) (all []*ends.Result, err error) {
+func results(workers []*worker.Worker) (all []*worker.Result, err error) {
 	for _, w := range workers {
 		r, err := w.Result()
 		if err != nil {
@@ -166,11 +166,11 @@ func (b *bed) inspect(m *measured) {
 func (b *bed) inspectDescriptors() {
 	const nearly = 0.95
 	for _, pid := range b.relay.PIDs() {
-		open, err := account.Descriptors(pid)
+		open, err := procstat.Descriptors(pid)
 		if err != nil {
 			continue // it has just ended
 		}
-		if limit, err := account.DescriptorLimit(pid); err == nil && float64(open) > nearly*float64(limit) {
+		if limit, err := procstat.DescriptorLimit(pid); err == nil && float64(open) > nearly*float64(limit) {
 			b.warn("the relay has %s descriptors of %s that it may have", number(float64(open)), number(float64(limit)))
 			return
 		}

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/bench/relays"
 )
 
 // Direct is the relay that is none, to which the others are compared.
@@ -64,9 +64,9 @@ func (s *Setup) Settings() Settings {
 // Compare measures each relay in every round, and adds what it measured to c, also when
 // it fails later. Relays take turns, so that what the machine does by itself meets all
 // of them. step, if not nil, is told what comes next.
-func (s *Setup) Compare(ctx context.Context, relays []peers.Peer, c *Comparison, step func(round int, relay string)) error {
+func (s *Setup) Compare(ctx context.Context, all []relays.Relay, c *Comparison, step func(round int, relay string)) error {
 	for round := range c.Settings.Rounds {
-		for _, p := range relays {
+		for _, p := range all {
 			if step != nil {
 				step(round+1, p.Name)
 			}

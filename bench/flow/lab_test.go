@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/bench/relays"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -29,7 +29,7 @@ func setup(r Reader) *Setup {
 }
 
 func TestTransferIsMeasured(t *testing.T) {
-	direct, err := peers.Find(Direct, "")
+	direct, err := relays.Find(Direct, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestTransferThatDoesNotArriveFails(t *testing.T) {
 
 func TestInterruptedTransferSaysSo(t *testing.T) {
 	t.Cleanup(netlab.CheckLeaks(t))
-	direct, err := peers.Find(Direct, "")
+	direct, err := relays.Find(Direct, "")
 	if err != nil {
 		t.Fatal(err)
 	}

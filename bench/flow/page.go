@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/tprelay/tprelay/bench/draw"
+	"github.com/tprelay/tprelay/bench/svg"
 	"github.com/tprelay/tprelay/bench/units"
 )
 
@@ -26,7 +26,7 @@ type (
 		Lines              []lineView
 	}
 	lineView struct {
-		*draw.Drawing
+		*svg.Drawing
 		Legend []legendView
 	}
 	legendView struct{ Name, Class string }
@@ -35,7 +35,7 @@ type (
 // HTML writes a page with the table and the time lines of the last round: everything in
 // one file, which loads nothing.
 func (c *Comparison) HTML(w io.Writer) error {
-	t, err := draw.Page("page", page)
+	t, err := svg.Page("page", page)
 	if err != nil {
 		return err
 	}

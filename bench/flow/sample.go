@@ -9,8 +9,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tprelay/tprelay/bench/account"
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/procstat"
 )
 
 // Sample is what is seen of a transfer at one time. Rates and delay are of the time
@@ -94,7 +94,7 @@ func (s *sampler) look(ctx context.Context) (Sample, error) {
 		now.Delay = &took[len(took)/2]
 	}
 	for _, pid := range s.pids() {
-		resident, err := account.Resident(pid)
+		resident, err := procstat.Resident(pid)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // if it was the relay itself, the transfer breaks off
 		}

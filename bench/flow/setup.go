@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tprelay/tprelay/bench/account"
-	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/bench/relays"
+	"github.com/tprelay/tprelay/internal/procstat"
 )
 
 // Where relay and receiver are.
@@ -51,7 +51,7 @@ type Measured struct {
 
 // Run makes the hosts anew, starts the relay and measures one transfer. Nothing is left
 // when it returns. tell, if not nil, is told every sample as it is taken.
-func (s *Setup) Run(ctx context.Context, p peers.Peer, tell func(Sample)) (m *Measured, err error) {
+func (s *Setup) Run(ctx context.Context, p relays.Relay, tell func(Sample)) (m *Measured, err error) {
 	// Nothing may hang for ever: twice the time and then some is far too long.
 	ctx, cancel := context.WithTimeout(ctx, 2*s.Length+time.Minute)
 	defer cancel()
@@ -61,12 +61,12 @@ func (s *Setup) Run(ctx context.Context, p peers.Peer, tell func(Sample)) (m *Me
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	env := peers.Env{
+	env := relays.Env{
 		Lab: lab, Self: s.Self, TPRelay: s.TPRelay, Flags: s.Flags,
 		Listen: netip.AddrPortFrom(loopback, relayPort),
 		Server: netip.AddrPortFrom(lab.H3.Addr4, serverPort),
 	}
-	t := Transfer{Lab: lab, Server: env.Server, Length: s.Length, Every: s.Every, Reader: s.Reader, Unsent: s.Unsent, Relayed: p.Way != peers.Direct, Tell: tell}
+	t := Transfer{Lab: lab, Server: env.Server, Length: s.Length, Every: s.Every, Reader: s.Reader, Unsent: s.Unsent, Relayed: p.Way != relays.Direct, Tell: tell}
 	if strings.HasPrefix(p.Name, "tprelay") {
 		t.Admin = netip.AddrPortFrom(loopback, adminPort)
 		env.Flags = append([]string{"--admin", t.Admin.String()}, env.Flags...)
@@ -89,7 +89,7 @@ func (s *Setup) Run(ctx context.Context, p peers.Peer, tell func(Sample)) (m *Me
 	}
 	m = &Measured{Relay: p.Name}
 	for _, pid := range relay.PIDs() {
-		resident, err := account.Resident(pid)
+		resident, err := procstat.Resident(pid)
 		if err != nil {
 			return nil, err
 		}

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/tprelay/tprelay/bench/draw"
+	"github.com/tprelay/tprelay/bench/svg"
 )
 
 // Of the drawings: how wide a time line is, and over how many seconds rates are taken,
@@ -38,7 +38,7 @@ type timeline struct {
 }
 
 // draw draws it from samples; nil if no curve has a value.
-func (l timeline) draw(samples []Sample) *draw.Drawing {
+func (l timeline) draw(samples []Sample) *svg.Drawing {
 	top, points := max(l.mark, l.least), 0
 	for _, c := range l.curves {
 		for i, s := range samples {
@@ -55,10 +55,10 @@ func (l timeline) draw(samples []Sample) *draw.Drawing {
 		top = 1
 	}
 	end := samples[len(samples)-1].At
-	step := draw.NiceStep(top / 5)
-	y := draw.Upward(0, math.Ceil(top/step*0.999)*step)
-	x := draw.Scale{From: 0, To: end, Low: draw.Left, High: draw.Left + lineWidth}
-	d := draw.Frame(l.title, lineWidth, y)
+	step := svg.NiceStep(top / 5)
+	y := svg.Upward(0, math.Ceil(top/step*0.999)*step)
+	x := svg.Scale{From: 0, To: end, Low: svg.Left, High: svg.Left + lineWidth}
+	d := svg.Frame(l.title, lineWidth, y)
 	for _, sh := range l.shades {
 		for from := 0; from < len(samples); from++ {
 			if !sh.is(samples[from]) {
@@ -70,13 +70,13 @@ func (l timeline) draw(samples []Sample) *draw.Drawing {
 			}
 			// It was so at the sample; when it began lies between two of them.
 			begin, over := samples[max(from-1, 0)].At, samples[to].At
-			d.AddBox(x.At(begin), draw.Top, max(draw.Round(x.At(over)-x.At(begin)), 1), draw.Height, sh.class,
+			d.AddBox(x.At(begin), svg.Top, max(svg.Round(x.At(over)-x.At(begin)), 1), svg.Height, sh.class,
 				fmt.Sprintf("%s, %.2f to %.2f s", sh.name, begin, over))
 			from = to
 		}
 	}
 	if l.mark > 0 {
-		d.AddLine(draw.Left, y.At(l.mark), d.Width-draw.Right, y.At(l.mark), "one")
+		d.AddLine(svg.Left, y.At(l.mark), d.Width-svg.Right, y.At(l.mark), "one")
 	}
 	for _, c := range l.curves {
 		// A curve ends where there is no value, and begins anew.

@@ -196,7 +196,7 @@ func (c *compareCmd) reduce(plan *bench.Plan, r *bench.Results, d *bench.Driver)
 	left := slices.Clone(plan.Relays)
 	left = slices.DeleteFunc(left, func(relay bench.Contestant) bool {
 		missing := relay.Missing()
-		if strings.HasPrefix(relay.Peer.Name, "tprelay") && err != nil {
+		if strings.HasPrefix(relay.Relay.Name, "tprelay") && err != nil {
 			missing = err.Error()
 		}
 		if missing != "" {
@@ -222,7 +222,7 @@ func (c *compareCmd) reduce(plan *bench.Plan, r *bench.Results, d *bench.Driver)
 		r.Settings.Baseline = left[0].Name
 	}
 	for _, relay := range left {
-		r.Relays = append(r.Relays, bench.Relay{Name: relay.Name, Peer: relay.Peer.Name, Title: relay.Title, Way: relay.Way.String(), Advice: relay.Advice})
+		r.Relays = append(r.Relays, bench.Relay{Name: relay.Name, Peer: relay.Relay.Name, Title: relay.Title, Way: relay.Way.String(), Advice: relay.Advice})
 	}
 	for _, p := range plan.Points {
 		r.Points = append(r.Points, p.Name)

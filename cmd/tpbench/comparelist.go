@@ -10,13 +10,13 @@ import (
 	"strings"
 
 	"github.com/tprelay/tprelay/bench"
-	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/bench/relays"
 )
 
 // list prints the relays and the points that there are.
 func list(w io.Writer, relayCommand string) error {
 	rows := [][]string{{"RELAY", "WAY", ""}}
-	for _, p := range peers.All(relayCommand) {
+	for _, p := range relays.All(relayCommand) {
 		title := p.Title
 		if missing := p.Missing(); missing != "" {
 			title += " (" + missing + ")"

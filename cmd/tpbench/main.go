@@ -14,7 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/bench/relays"
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
@@ -40,6 +40,6 @@ func main() {
 func program(args []string, stdout, stderr io.Writer) int {
 	return cli.Application{
 		Name: "tpbench", Description: "Measures TCP relays.",
-		Options: []kong.Option{kong.Vars{"relay_command": peers.CommandHelp}},
+		Options: []kong.Option{kong.Vars{"relay_command": relays.CommandHelp}},
 	}.Run(new(commands), args, stdout, stderr)
 }

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/tprelay/tprelay/bench/peers/gnetrelay"
-	"github.com/tprelay/tprelay/bench/peers/iocopy"
-	"github.com/tprelay/tprelay/bench/peers/tokenbucket"
+	"github.com/tprelay/tprelay/bench/relays/gnet"
+	"github.com/tprelay/tprelay/bench/relays/iocopy"
+	"github.com/tprelay/tprelay/bench/relays/tokenbucket"
 	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/internal/cli"
 )
@@ -58,7 +58,7 @@ type gnetCmd struct {
 }
 
 // forward is a flag of two addresses.
-type forward gnetrelay.Forward
+type forward gnet.Forward
 
 // UnmarshalText reads ADDR:PORT=ADDR:PORT.
 func (f *forward) UnmarshalText(text []byte) (err error) {
@@ -76,9 +76,9 @@ func (f *forward) UnmarshalText(text []byte) (err error) {
 func (c *gnetCmd) Run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	relay := gnetrelay.Relay{MostUnread: c.MostUnread, MemoryLimit: c.MemoryLimit}
+	relay := gnet.Relay{MostUnread: c.MostUnread, MemoryLimit: c.MemoryLimit}
 	for _, f := range c.Forward {
-		relay.Forwards = append(relay.Forwards, gnetrelay.Forward(f))
+		relay.Forwards = append(relay.Forwards, gnet.Forward(f))
 	}
 	return relay.Run(ctx)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/tprelay/tprelay/bench/flow"
-	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/bench/relays"
 	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
@@ -44,7 +44,7 @@ func (c *probeCmd) Run(command *kong.Context) error {
 	if setup.TPRelay, err = findTPRelay(c.TPRelay); err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}
-	peer, err := peers.Find("tprelay", "")
+	peer, err := relays.Find("tprelay", "")
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/tprelay/tprelay/bench/flow"
-	"github.com/tprelay/tprelay/bench/peers"
+	"github.com/tprelay/tprelay/bench/relays"
 	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
@@ -30,7 +30,7 @@ type slowCmd struct {
 
 // Run measures the relays in turn, and prints a table.
 func (c *slowCmd) Run(command *kong.Context) error {
-	relays, err := c.relays()
+	chosen, err := c.relays()
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (c *slowCmd) Run(command *kong.Context) error {
 	}
 	result := &flow.Comparison{Settings: setup.Settings()}
 	result.Settings.Rounds, result.Settings.Command = c.Rounds, commandLine(command.Args)
-	if setup.TPRelay, relays, err = c.installed(relays, result); err != nil {
+	if setup.TPRelay, chosen, err = c.installed(chosen, result); err != nil {
 		return err
 	}
 	for _, note := range result.Notes {
@@ -54,7 +54,7 @@ func (c *slowCmd) Run(command *kong.Context) error {
 	context.AfterFunc(ctx, stop) // a second signal ends at once
 
 	p := newProgress(command.Stderr)
-	err = setup.Compare(ctx, relays, result, func(round int, relay string) {
+	err = setup.Compare(ctx, chosen, result, func(round int, relay string) {
 		p.step(fmt.Sprintf("round %d of %d: %s, %d s", round, c.Rounds, relay, c.Seconds))
 	})
 	p.clear()
@@ -67,7 +67,7 @@ func (c *slowCmd) Run(command *kong.Context) error {
 }
 
 // relays are those that were asked for.
-func (c *slowCmd) relays() (relays []peers.Peer, err error) {
+func (c *slowCmd) relays() (chosen []relays.Relay, err error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -81,22 +81,22 @@ func (c *slowCmd) relays() (relays []peers.Peer, err error) {
 		c.Relays = append(c.Relays, "command")
 	}
 	for _, name := range c.Relays {
-		p, err := peers.Find(name, c.RelayCommand)
+		p, err := relays.Find(name, c.RelayCommand)
 		if err != nil {
 			return nil, cli.Usagef("--relays: %w", err)
 		}
-		if slices.ContainsFunc(relays, func(other peers.Peer) bool { return other.Name == name }) {
+		if slices.ContainsFunc(chosen, func(other relays.Relay) bool { return other.Name == name }) {
 			return nil, cli.Usagef("--relays: %s is named twice", name)
 		}
-		relays = append(relays, p)
+		chosen = append(chosen, p)
 	}
-	return relays, nil
+	return chosen, nil
 }
 
 // installed leaves out the relays whose programs are not here, and notes that.
-func (c *slowCmd) installed(relays []peers.Peer, r *flow.Comparison) (tprelay string, left []peers.Peer, err error) {
+func (c *slowCmd) installed(chosen []relays.Relay, r *flow.Comparison) (tprelay string, left []relays.Relay, err error) {
 	tprelay, err = findTPRelay(c.TPRelay)
-	for _, p := range relays {
+	for _, p := range chosen {
 		missing := p.Missing()
 		if strings.HasPrefix(p.Name, "tprelay") && err != nil {
 			missing = err.Error()

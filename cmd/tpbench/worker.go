@@ -9,17 +9,25 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/tprelay/tprelay/bench/ends"
+	"github.com/tprelay/tprelay/bench/client"
+	benchserver "github.com/tprelay/tprelay/bench/server"
+	"github.com/tprelay/tprelay/bench/worker"
 )
 
-// workerCmd is tpbench worker, one end of a comparison: tpbench compare starts it.
+// workerCmd is tpbench worker, a client or the server of a comparison: tpbench compare starts it.
 type workerCmd struct{}
 
-// Run does what standard input says.
+// Run takes its orders from standard input.
 func (workerCmd) Run(command *kong.Context) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := ends.Work(ctx, os.Stdin, command.Stdout); err != nil {
+	newTask := func(job worker.Job, fail func(error)) worker.Task {
+		if job.Kind == worker.Serve {
+			return benchserver.New(job, fail)
+		}
+		return client.New(job)
+	}
+	if err := worker.Work(ctx, os.Stdin, command.Stdout, newTask); err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
 	return nil

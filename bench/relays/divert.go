@@ -1,0 +1,81 @@
+package relays
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/rules"
+	"github.com/tprelay/tprelay/tproxy"
+)
+
+// undoTimeout is for what has to be done after an interrupt too.
+const undoTimeout = 10 * time.Second
+
+// divert hands h1's connections to the server to the relay, until undo. The rules
+// are the same for every relay; they exempt SYNs from the socket match, so none
+// of them suffers when clients use their ports again.
+func (s site) divert(ctx context.Context, way Way) (undo func() error, err error) {
+	mode := tproxy.TPROXY
+	switch way {
+	case Redirect:
+		mode = tproxy.Redirect
+	case Transparent:
+	default:
+		return func() error { return nil }, nil
+	}
+	cfg := rules.Config{
+		Mode:     mode,
+		Listen:   []netip.AddrPort{s.listen},
+		In:       []string{netlab.Left},
+		Ports:    rules.Ports{{First: s.Server.Port(), Last: next(s.Server).Port()}},
+		StateDir: filepath.Join(s.dir, "rules"), // the default is root's
+	}
+	h2 := s.Lab.H2
+	if err := h2.Do(func() error { return rules.Apply(ctx, cfg) }); err != nil {
+		return nil, err
+	}
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		return h2.Do(func() error { return rules.Remove(ctx, cfg) })
+	}, nil
+}
+
+// settings are those of the kernel that whoever runs a busy relay is told to
+// change, as a relay opens all its connections to few servers and their ports run
+// out: "HAProxy, high mysql request rate and TCP source port exhaustion",
+// http://blog.haproxy.com/2012/12/12/. tcp_tw_reuse also serves who speaks in a
+// client's name, when that client uses a port again.
+func settings() [][2]string {
+	return [][2]string{
+		{"net.ipv4.tcp_tw_reuse", "1"},
+		{"net.ipv4.ip_local_port_range", "1025 65000"},
+	}
+}
+
+// tune changes the kernel settings of the relay's host, until undo.
+func tune(h *netlab.Host) (undo func() error, err error) {
+	var before [][2]string
+	undo = func() error {
+		var errs []error
+		for _, s := range before {
+			errs = append(errs, h.SetSysctl(s[0], s[1]))
+		}
+		return errors.Join(errs...)
+	}
+	for _, s := range settings() {
+		old, err := h.Sysctl(s[0])
+		if err == nil {
+			err = h.SetSysctl(s[0], s[1])
+		}
+		if err != nil {
+			return nil, errors.Join(err, undo())
+		}
+		before = append(before, [2]string{s[0], old})
+	}
+	return undo, nil
+}

@@ -1,0 +1,129 @@
+// Package relays starts the relays that tpbench compare and tpbench slow measure against
+// each other, each set up as its own users would: see README.md for what was done and
+// on whose advice.
+//
+// Every relay runs on h2 of a lab, between clients on h1 and servers on h3:
+//
+//	relay, err := relays.Find("haproxy", "")
+//	running, err := relay.Start(ctx, relays.Env{Lab: lab, Self: "/proc/self/exe", Listen: listen, Server: server})
+//	conn, err := lab.H1.Dial(ctx, "tcp", running.Target().String())
+//	err = running.Stop()
+//
+// Relays that can be transparent get the very same packet filter rules, those of
+// package rules, and all get the same kernel settings.
+package relays
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/tprelay/tprelay/internal/netlab"
+)
+
+// Way is how connections come to a relay, and what the server sees of them.
+type Way int
+
+const (
+	// Direct: there is no relay, h2 forwards packets.
+	Direct Way = iota
+	// Transparent: clients connect to the server, TPROXY rules hand the
+	// connections to the relay, and it goes on in the client's name: the server sees
+	// the client's address and port.
+	Transparent
+	// Redirect: the same with REDIRECT rules; the server sees the relay.
+	Redirect
+	// Forward: clients connect to the relay itself; the server sees the relay.
+	Forward
+)
+
+// String is the way in a word, as in tables.
+func (w Way) String() string {
+	switch w {
+	case Direct:
+		return "direct"
+	case Transparent:
+		return "transparent"
+	case Redirect:
+		return "redirect"
+	case Forward:
+		return "forward"
+	}
+	return fmt.Sprintf("Way(%d)", int(w))
+}
+
+// Relay is a relay that can be measured.
+type Relay struct {
+	// Name is what it is called on the command line.
+	Name string
+	// Title is what it is called in tables, with its real version.
+	Title string
+	// Advice says why it is configured as it is, and who says so.
+	Advice string
+	// Way is how connections come to it.
+	Way Way
+
+	program string // what has to be installed; "" if nothing has
+	debian  string // the package that has it
+	shares  bool   // several processes of it may listen on one port (SO_REUSEPORT)
+	recipe  recipe
+}
+
+// Env is what a relay is started in.
+type Env struct {
+	Lab *netlab.Lab
+	// Self and TPRelay are the paths of tpbench and of tprelay.
+	Self, TPRelay string
+	// Listen is where the relay takes connections, IPv4. TPROXY brings them to any
+	// address, 127.0.0.1 too; with Redirect and Forward only the port counts, and
+	// the address is that of h2 which h1 sees. Forward takes the next port too.
+	Listen netip.AddrPort
+	// Server is the server on h3, IPv4. There is another one on the next port.
+	Server netip.AddrPort
+	// Command is what --relay-command says, for the relay of that name.
+	Command string
+	// Flags are added to the command line of tprelay, whatever its variant.
+	Flags []string
+	// Processes is how many processes of the relay share the listening port.
+	// Default: 1.
+	Processes int
+}
+
+// All gives every relay, the baseline first. command is what --relay-command says;
+// without it the relay of that name is left out.
+func All(command string) []Relay {
+	all := slices.Concat([]Relay{direct()}, tprelays(), haproxies(), iocopies(), gnets(), []Relay{socat(), tokenBucket()})
+	if command != "" {
+		all = append(all, ofCommand(command))
+	}
+	return all
+}
+
+// Find gives the relay of that name. The error names those that there are.
+func Find(name, command string) (Relay, error) {
+	if name == commandName && command == "" {
+		return Relay{}, fmt.Errorf("relay %q: say with --relay-command what to run", name)
+	}
+	all := All(command)
+	var names []string
+	for _, p := range all {
+		if p.Name == name {
+			return p, nil
+		}
+		names = append(names, p.Name)
+	}
+	return Relay{}, fmt.Errorf("relay %q: there is none of that name; there are %s", name, strings.Join(names, ", "))
+}
+
+// Missing says in one line what has to be installed before the relay can be
+// started, or "".
+func (p Relay) Missing() string {
+	if p.program == "" {
+		return ""
+	}
+	if _, err := lookup(p.program); err != nil {
+		return fmt.Sprintf("%s is not installed; apt-get install %s", p.program, p.debian)
+	}
+	return ""
+}

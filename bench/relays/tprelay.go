@@ -1,0 +1,42 @@
+package relays
+
+import "errors"
+
+// direct is what all others are compared to: no relay at all.
+func direct() Relay {
+	return Relay{
+		Name:   "direct",
+		Title:  "direct, no relay",
+		Advice: "h2 forwards packets; what a relay adds is what it does worse than this.",
+		Way:    Direct,
+	}
+}
+
+// tprelays are this project's own daemon.
+func tprelays() []Relay {
+	of := func(name, title, advice string, flags ...string) Relay {
+		return Relay{
+			Name: name, Title: title, Advice: advice, Way: Transparent, shares: true,
+			recipe: func(s site) ([]process, error) {
+				if s.TPRelay == "" {
+					return nil, errors.New("no path of tprelay was given")
+				}
+				args := []string{s.TPRelay, "run", "--mode", "tproxy", "--listen", s.listen.String(), "--log-level", "warn"}
+				args = append(append(args, flags...), s.Flags...)
+				return []process{{args: args, ports: []uint16{s.listen.Port()}, socket: s.Processes > 1}}, nil
+			},
+		}
+	}
+	return []Relay{
+		of("tprelay", "tprelay, 1 loop",
+			"Its defaults, with one loop, so that it has as many threads as HAProxy with nbthread 1.", "--loops", "1"),
+		of("tprelay-loops", "tprelay, one loop per CPU", "Its defaults."),
+		// Not an interceptor that looks on: of those on the command line, record writes
+		// files, label changes bytes, and replace holds back what may be the beginning of
+		// its text, so that random bytes at the end of a request would wait for ever.
+		of("tprelay-buffered", "tprelay, 1 loop, buffers instead of splice",
+			"--no-splice: all bytes go through user space, on the path of interceptors, but no interceptor looks at them.", "--loops", "1", "--no-splice"),
+		of("tprelay-no-flow-control", "tprelay, 1 loop, no flow control",
+			"--no-flow-control: it takes whatever the sender sends, up to its memory limit; to see what flow control is for.", "--loops", "1", "--no-flow-control"),
+	}
+}

@@ -44,7 +44,7 @@ type pace struct {
 	cycle time.Duration
 }
 
-// pace is that of the point's turns: bench/RESULTS.md, "What was tried", has what it is chosen by.
+// pace is that of the point's turns. docs/experiments.md, "Method", has the measurements behind it.
 func (p Point) pace() pace {
 	if p.Scenario == "rr" {
 		// After a pause the scheduler needs half a second to find who belongs on which CPU.

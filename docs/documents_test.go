@@ -142,6 +142,15 @@ func TestNamesInDocumentsExist(t *testing.T) {
 	}
 }
 
+// TestDocumentsAreShort: a reader can take in the front page and the results at one sitting.
+func TestDocumentsAreShort(t *testing.T) {
+	for document, most := range map[string]int{"../README.md": 130, "../bench/RESULTS.md": 200} {
+		if n := strings.Count(read(t, document), "\n"); n >= most {
+			t.Errorf("%s has %d lines, want fewer than %d", document, n, most)
+		}
+	}
+}
+
 // documents are the Markdown files of the repository.
 func documents(t *testing.T) (paths []string) {
 	walk(t, "..", func(path string) {

@@ -20,7 +20,7 @@ import (
 // While other pairs of the loop are in a dialogue, a turn's budget is moved at a time, as
 // for any pair. A FIN, a reset and urgent data wake the loop in any event. The last bytes
 // before a silence may wait for as long as coalesceTimeout, and never in a dialogue: each request
-// ends the run of replies. bench/RESULTS.md has what the figures are chosen by.
+// ends the run of replies. docs/experiments.md has the measurements behind the figures.
 const (
 	provenBytes     = 4 << 20
 	provenTime      = 15 * time.Millisecond // 2.2 Gbit/s, at which lowat bytes take two times coalesceTimeout

@@ -54,7 +54,7 @@ type Options struct {
 
 	// Loops is the number of event loops. Default: GOMAXPROCS. With fewer, a busy loop keeps
 	// its processor while it waits (see epoll.Poller.HoldP): up to a tenth less CPU time for small
-	// messages and short connections (bench/RESULTS.md), and the others are there for the program's own goroutines.
+	// messages and short connections (docs/experiments.md), and the others are there for the program's own goroutines.
 	Loops int
 
 	// Spoof is the policy for the source address of outgoing connections.

@@ -10,7 +10,7 @@ import (
 )
 
 // How the kernel schedules the relay's threads where they share their CPUs with clients, servers
-// or others. bench/RESULTS.md has what it gives.
+// or others. docs/experiments.md has the measurements.
 //
 // Under SCHED_BATCH a thread that is woken does not interrupt who runs: the relay finds more to do
 // when its turn comes, and senders and receivers are not stopped in the middle of their work for

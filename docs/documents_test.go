@@ -142,6 +142,22 @@ func TestNamesInDocumentsExist(t *testing.T) {
 	}
 }
 
+// TestPlainWords: words that readers stumbled over do not come back into documents, programs
+// and comments.
+func TestPlainWords(t *testing.T) {
+	words := regexp.MustCompile(`(?i)\bmen(d|ds|ded|ding)\b`) // fix
+	walk(t, "..", func(path string) {
+		switch filepath.Ext(path) {
+		case ".go", ".md", ".py", ".sh", ".yml", ".html", ".tmpl":
+			for i, line := range strings.Split(read(t, path), "\n") {
+				if found := words.FindString(line); found != "" {
+					t.Errorf("%s:%d: %q", path, i+1, found)
+				}
+			}
+		}
+	})
+}
+
 // TestDocumentsAreShort: a reader can take in the front page and the results at one sitting.
 func TestDocumentsAreShort(t *testing.T) {
 	for document, most := range map[string]int{"../README.md": 130, "../bench/RESULTS.md": 200} {

@@ -1,8 +1,6 @@
 package rules
 
 import (
-	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,33 +10,6 @@ import (
 	"strings"
 	"testing"
 )
-
-// FuzzParseListeners: any text gives valid addresses or none, and a line as the kernel
-// writes it, among any others, gives its own.
-func FuzzParseListeners(f *testing.F) {
-	f.Add("  0: 0100007F:2383 00000000:0000 0A 00000000:00000000", []byte{127, 0, 0, 1}, uint16(9091))
-	f.Add("sl local_address rem_address st", []byte("0123456789abcdef"), uint16(1))
-	f.Add("0: 7F:1 0 0A\n1: zz:0 0 0A\n2: 0100007F 0 0A\n3: :1 0 0A", []byte{}, uint16(0))
-	f.Fuzz(func(t *testing.T, text string, addr []byte, port uint16) {
-		for _, l := range parseListeners(text) {
-			if !l.IsValid() || l.Addr().Is4In6() {
-				t.Errorf("%q gives %v", text, l)
-			}
-		}
-		a, ok := netip.AddrFromSlice(addr)
-		if !ok {
-			return
-		}
-		var host strings.Builder
-		for word := range slices.Chunk(addr, 4) {
-			fmt.Fprintf(&host, "%08X", binary.LittleEndian.Uint32(word))
-		}
-		line := fmt.Sprintf("%s\n  1: %s:%04X 00000000:0000 0A 00000000:00000000 00:00000000\n", text, &host, port)
-		if want := netip.AddrPortFrom(a.Unmap(), port); !slices.Contains(parseListeners(line), want) {
-			t.Errorf("%q does not give %v", line, want)
-		}
-	})
-}
 
 // FuzzManagementFromEnv: what is taken is a flow of one family with real ports, and stays
 // the same when it is written again.

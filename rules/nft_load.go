@@ -56,9 +56,9 @@ func (c Config) verifyNFT(ctx context.Context) ([]Problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	mend := "tprelay rules apply " + c.Flags()
+	fix := "tprelay rules apply " + c.Flags()
 	if have == nil {
-		return []Problem{{"nft: table " + nftTable + " is missing", mend}}, nil
+		return []Problem{{"nft: table " + nftTable + " is missing", fix}}, nil
 	}
 	var want []string
 	err = inScratch(func() error {
@@ -69,7 +69,7 @@ func (c Config) verifyNFT(ctx context.Context) ([]Problem, error) {
 		want, err = listNFT(ctx)
 		return err
 	})
-	return difference("nft: table "+nftTable, mend, want, have), err
+	return difference("nft: table "+nftTable, fix, want, have), err
 }
 
 // trimmed gives the lines of text without blanks around them, and no empty ones.
@@ -85,7 +85,7 @@ func trimmed(text string) []string {
 
 // difference reports every wanted line that is not there, every line that
 // should not be there, and, when there are none, a wrong order.
-func difference(where, mend string, want, have []string) []Problem {
+func difference(where, fix string, want, have []string) []Problem {
 	count := map[string]int{}
 	for _, l := range have {
 		count[l]++
@@ -93,18 +93,18 @@ func difference(where, mend string, want, have []string) []Problem {
 	var out []Problem
 	for _, l := range want {
 		if count[l]--; count[l] < 0 {
-			out = append(out, Problem{where + ": missing: " + l, mend})
+			out = append(out, Problem{where + ": missing: " + l, fix})
 		}
 	}
 	for _, l := range have {
 		if count[l] > 0 {
 			count[l]--
-			out = append(out, Problem{where + ": not ours: " + l, mend})
+			out = append(out, Problem{where + ": not ours: " + l, fix})
 		}
 	}
 	for i := range want {
 		if len(out) == 0 && want[i] != have[i] {
-			return []Problem{{where + ": the rules are in a different order", mend}}
+			return []Problem{{where + ": the rules are in a different order", fix}}
 		}
 	}
 	return out

@@ -87,7 +87,7 @@ func SysctlProblems(c Config) ([]Problem, error) {
 		value, _ := readSysctl(s.path)
 		out = append(out, Problem{
 			What: fmt.Sprintf("sysctl %s is %s, want %s: %s", s.name(), value, s.want, s.why),
-			Mend: s.command(),
+			Fix:  s.command(),
 		})
 	}
 	return out, err

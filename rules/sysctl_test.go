@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -30,16 +31,16 @@ func TestSysctlsAreReportedSetWhenAskedAndRestored(t *testing.T) {
 			cfg := allFamilies(tproxy.TPROXY)[2].config(t, tproxy.TPROXY, tools()[0])
 			apply(t, h, cfg)
 			problems := verify(t, h, cfg)
-			if len(problems) != 1 || !strings.HasPrefix(problems[0].Mend, "sysctl -w net.") {
+			if len(problems) != 1 || !strings.HasPrefix(problems[0].Fix, "sysctl -w net.") {
 				t.Fatalf("not set: %v", problems)
 			}
 			remove(t, h, cfg)
 			same(t, "after remove", before, snapshot(t, h))
 
-			shell(t, h, problems[0].Mend)
+			shell(t, h, problems[0].Fix)
 			apply(t, h, cfg)
 			if problems := verify(t, h, cfg); len(problems) > 0 {
-				t.Errorf("mended: %v", problems)
+				t.Errorf("fixed: %v", problems)
 			}
 			remove(t, h, cfg)
 			if err := h.SetSysctl(setting.name, setting.value); err != nil {
@@ -76,7 +77,7 @@ func TestBridgeSettingCountsOnlyForBridges(t *testing.T) {
 	if _, err := h.Command(t.Context(), "sh", "-c", "ip link add br0 type bridge && ip link set left master br0").Output(); err != nil {
 		t.Skip("no bridges here")
 	}
-	if problems := verify(t, h, cfg); len(problems) != 1 || problems[0].Mend != "sysctl -w net.bridge.bridge-nf-call-iptables=0" {
+	if problems := verify(t, h, cfg); len(problems) != 1 || problems[0].Fix != "sysctl -w net.bridge.bridge-nf-call-iptables=0" {
 		t.Errorf("with a bridge: %v", problems)
 	}
 }
@@ -119,7 +120,7 @@ func TestSrcValidMarkDropsWhatIsDiverted(t *testing.T) {
 	cfg.SetSysctls = true
 	apply(t, lab.H2, cfg)
 	if answer := ask(t, lab, to); !strings.HasPrefix(answer, "relayed") {
-		t.Errorf("with the setting mended: %q", answer)
+		t.Errorf("with the setting fixed: %q", answer)
 	}
 }
 
@@ -136,5 +137,28 @@ func TestVerifyLooksForTheListenerWhenAsked(t *testing.T) {
 		if problems := verify(t, lab.H2, cfg); len(problems) > 0 {
 			t.Errorf("%s: with a listener: %v", f.name, problems)
 		}
+	}
+}
+
+func TestVerifyCountsOnlyListenersInItsNamespace(t *testing.T) {
+	lab := newLab(t)
+	server(t, lab, serverPort)
+	cfg := allFamilies(tproxy.TPROXY)[0].config(t, tproxy.TPROXY, tools()[0])
+	apply(t, lab.H2, cfg)
+	cfg.CheckListener = true
+	port := int(cfg.Listen[0].Port())
+	l, err := lab.H1.Listen("tcp", fmt.Sprintf(":%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	// A connected socket with the listener's port is no listener.
+	c, err := lab.H2.DialFrom(t.Context(), "tcp", fmt.Sprintf("0.0.0.0:%d", port), netip.AddrPortFrom(lab.H3.Addr4, serverPort).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if problems := verify(t, lab.H2, cfg); len(problems) != 1 {
+		t.Errorf("with a listener on another host, and a connection on the port: %v", problems)
 	}
 }

@@ -2,28 +2,30 @@ package rules
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
-// Problem is one thing that is missing or wrong, and the command that mends it.
-type Problem struct{ What, Mend string }
+// Problem is one missing or wrong rule or setting. Fix is the shell command that puts it
+// right, or empty where there is none.
+type Problem struct{ What, Fix string }
 
+// String returns both on one line.
 func (p Problem) String() string {
-	if p.Mend == "" {
+	if p.Fix == "" {
 		return p.What
 	}
-	return p.What + "; mend: " + p.Mend
+	return p.What + "; fix: " + p.Fix
 }
 
-// Verify compares this thread's network namespace with what c asks for. It
-// changes nothing. An error means that it could not look.
+// Verify compares the network namespace of the calling thread with c and returns one
+// Problem for each missing or wrong rule and setting. It changes nothing. An error means
+// that the check itself failed; the problems found before it are still returned.
 func Verify(ctx context.Context, c Config) ([]Problem, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
@@ -32,7 +34,7 @@ func Verify(ctx context.Context, c Config) ([]Problem, error) {
 	if err := privileged(); err != nil {
 		return nil, err
 	}
-	// Rules know the connection of the operator who applied them, not ours.
+	// The applied rules name the ssh connection of whoever applied them, not the caller's.
 	s, err := loadState(c.StateDir)
 	if err != nil {
 		return nil, err
@@ -95,19 +97,14 @@ func (c Config) verifyRouting() ([]Problem, error) {
 	return problems, nil
 }
 
-// verifyListeners reports every family for which nothing listens.
+// verifyListeners returns a Problem for each family without a listener.
 func (c Config) verifyListeners() ([]Problem, error) {
 	if !c.CheckListener {
 		return nil, nil
 	}
-	var listeners []netip.AddrPort
-	for _, name := range []string{"tcp", "tcp6"} {
-		// Not /proc/net, which is the namespace of the process's first thread.
-		text, err := os.ReadFile("/proc/thread-self/net/" + name)
-		if err != nil && name == "tcp" {
-			return nil, fmt.Errorf("list sockets: %w", err)
-		}
-		listeners = append(listeners, parseListeners(string(text))...)
+	listeners, err := listListeners()
+	if err != nil {
+		return nil, err
 	}
 	var problems []Problem
 	for _, t := range c.targets() {
@@ -121,34 +118,27 @@ func (c Config) verifyListeners() ([]Problem, error) {
 		if !slices.ContainsFunc(listeners, serves) {
 			problems = append(problems, Problem{
 				What: fmt.Sprintf("nothing listens on %v for %s", t, t.nfproto),
-				Mend: fmt.Sprintf("tprelay run --mode %v --listen %v", c.Mode, t),
+				Fix:  fmt.Sprintf("tprelay run --mode %v --listen %v", c.Mode, t),
 			})
 		}
 	}
 	return problems, nil
 }
 
-// parseListeners reads the local addresses of listening sockets (state 0A) from
-// /proc/net/tcp or tcp6, where addresses are words in the host's byte order.
-func parseListeners(text string) []netip.AddrPort {
-	var out []netip.AddrPort
-	for l := range strings.Lines(text) {
-		fields := strings.Fields(l)
-		if len(fields) < 4 || fields[3] != "0A" {
-			continue
+// listListeners returns the local addresses of all listening TCP sockets in the
+// network namespace of the calling thread.
+func listListeners() ([]netip.AddrPort, error) {
+	var listeners []netip.AddrPort
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		sockets, err := netlink.SocketDiagTCP(family)
+		if err != nil {
+			return nil, fmt.Errorf("list sockets: %w", err)
 		}
-		host, port, _ := strings.Cut(fields[1], ":")
-		raw, err := hex.DecodeString(host)
-		n, errPort := strconv.ParseUint(port, 16, 16)
-		if err != nil || errPort != nil || len(raw)%4 != 0 {
-			continue
-		}
-		for i := 0; i < len(raw); i += 4 { // amd64 and arm64 are little-endian
-			slices.Reverse(raw[i : i+4])
-		}
-		if addr, ok := netip.AddrFromSlice(raw); ok {
-			out = append(out, netip.AddrPortFrom(addr.Unmap(), uint16(n)))
+		for _, s := range sockets {
+			if addr, ok := netip.AddrFromSlice(s.ID.Source); ok && s.State == netlink.TCP_LISTEN {
+				listeners = append(listeners, netip.AddrPortFrom(addr.Unmap(), s.ID.SourcePort))
+			}
 		}
 	}
-	return out
+	return listeners, nil
 }

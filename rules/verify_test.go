@@ -33,8 +33,8 @@ func TestVerifyReportsEachDeletedRule(t *testing.T) {
 				t.Errorf("after %s: %d problems: %v", d, len(problems), problems)
 			}
 			for _, p := range problems {
-				if !strings.HasPrefix(p.Mend, "tprelay rules apply --") {
-					t.Errorf("after %s: %v: no command that mends it", d, p)
+				if !strings.HasPrefix(p.Fix, "tprelay rules apply --") {
+					t.Errorf("after %s: %v: no command that fixes it", d, p)
 				}
 			}
 			apply(t, h, cfg)
@@ -86,7 +86,7 @@ func listDeletions(t *testing.T, h *netlab.Host) []string {
 	return out
 }
 
-func TestVerifyReportsMissingRoutingWithTheCommandThatMendsIt(t *testing.T) {
+func TestVerifyReportsMissingRoutingWithTheCommandThatFixesIt(t *testing.T) {
 	h := newLab(t).H2
 	b := tools()[0]
 	b.use(t)
@@ -101,9 +101,9 @@ func TestVerifyReportsMissingRoutingWithTheCommandThatMendsIt(t *testing.T) {
 		if len(problems) != 1 {
 			t.Fatalf("after %s: %v", d, problems)
 		}
-		shell(t, h, problems[0].Mend)
+		shell(t, h, problems[0].Fix)
 		if problems := verify(t, h, cfg); len(problems) > 0 {
-			t.Errorf("mended: %v", problems)
+			t.Errorf("fixed: %v", problems)
 		}
 	}
 	shell(t, h, "nft delete table inet tprelay")

@@ -44,6 +44,7 @@ func application(log *logQueue) cli.Application {
 		Options: []kong.Option{
 			kong.Vars{"version": version()},
 			kong.Bind(log),
+			kong.PostBuild(hideFlags),
 			kong.ExplicitGroups([]kong.Group{
 				{Key: "connections", Title: "Connections:"},
 				{Key: "bytes", Title: "Bytes:"},

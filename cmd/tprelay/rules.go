@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,32 +20,32 @@ import (
 // rulesCmd is `tprelay rules`.
 type rulesCmd struct {
 	Print  rulesPrint  `cmd:"" help:"Print the rules as a commented shell script; change nothing."`
-	Apply  rulesApply  `cmd:"" help:"Set the rules up, in place of any that this command set up before."`
-	Verify rulesVerify `cmd:"" help:"Check that everything stands; one line for each thing that does not. Without flags: what was applied."`
-	Remove rulesRemove `cmd:"" help:"Take the rules down and restore what was changed."`
+	Apply  rulesApply  `cmd:"" help:"Set up the rules. They replace those of an earlier apply."`
+	Verify rulesVerify `cmd:"" help:"List every missing or wrong rule and setting."`
+	Remove rulesRemove `cmd:"" help:"Remove the rules and restore the settings that apply changed."`
 }
 
-// rulesFlags say what to divert, and to where.
+// rulesFlags are the flags that describe a set of rules.
 type rulesFlags struct {
-	Mode           string        `enum:"tproxy,redirect" default:"tproxy" help:"How connections are handed over: ${enum}."`
-	Listen         []string      `placeholder:"ADDR:PORT" help:"Where the relay listens; once, or once per family. :PORT is every address (IPv4; with --ipv6, IPv6 too), [::]:PORT both families."`
-	In             []string      `placeholder:"IFACE" help:"Interface on which clients' connections come in; repeat or separate with commas."`
-	Dport          []string      `placeholder:"PORTS" help:"Destination ports to divert, such as 80,443,8000-8080. Default: all but ssh."`
+	Mode           string        `enum:"tproxy,redirect" default:"tproxy" help:"How the kernel passes connections to the relay: ${enum}."`
+	Listen         []string      `placeholder:"ADDR:PORT" help:"Address of the relay's listener, at most one per IP version. :PORT means all IPv4 addresses (with --ipv6, IPv6 too), [::]:PORT all addresses of both."`
+	In             []string      `placeholder:"IFACE" help:"Interface on which clients' connections arrive. Repeat the flag or separate names with commas."`
+	Dport          []string      `placeholder:"PORTS" help:"Destination ports to divert, such as 80,443,8000-8080. Default: all except ssh."`
 	Backend        string        `enum:"nft,iptables" default:"nft" help:"Program that loads the rules: ${enum}."`
-	IPv6           bool          `name:"ipv6" help:"Divert IPv6 too; fails if no listener can take it."`
-	OnDown         onDownFlag    `placeholder:"open|closed" help:"New connections while no relay listens: open lets them pass (nft with tproxy only), closed drops or refuses them. Default: open with nft and tproxy, otherwise closed."`
-	Exclude        []networkFlag `placeholder:"CIDR" help:"Destinations that are not diverted."`
-	ExcludeClient  []networkFlag `placeholder:"CIDR" help:"Clients that are not diverted."`
-	SSHPort        []portFlag    `name:"ssh-port" placeholder:"PORT" help:"Port that is not diverted, unless --dport names it. Default: 22."`
-	NoSSHExclusion bool          `name:"no-ssh-exclusion" help:"Divert ssh like anything else."`
-	Transparent    bool          `help:"Redirect mode: the relay binds to clients' addresses (run --spoof ip); bring the replies back."`
-	Mark           markFlag      `placeholder:"N" help:"Packet mark for the routing rule, 0x works; not the mark of run --mark. Default: 0x7470."`
+	IPv6           bool          `name:"ipv6" help:"Divert IPv6 too. Fails if no --listen address accepts IPv6."`
+	OnDown         onDownFlag    `placeholder:"open|closed" help:"What happens to new connections while no relay listens: with open they pass undiverted (nft with tproxy only), with closed they are dropped or refused. Default: open with nft and tproxy, otherwise closed."`
+	Exclude        []networkFlag `placeholder:"CIDR" help:"Do not divert connections to these destinations."`
+	ExcludeClient  []networkFlag `placeholder:"CIDR" help:"Do not divert connections from these clients."`
+	SSHPort        []portFlag    `name:"ssh-port" placeholder:"PORT" help:"Do not divert this port unless --dport names it. Default: 22."`
+	NoSSHExclusion bool          `name:"no-ssh-exclusion" help:"Divert ssh like any other connection."`
+	Transparent    bool          `help:"In redirect mode: add the rules that route replies back to a relay that uses the clients' addresses (run --spoof ip)."`
+	Mark           markFlag      `placeholder:"N" help:"Packet mark that the routing rule matches, decimal or 0x. It must differ from run --mark. Default: 0x7470."`
 	Table          *int          `placeholder:"N" help:"Number of the routing table. Default: 7470."`
-	SetSysctls     bool          `name:"set-sysctls" help:"Change kernel settings that stand in the way; remove restores them."`
-	State          string        `placeholder:"DIR" help:"Directory for the record of what was changed. Default: /run/tprelay."`
+	SetSysctls     bool          `name:"set-sysctls" help:"Change the kernel settings that would break the rules. remove restores them."`
+	State          string        `placeholder:"DIR" help:"Directory of the record of changes. Default: /run/tprelay."`
 }
 
-// config turns flags into what package rules understands.
+// config converts the flags to a rules.Config.
 func (f *rulesFlags) config() (rules.Config, error) {
 	cfg := rules.Config{
 		In: f.In, IPv6: f.IPv6, OnDown: rules.OnDown(f.OnDown), Backend: rules.Backend(f.Backend),
@@ -78,11 +79,11 @@ func (f *rulesFlags) config() (rules.Config, error) {
 	return cfg, nil
 }
 
-// named says whether the flags name a set of rules at all.
+// named reports whether the flags describe a set of rules.
 func (f *rulesFlags) named() bool { return len(f.Listen) > 0 || len(f.In) > 0 }
 
-// check is what kong's Validate hooks call, so that bad usage ends with status 2
-// and before anything is done.
+// check is called from kong's Validate hooks, so that wrong usage ends with status 2 before
+// anything is changed.
 func (f *rulesFlags) check() error {
 	cfg, err := f.config()
 	if err != nil {
@@ -108,7 +109,7 @@ func (r *rulesPrint) Run() error {
 
 type rulesApply struct {
 	rulesFlags
-	Confirm *time.Duration `placeholder:"60s" help:"Take everything back unless you press Enter within this time: for those who might lock themselves out."`
+	Confirm *time.Duration `placeholder:"60s" help:"Undo everything unless you press Enter within this time. Use it where the rules might lock you out."`
 }
 
 // Validate refuses flags that cannot work.
@@ -119,7 +120,7 @@ func (r *rulesApply) Validate() error {
 	return r.check()
 }
 
-// Run applies the rules, and warns of what stands in their way.
+// Run applies the rules and warns of kernel settings that break them.
 func (r *rulesApply) Run(command *kong.Context) error {
 	cfg, err := r.config()
 	if err != nil {
@@ -139,10 +140,19 @@ func (r *rulesApply) Run(command *kong.Context) error {
 
 type rulesVerify struct {
 	rulesFlags
-	Listener bool `help:"Also check that something listens."`
+	Listener bool `help:"Also check that a program listens at the --listen address."`
 }
 
-// Validate refuses flags that cannot work; none at all mean what was applied.
+// Help is the part of --help above the flags.
+func (*rulesVerify) Help() string {
+	return `
+Each line names one missing or wrong rule or setting and the command that fixes it. The exit status is 1 if there is any.
+
+verify checks what apply set up. It also takes the flags of apply, and then checks for the rules that they describe.
+`
+}
+
+// Validate refuses flags that cannot work. Without flags, verify checks what was applied.
 func (r *rulesVerify) Validate() error {
 	if !r.named() {
 		_, err := r.config()
@@ -151,7 +161,7 @@ func (r *rulesVerify) Validate() error {
 	return r.check()
 }
 
-// Run prints one line per problem, and fails if there is any.
+// Run prints one line per problem and fails if there is any.
 func (r *rulesVerify) Run() error {
 	cfg, err := r.config()
 	if err != nil {
@@ -162,7 +172,7 @@ func (r *rulesVerify) Run() error {
 		if err != nil {
 			return fmt.Errorf("rules verify: %w", err)
 		} else if !ok {
-			return errors.New("rules verify: nothing was applied here; apply it, or say with --listen and --in what to look for")
+			return errors.New("rules verify: no rules were applied here; run tprelay rules apply, or describe the rules with --listen and --in")
 		}
 		cfg = applied
 	}
@@ -175,25 +185,50 @@ func (r *rulesVerify) Run() error {
 	case err != nil:
 		return fmt.Errorf("rules verify: %w", err)
 	case len(problems) == 1:
-		return errors.New("rules verify: 1 thing is missing or wrong")
+		return errors.New("rules verify: 1 rule or setting is missing or wrong")
 	case len(problems) > 0:
-		return fmt.Errorf("rules verify: %d things are missing or wrong", len(problems))
+		return fmt.Errorf("rules verify: %d rules and settings are missing or wrong", len(problems))
 	}
-	fmt.Println("ok: everything stands for tprelay rules apply " + cfg.Flags())
+	fmt.Println("ok: all rules and settings of tprelay rules apply " + cfg.Flags() + " are in place")
 	return nil
 }
 
-// rulesRemove takes the same flags, so that a command line can be reused, but
-// needs none: the record knows what was applied.
+// rulesRemove accepts the flags of apply, so that a command line can be reused. It needs
+// none of them while the record of what was applied exists.
 type rulesRemove struct{ rulesFlags }
 
-// Validate refuses flags that cannot be read.
+// Help is the part of --help above the flags.
+func (*rulesRemove) Help() string {
+	return `
+The record that apply wrote says what to remove and restore. Without that record, remove deletes everything that bears the
+name tprelay, and the routing for --mark and --table.
+`
+}
+
+// hideFlags leaves flags out of --help where they are accepted but have no effect of their
+// own: verify and remove take a whole command line of apply.
+func hideFlags(parser *kong.Kong) error {
+	shown := map[string][]string{
+		"tprelay rules verify": {"help", "listener", "state"},
+		"tprelay rules remove": {"help", "mark", "table", "state"},
+	}
+	for _, command := range parser.Model.Leaves(false) {
+		if names, ok := shown[command.FullPath()]; ok {
+			for _, flag := range command.Flags {
+				flag.Hidden = !slices.Contains(names, flag.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// Validate refuses flags that cannot be parsed.
 func (r *rulesRemove) Validate() error {
 	_, err := r.config()
 	return err
 }
 
-// Run takes everything down.
+// Run removes the rules.
 func (r *rulesRemove) Run() error {
 	cfg, err := r.config()
 	if err == nil {

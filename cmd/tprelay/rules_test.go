@@ -125,6 +125,46 @@ func TestApplyNotConfirmedPutsFormerRulesBack(t *testing.T) {
 	}
 }
 
+func TestHelpOfVerifyAndRemoveShowsOnlyTheirFlags(t *testing.T) {
+	apply := []string{"--in=", "--dport=", "--backend=", "--exclude=", "--set-sysctls", "--on-down="}
+	for _, c := range []struct {
+		command     string
+		shows, nots []string
+	}{
+		{"apply", append(apply, "--confirm=", "--state="), nil},
+		{"verify", []string{"--listener", "--state="}, append(apply, "--listen=", "--mark=")},
+		{"remove", []string{"--state=", "--mark=", "--table="}, append(apply, "--listen=", "--listener")},
+	} {
+		var stdout, stderr bytes.Buffer
+		if status := program([]string{"rules", c.command, "--help"}, &stdout, &stderr); status != 0 {
+			t.Errorf("%s: status %d, %s", c.command, status, &stderr)
+		}
+		for _, flag := range c.shows {
+			if !strings.Contains(stdout.String(), flag) {
+				t.Errorf("%s: no %s in\n%s", c.command, flag, &stdout)
+			}
+		}
+		for _, flag := range c.nots {
+			if strings.Contains(stdout.String(), flag) {
+				t.Errorf("%s: %s in\n%s", c.command, flag, &stdout)
+			}
+		}
+	}
+}
+
+func TestVerifyAndRemoveTakeTheFlagsOfApply(t *testing.T) {
+	parser, err := application(nil).Parser(new(commands), io.Discard, io.Discard, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"apply", "verify", "remove"} {
+		args := "rules " + command + " --mode tproxy --listen :9091 --in eth1 --dport 80 --exclude 10.0.0.0/8 --set-sysctls"
+		if _, err := parser.Parse(strings.Fields(args)); err != nil {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
 func TestRulesUsageErrorsEndWithStatus2(t *testing.T) {
 	for _, c := range []struct {
 		args, want string

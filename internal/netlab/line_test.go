@@ -203,18 +203,18 @@ func TestLineLooksCutFromBothEnds(t *testing.T) {
 		}
 		return flags&unix.IFF_LOWER_UP != 0
 	}
-	mend, err := lab.H3.CutLink(netlab.Edge)
+	restore, err := lab.H3.CutLink(netlab.Edge)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if carrier(lab.H2, netlab.Right) {
 		t.Error("the other end of a link that is cut has a carrier")
 	}
-	if err := mend(); err != nil {
+	if err := restore(); err != nil {
 		t.Fatal(err)
 	}
 	if !carrier(lab.H2, netlab.Right) || !carrier(lab.H3, netlab.Edge) {
-		t.Error("a link that was mended has no carrier")
+		t.Error("a link that was restored has no carrier")
 	}
 	client, server := pair(t, lab.H1, lab.H3, lab.H3.Addr4)
 	roundTrip(t, client, server)

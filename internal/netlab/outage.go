@@ -10,10 +10,10 @@ import (
 
 // CutLink sets an interface of the host down, and returns what sets it up again. The
 // kernel forgets the routes of an interface that goes down, which a real host's network
-// manager would put back: so does mend. Addresses stay. While the link is cut, nothing
+// manager would put back: so does restore. Addresses stay. While the link is cut, nothing
 // passes in either direction, and the host knows it; the other end of the link sees that
 // its carrier is gone. On error the link is up.
-func (h *Host) CutLink(iface string) (mend func() error, err error) {
+func (h *Host) CutLink(iface string) (restore func() error, err error) {
 	if err := h.SetSysctl("net.ipv6.conf."+iface+".keep_addr_on_down", "1"); err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (h *Host) CutLink(iface string) (mend func() error, err error) {
 	}
 	return func() error {
 		if err := h.Do(func() error { return errors.Join(carrier(true), linkUpWith(iface, routes)) }); err != nil {
-			return fmt.Errorf("netlab: %s: mend %s: %w", h.Name, iface, err)
+			return fmt.Errorf("netlab: %s: restore %s: %w", h.Name, iface, err)
 		}
 		return nil
 	}, nil

@@ -33,7 +33,7 @@ func TestCutLinkIsMendedWithItsRoutes(t *testing.T) {
 			}
 			return err
 		}
-		mend, err := cut.host(lab).CutLink(cut.iface)
+		restore, err := cut.host(lab).CutLink(cut.iface)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,7 +42,7 @@ func TestCutLinkIsMendedWithItsRoutes(t *testing.T) {
 				t.Errorf("%s: %v can be reached over a link that is cut", cut.iface, addr)
 			}
 		}
-		if err := mend(); err != nil {
+		if err := restore(); err != nil {
 			t.Fatal(err)
 		}
 		for _, addr := range []netip.Addr{lab.H3.Addr4, lab.H3.Addr6} {

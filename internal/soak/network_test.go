@@ -71,12 +71,12 @@ func linkGoesDown(ctx context.Context, l *life, r *rand.Rand) error {
 	}{
 		{l.lab.H1, netlab.Edge}, {l.lab.H2, netlab.Left}, {l.lab.H2, netlab.Right}, {l.lab.H3, netlab.Edge},
 	}[r.IntN(4)]
-	mend, err := at.host.CutLink(at.iface)
+	restore, err := at.host.CutLink(at.iface)
 	if err != nil {
 		return err
 	}
 	pause(ctx, upTo(outage/2, r))
-	return mend()
+	return restore()
 }
 
 func linkGetsSlow(ctx context.Context, l *life, r *rand.Rand) error {

@@ -64,10 +64,10 @@ func (f fault) injectInto(r *relay) error {
 
 // cut lets a link of h2 fail for a while.
 func cut(lab *netlab.Lab, iface string) error {
-	mend, err := lab.H2.CutLink(iface)
+	restore, err := lab.H2.CutLink(iface)
 	if err != nil {
 		return err
 	}
 	time.Sleep(outageTime)
-	return mend()
+	return restore()
 }

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Apply makes the rules, the routing and, with SetSysctls, the kernel settings
-// of c those of this thread's network namespace, in place of any that were
-// applied before. Applying twice is the same as applying once. What stood before
-// is recorded for Remove. When a first Apply fails, nothing of it remains.
+// Apply sets up the rules, the routing and, with SetSysctls, the kernel settings of c in the
+// network namespace of the calling thread. They replace those of an earlier Apply. Apply is
+// idempotent. It records what it changes, for Remove. If the first Apply in a namespace
+// fails, it undoes what it did.
 func Apply(ctx context.Context, c Config) error {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
@@ -20,7 +20,7 @@ func Apply(ctx context.Context, c Config) error {
 	if err := privileged(); err != nil {
 		return err
 	}
-	// Ask first: most of what can fail, fails before anything is changed.
+	// Check first: most failures then happen before anything is changed.
 	if err := c.loadable(ctx); err != nil {
 		return err
 	}
@@ -42,20 +42,20 @@ func Apply(ctx context.Context, c Config) error {
 			return err
 		}
 	}
-	// Recorded before it is done: who is killed on the way can still Remove.
+	// The record is written first: Remove then works even if this process is killed half-way.
 	err = next.save(c.StateDir)
 	if err == nil {
 		err = next.enforce(ctx)
 	}
 	if err != nil && old == nil {
 		if undo := next.undo(context.WithoutCancel(ctx), c.StateDir); undo != nil {
-			return fmt.Errorf("%w; and taking back what was done: %w", err, undo)
+			return fmt.Errorf("%w; and undoing it failed: %w", err, undo)
 		}
 	}
 	return err
 }
 
-// loadable fails when the programs or the kernel cannot do what c asks for.
+// loadable returns an error if the installed programs or the kernel cannot apply c.
 func (c Config) loadable(ctx context.Context) error {
 	if c.Backend == NFT {
 		return c.checkNFT(ctx)
@@ -71,8 +71,8 @@ func (c Config) loadable(ctx context.Context) error {
 	return nil
 }
 
-// plan works out the record of what applying c will change. Of the sysctls that
-// old changed, the first old value stays the one to restore.
+// plan returns the record of what applying c will change. For settings that old changed, it
+// keeps the value from before the first change.
 func (c Config) plan(ctx context.Context, old *state) (*state, error) {
 	next := &state{Config: c}
 	known := map[string]bool{}
@@ -120,7 +120,7 @@ func (c Config) plan(ctx context.Context, old *state) (*state, error) {
 	return next, err
 }
 
-// entries gives the routing that a record stands for.
+// entries returns the routing entries of the recorded Config.
 func (s *state) entries() []entry {
 	if !s.Config.routed() {
 		return nil
@@ -128,8 +128,8 @@ func (s *state) entries() []entry {
 	return s.Config.routing(s.Config.families())
 }
 
-// enforce does what the record says. Rules come last: nothing is diverted before
-// there is a way for it.
+// enforce applies the record. Rules come last, so that nothing is diverted before routing
+// and settings are in place.
 func (s *state) enforce(ctx context.Context) error {
 	c := s.Config
 	if c.SetSysctls {
@@ -151,7 +151,7 @@ func (s *state) enforce(ctx context.Context) error {
 	return nil
 }
 
-// leave takes down what the record's rules have and next will not replace.
+// leave removes what s set up and next will not replace.
 func (s *state) leave(ctx context.Context, next Config) error {
 	var errs []error
 	if s.Config.Backend == NFT && next.Backend == IPTables {
@@ -181,8 +181,8 @@ func (s *state) leave(ctx context.Context, next Config) error {
 	return oneLine(append(errs, removeRouting(gone)))
 }
 
-// undo takes down everything that the record stands for, in the reverse order,
-// going on after errors, and then the record itself.
+// undo removes everything in the record, in reverse order, then the record itself. It
+// continues after errors, but then keeps the record.
 func (s *state) undo(ctx context.Context, dir string) error {
 	var errs []error
 	if s.Config.Backend == NFT {
@@ -205,10 +205,10 @@ func (s *state) undo(ctx context.Context, dir string) error {
 	return dropState(dir)
 }
 
-// Remove takes down what Apply set up in this thread's network namespace and
-// restores what it changed. It goes by the record; where there is none, it takes
-// down whatever bears our names, and the routing for the Mark and Table of c.
-// Removing what is not there is no error.
+// Remove removes what Apply set up in the network namespace of the calling thread and restores
+// what it changed, according to the record. Without a record it removes every table and chain
+// with tprelay's names, and the routing for c.Mark and c.Table. It is no error if there is
+// nothing to remove.
 func Remove(ctx context.Context, c Config) error {
 	c = c.WithDefaults()
 	if err := privileged(); err != nil {
@@ -240,7 +240,7 @@ func Remove(ctx context.Context, c Config) error {
 	return oneLine(errs)
 }
 
-// oneLine joins errors, without the line breaks of errors.Join.
+// oneLine joins errors on one line.
 func oneLine(errs []error) error {
 	var texts []string
 	for _, err := range errs {

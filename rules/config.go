@@ -12,18 +12,18 @@ import (
 
 // Defaults of Config.
 const (
-	// DefaultMark and DefaultTable are meant to collide with nobody: 1 and 100,
-	// which the kernel's own documentation uses, are taken on many hosts.
+	// DefaultMark and DefaultTable avoid 1 and 100, which the kernel's documentation uses
+	// and which are taken on many hosts.
 	DefaultMark  = 0x7470
 	DefaultTable = 7470
-	// DefaultSSHPort is the port that is left alone.
+	// DefaultSSHPort is the port that is not diverted.
 	DefaultSSHPort = 22
-	// DefaultStateDir is where is kept what Remove puts back.
+	// DefaultStateDir is the directory of the record that Remove needs.
 	DefaultStateDir = "/run/tprelay"
 )
 
-// rulePriority is the place of our `ip rule`: behind the local table (0), ahead
-// of everything that VPNs and policy routing commonly add.
+// rulePriority is the priority of the `ip rule`: after the local table (0), before the rules
+// that VPNs and policy routing commonly add.
 const rulePriority = 100
 
 // Backend is the program that loads packet filter rules.
@@ -34,16 +34,15 @@ const (
 	IPTables Backend = "iptables"
 )
 
-// OnDown says what becomes of new connections while no relay listens.
+// OnDown says what happens to new connections while no relay listens.
 type OnDown string
 
 const (
-	// OnDownDefault is what the back end does by nature: open with nft in TPROXY
-	// mode, closed otherwise.
+	// OnDownDefault is Open with nft in TPROXY mode, otherwise Closed.
 	OnDownDefault OnDown = ""
-	// Open lets them pass to their destination. Only nft in TPROXY mode can.
+	// Open lets them pass to their destination. It needs nft and TPROXY mode.
 	Open OnDown = "open"
-	// Closed drops (TPROXY) or refuses (REDIRECT) them.
+	// Closed drops (TPROXY) or resets (REDIRECT) them.
 	Closed OnDown = "closed"
 )
 
@@ -53,59 +52,58 @@ type Flow struct {
 	Server netip.AddrPort `json:"server"`
 }
 
-// Config says what to divert, and to which listener.
+// Config describes which connections to divert, and to which listener.
 type Config struct {
 	// Mode is tproxy.TPROXY or tproxy.Redirect. Default: TPROXY.
 	Mode tproxy.Mode `json:"-"`
-	// Listen is where the relay listens: at most one address per family. An IPv6
-	// wildcard takes both families. An AddrPort without an address, which
-	// ParseListen makes of ":9091", takes IPv4, and with IPv6 set, IPv6 too.
+	// Listen are the addresses of the relay's listeners: at most one per family. An IPv6
+	// wildcard serves both families. An AddrPort without an address, which ParseListen
+	// returns for ":9091", serves IPv4, and IPv6 too if IPv6 is set.
 	Listen []netip.AddrPort `json:"-"`
-	// IPv6 demands that IPv6 is diverted; Validate fails if no listener can.
+	// IPv6 requires that IPv6 is diverted. Validate fails if no listener serves it.
 	IPv6 bool `json:"ipv6,omitempty"`
-	// In are the interfaces on which clients' connections come in.
+	// In are the interfaces on which clients' connections arrive.
 	In []string `json:"in"`
-	// Ports are the destination ports to divert. Default: all, but see SSHPorts.
+	// Ports are the destination ports to divert. Default: all except SSHPorts.
 	Ports Ports `json:"ports,omitempty"`
 	// Exclude are destinations that are not diverted.
 	Exclude []netip.Prefix `json:"exclude,omitempty"`
 	// ExcludeClients are clients that are not diverted.
 	ExcludeClients []netip.Prefix `json:"exclude_clients,omitempty"`
-	// SSHPorts are not diverted unless Ports names the same single port.
-	// Default: 22.
+	// SSHPorts are not diverted, unless Ports lists the same port by itself. Default: 22.
 	SSHPorts []uint16 `json:"ssh_ports,omitempty"`
 	// NoSSHExclusion diverts ssh like any other connection.
 	NoSSHExclusion bool `json:"no_ssh_exclusion,omitempty"`
-	// Management are connections that are never touched, such as the one over
-	// which the operator is logged in (ManagementFromEnv).
+	// Management are connections that the rules never match, such as the operator's ssh
+	// connection (ManagementFromEnv).
 	Management []Flow `json:"management,omitempty"`
-	// Transparent, in Redirect mode, is for a relay that binds its outgoing
-	// connections to the client's address: it adds the socket match and the
-	// routing that bring the replies back. TPROXY mode always has them.
+	// Transparent, in Redirect mode, is for a relay that binds its outgoing connections to
+	// the client's address. It adds the socket match and the routing that deliver the
+	// replies to the relay. TPROXY mode always has them.
 	Transparent bool `json:"transparent,omitempty"`
 	// OnDown says what happens while no relay listens. Default: OnDownDefault.
 	OnDown OnDown `json:"on_down,omitempty"`
 	// Backend is NFT or IPTables. Default: NFT.
 	Backend Backend `json:"backend"`
-	// Mark is the packet mark that routes to the relay. Default: DefaultMark. It
-	// must differ from the mark on the relay's own connections.
+	// Mark is the packet mark that the routing rule matches. It must differ from the mark
+	// of the relay's own connections. Default: DefaultMark.
 	Mark uint32 `json:"mark"`
 	// Table is the number of the routing table. Default: DefaultTable.
 	Table int `json:"table"`
-	// SetSysctls lets Apply change kernel settings that stand in the way. Remove
-	// restores them. Default: they are left alone.
+	// SetSysctls makes Apply change kernel settings that would break the rules. Remove
+	// restores them. Default: settings are not changed.
 	SetSysctls bool `json:"set_sysctls,omitempty"`
-	// CheckListener has Verify report when nothing listens. Default: no.
+	// CheckListener makes Verify report listeners that are missing. Default: false.
 	CheckListener bool `json:"-"`
 	// StateDir holds the record of what Apply changed. Default: DefaultStateDir.
 	StateDir string `json:"-"`
 }
 
-// interfaceName is stricter than the kernel: a name is put into rules, where
-// quotes, blanks, wildcards (* +) and a leading dash mean something else.
+// interfaceName is stricter than the kernel, because quotes, blanks, wildcards (* +) and a
+// leading dash have a meaning in rules.
 var interfaceName = regexp.MustCompile(`^[A-Za-z0-9_.@=][A-Za-z0-9_.@=:-]{0,14}$`)
 
-// WithDefaults fills in what is unset.
+// WithDefaults returns c with defaults in place of zero values.
 func (c Config) WithDefaults() Config {
 	if c.Backend == "" {
 		c.Backend = NFT
@@ -131,7 +129,7 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// Validate says what in c cannot work, in one line. Unset fields count as their
+// Validate returns an error of one line if c cannot work. Zero values stand for their
 // defaults.
 func (c Config) Validate() error {
 	c = c.WithDefaults()
@@ -147,7 +145,7 @@ func (c Config) Validate() error {
 	case c.OnDown == Open && c.Backend == IPTables:
 		return errors.New("iptables TPROXY drops connections while nothing listens: --on-down open needs --backend nft")
 	case len(c.In) == 0:
-		return errors.New("no interface: say with --in where the clients' connections come in")
+		return errors.New("no interface: name with --in the interface on which clients' connections arrive")
 	case c.Table < 1 || c.Table > 1<<31-1 || (c.Table >= 253 && c.Table <= 255):
 		return fmt.Errorf("table %d: want a number that is not main (254), local (255) or default (253)", c.Table)
 	}
@@ -172,10 +170,10 @@ func (c Config) Validate() error {
 	return c.checkListen()
 }
 
-// routed says whether packets to foreign addresses must reach local sockets.
+// routed reports whether packets to foreign addresses must reach local sockets.
 func (c Config) routed() bool { return c.Mode == tproxy.TPROXY || c.Transparent }
 
-// sshPorts gives the ports to leave alone: those that Ports does not name.
+// sshPorts returns the ports that are not diverted: SSHPorts without those in Ports.
 func (c Config) sshPorts() Ports {
 	var out Ports
 	if c.NoSSHExclusion {

@@ -30,7 +30,7 @@ func TestValidateNamesWhatCannotWork(t *testing.T) {
 	}{
 		{rules.Config{Listen: at(":9091"), In: eth}, ""},
 		{rules.Config{Listen: at("127.0.0.1:1", "[::1]:2"), In: eth, IPv6: true}, ""},
-		{rules.Config{Listen: at("127.0.0.1:1"), In: eth, IPv6: true}, "no listener takes IPv6"},
+		{rules.Config{Listen: at("127.0.0.1:1"), In: eth, IPv6: true}, "no listener serves IPv6"},
 		{rules.Config{Listen: at("127.0.0.1:1", "10.0.0.1:1"), In: eth}, "two listeners"},
 		{rules.Config{Listen: at("[::]:1", "10.0.0.1:1"), In: eth}, "two listeners"},
 		{rules.Config{In: eth}, "no listener"},

@@ -1,6 +1,6 @@
-// Package rules hands connections to the relay: it renders, applies, checks
-// and takes down the packet filter rules, the routing and the kernel settings
-// that a transparent relay needs, with nft or with iptables, for IPv4 and IPv6.
+// Package rules diverts connections to the relay. It renders, applies, verifies and removes
+// the packet filter rules, the routing and the kernel settings that a transparent relay
+// needs, with nft or iptables, for IPv4 and IPv6. The package has no stability promise yet.
 //
 // A complete program:
 //
@@ -26,30 +26,34 @@
 //		}
 //	}
 //
-// Everything acts in the network namespace of the calling thread: a caller that
-// moves between namespaces locks its goroutine to the thread. There is one set
-// of rules per namespace; Apply replaces it, Remove leaves nothing of it.
+// All functions act on the network namespace of the calling thread. A caller that moves
+// between namespaces locks its goroutine to the thread. There is one set of rules per
+// namespace: Apply replaces it, Remove deletes all of it.
 //
-// What the rules do, in TPROXY mode, with each TCP packet that comes in:
+// In TPROXY mode, the rules handle each incoming TCP packet as follows:
 //
 //	                       +-- yes --> mark, deliver to the relay
 //	not a SYN --> does a transparent socket own it?
 //	                       +-- no ---> as if there were no rules
 //	an ICMP error about a packet that such a socket sent: likewise
-//	SYN ---> ours to divert? (interface, port, not excluded, not this host)
-//	                       +-- yes --> tproxy: hand to the listener, mark
+//	SYN ---> to be diverted? (interface, port, not excluded, not this host)
+//	                       +-- yes --> tproxy: assign to the listener, mark
 //	                       +-- no ---> as if there were no rules
 //
-// The mark is what `ip rule` looks for; it names a routing table in which every
-// address is local. A SYN is never matched against sockets: it could find one in
-// TIME_WAIT, skip the listener, and be answered for a dead connection. And what
-// is not a SYN is never handed to the listener: connections that began before
-// the relay, and those from the other direction, go on undisturbed.
+// `ip rule` matches the mark and selects a routing table in which every address is local. A
+// SYN is never matched against sockets: it could match one in TIME_WAIT, miss the listener,
+// and be answered on behalf of a dead connection. Packets that are not SYNs are never
+// assigned to the listener, so connections that began before the relay, and connections in
+// the other direction, are not affected.
 //
-// A relay that borrows the client's port as well as its address makes two
-// connections that connection tracking takes for one. Their sequence numbers are
-// unlike, so it calls most of their packets invalid. That matters only where a
-// firewall on the gateway drops those (`ct state invalid drop`): there, most
-// connections hang unless net.netfilter.nf_conntrack_tcp_be_liberal is 1 or the
-// relay borrows the address only (tproxy.SpoofIP).
+// Where the rules come from: Config describes what to divert. nftChains (nft.go) and
+// iptablesTables (iptables.go) turn it into rules; routing (routing.go) and sysctls
+// (sysctl.go) into the rest. nftPrerouting has the rule that diverts a SYN.
+//
+// A relay that uses the client's port as well as its address has two connections with the
+// same addresses and ports, which connection tracking takes for one. Their sequence numbers
+// differ, so most of their packets count as invalid. This matters only if a firewall on the
+// gateway drops such packets (`ct state invalid drop`): most connections then hang unless
+// net.netfilter.nf_conntrack_tcp_be_liberal is 1 or the relay uses only the address
+// (tproxy.SpoofIP).
 package rules

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// run starts a program in the network namespace of this thread, feeds it stdin
-// and gives what it printed. The error is one line.
+// run runs a program in the network namespace of the calling thread with stdin as its input,
+// and returns its output. The error has one line.
 func run(ctx context.Context, stdin, name string, args ...string) (string, error) {
 	path, err := find(name)
 	if err != nil {
@@ -37,8 +37,8 @@ func run(ctx context.Context, stdin, name string, args ...string) (string, error
 	return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
 }
 
-// find gives the path of a program, or says what to install. Distributions keep
-// these programs where only root looks for them by default.
+// find returns the path of a program, or an error that says what to install. It also looks in
+// the sbin directories, which are often missing from PATH.
 func find(name string) (string, error) {
 	for _, candidate := range []string{name, "/usr/sbin/" + name, "/sbin/" + name, "/usr/local/sbin/" + name} {
 		if path, err := exec.LookPath(candidate); err == nil {
@@ -51,17 +51,17 @@ func find(name string) (string, error) {
 	return "", fmt.Errorf("%s: not found; install iptables, or use --backend nft", name)
 }
 
-// installed says whether find finds a program.
+// installed reports whether find finds the program.
 func installed(name string) bool {
 	_, err := find(name)
 	return err == nil
 }
 
-// Installed says whether the back end's programs are on this machine.
+// Installed reports whether the back end's program is installed.
 func (b Backend) Installed() bool { return installed(string(b)) }
 
-// summary makes one line of a program's complaint: nft prints the place, the
-// error, the offending line and a row of carets; iptables prints hints and usage.
+// summary shortens a program's error output to one line. nft prints the position, the error,
+// the wrong line and a row of carets; iptables adds hints.
 func summary(stderr string) string {
 	var first, quoted string
 	for text := range strings.Lines(stderr) {
@@ -83,7 +83,7 @@ func summary(stderr string) string {
 	return first + ": " + quoted
 }
 
-// privileged fails with one line when this thread may not change the network.
+// privileged returns an error if the calling thread lacks CAP_NET_ADMIN.
 func privileged() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData

@@ -7,7 +7,7 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// Flags gives c as flags of `tprelay rules`, leaving out what is the default.
+// Flags returns c as flags of `tprelay rules`, without those that have their default.
 func (c Config) Flags() string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }

@@ -7,25 +7,25 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// Our chains. They hold all our iptables rules but the jump to chainMain.
+// The chains of tprelay. They hold all of its iptables rules except the jump to chainMain.
 const (
 	chainMain = "TPRELAY"
 	chainMark = "TPRELAY_MARK"
 )
 
-// iptablesJump is the one rule outside of our chains.
+// iptablesJump is the only rule outside these chains.
 const iptablesJump = "PREROUTING -j " + chainMain
 
-// xtable is the part of our rules that lives in one iptables table.
+// xtable is the part of the rules that belongs to one iptables table.
 type xtable struct {
 	name   string
 	chains []string
 	lines  []line
-	// stale are chains of ours that these rules no longer use.
+	// stale are chains of an earlier apply that these rules do not use.
 	stale []string
 }
 
-// iptablesTables gives the rules for the family of t.
+// iptablesTables returns the rules for the family of t.
 func (c Config) iptablesTables(t target) []xtable {
 	var tables []xtable
 	mangle := xtable{name: "mangle", chains: []string{chainMain}}
@@ -76,8 +76,8 @@ func (c Config) iptablesTables(t target) []xtable {
 	return tables
 }
 
-// iptablesNew gives the rules that catch new connections: one for each
-// interface and each list of ports, for a rule can name only so many.
+// iptablesNew returns the rules that divert new connections: one for each interface and list
+// of ports, because a rule can name only 15 ports.
 func (c Config) iptablesNew(why, verdict string) []line {
 	var lines []line
 	for _, name := range c.In {
@@ -126,13 +126,13 @@ func (c Config) iptablesManagement(t target) []line {
 	return lines
 }
 
-// iptablesText renders tables for `iptables-restore --noflush`: our chains are
-// created or emptied, and filled, in one transaction per table.
+// iptablesText renders tables for `iptables-restore --noflush`. It creates or empties the
+// chains and fills them, in one transaction per table.
 func iptablesText(tables []xtable) string {
 	var b strings.Builder
 	for _, t := range tables {
 		fmt.Fprintf(&b, "*%s\n", t.name)
-		comment(&b, "", "Our own chains: created, or emptied if they exist.")
+		comment(&b, "", "The chains of tprelay: created, or emptied if they exist.")
 		for _, name := range t.chains {
 			fmt.Fprintf(&b, ":%s - [0:0]\n", name)
 		}

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// saved is what iptables-save prints: the rules (and for ":" the chains) of each
-// table, without counters.
+// saved is the output of iptables-save: the rules and chain declarations (":") of each table,
+// without counters.
 type saved map[string][]string
 
-// listIPTables reads all tables. It asks for none by name: that would make a
-// table that did not exist.
+// listIPTables returns all tables. It does not ask for a table by name, because that creates
+// the table.
 func listIPTables(ctx context.Context, f family) (saved, error) {
 	text, err := run(ctx, "", f.iptables+"-save")
 	if err != nil {
@@ -34,8 +34,7 @@ func listIPTables(ctx context.Context, f family) (saved, error) {
 	return tables, nil
 }
 
-// ours gives the lines of a table that declare our chains, fill them or jump to
-// them, in canonical form.
+// ours returns the lines of a table that declare tprelay's chains, fill them or jump to them.
 func (s saved) ours(table string) []string {
 	var out []string
 	for _, l := range s[table] {
@@ -50,7 +49,7 @@ func (s saved) ours(table string) []string {
 	return out
 }
 
-// chains gives the names of those of our chains that exist.
+// chains returns the names of tprelay's chains in a table.
 func (s saved) chains(table string) []string {
 	var out []string
 	for _, l := range s.ours(table) {
@@ -62,21 +61,20 @@ func (s saved) chains(table string) []string {
 	return out
 }
 
-// isJump says whether a rule leads into our chains, with whatever match. Another
-// version of this program may have left one with a narrower match than ours.
+// isJump reports whether a rule jumps to chainMain, with any match: another version of this
+// program may have left a jump with a narrower match.
 func isJump(l string) bool {
 	return strings.HasPrefix(l, "-A PREROUTING ") && strings.HasSuffix(l, " -j "+chainMain)
 }
 
-// untouched says whether a table holds nothing that the kernel did not put
-// there: built-in chains that accept.
+// untouched reports whether a table holds only built-in chains whose policy is to accept.
 func (s saved) untouched(table string) bool {
 	return !slices.ContainsFunc(s[table], func(l string) bool {
 		return !strings.HasPrefix(l, ":") || !strings.HasSuffix(l, " ACCEPT")
 	})
 }
 
-// loadIPTables fills our chains for one family, then makes sure of one jump.
+// loadIPTables fills the chains of one family, then makes sure that exactly one jump leads there.
 func (c Config) loadIPTables(ctx context.Context, t target) error {
 	have, err := listIPTables(ctx, t.family)
 	if err != nil {
@@ -113,9 +111,8 @@ func jump(ctx context.Context, f family, table, command string) error {
 	return err
 }
 
-// unloadIPTables deletes our rules of one family from all tables but those that
-// keep names. Tables that are listed in created (as "iptables mangle"), and hold
-// nothing any more, are deleted too, where the tool can (nf_tables).
+// unloadIPTables deletes the rules of one family from all tables except those in keep. It also
+// deletes tables in created ("iptables mangle") that are now empty, if the tool can (nf_tables).
 func unloadIPTables(ctx context.Context, f family, keep, created []string) error {
 	have, err := listIPTables(ctx, f)
 	if err != nil {
@@ -139,7 +136,7 @@ func unloadIPTables(ctx context.Context, f family, keep, created []string) error
 	return nil
 }
 
-// removal gives the text that takes our lines out of a table in one transaction.
+// removal returns the text that removes our lines from a table in one transaction.
 func (s saved) removal(table string) string {
 	var empty, jumps, deletes strings.Builder
 	for _, name := range s.chains(table) {
@@ -154,7 +151,7 @@ func (s saved) removal(table string) string {
 	return fmt.Sprintf("*%s\n%s%s%sCOMMIT\n", table, empty.String(), jumps.String(), deletes.String())
 }
 
-// dropTable deletes a table that holds nothing. iptables-legacy cannot.
+// dropTable deletes an empty table. iptables-legacy cannot do that.
 func dropTable(ctx context.Context, f family, table string) error {
 	have, err := listIPTables(ctx, f)
 	if err != nil || !have.untouched(table) {
@@ -172,8 +169,8 @@ func dropTable(ctx context.Context, f family, table string) error {
 	return err
 }
 
-// verifyIPTables compares our chains with what the tool makes of our text
-// elsewhere: iptables-save prints rules in a form of its own.
+// verifyIPTables compares the chains with those that the same rules give in a scratch
+// namespace, because iptables-save prints rules in its own form.
 func (c Config) verifyIPTables(ctx context.Context, t target) ([]Problem, error) {
 	have, err := listIPTables(ctx, t.family)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// ParseListen reads ADDR:PORT. ":9091" gives an AddrPort without an address:
-// all addresses, the families as Config.IPv6 says.
+// ParseListen parses ADDR:PORT. For ":9091" it returns an AddrPort without an address, which
+// stands for all addresses; Config.IPv6 says of which families.
 func ParseListen(text string) (netip.AddrPort, error) {
 	if port, ok := strings.CutPrefix(text, ":"); ok {
 		if n, err := parsePort(port); err == nil {
@@ -33,7 +33,7 @@ type family struct {
 	v6 bool
 	// nft is the keyword of an address (ip saddr), nfproto that of the family.
 	nft, nfproto string
-	// iptables is the program; restore and save hang on to its name.
+	// iptables is the program; -restore and -save are appended to its name.
 	iptables string
 	// ip is the start of a routing command.
 	ip string
@@ -41,8 +41,8 @@ type family struct {
 	any netip.Prefix
 	// sysctl is the directory of the family's settings.
 	sysctl string
-	// icmp is the protocol for errors, and icmpErrors are its errors that sockets
-	// heed: the same words for nft and iptables.
+	// icmp is the protocol of errors. icmpErrors are the types that sockets react to; nft
+	// and iptables use the same names.
 	icmp       string
 	icmpErrors []string
 }
@@ -57,16 +57,16 @@ func ipv6() family {
 		"icmpv6", []string{"destination-unreachable", "packet-too-big", "time-exceeded", "parameter-problem"}}
 }
 
-// target is a family with the listener that takes its connections.
+// target is a family and the listener that its connections are diverted to.
 type target struct {
 	family
-	// addr is invalid when the listener takes every address.
+	// addr is invalid if the listener is on all addresses.
 	addr netip.Addr
 	port uint16
 }
 
-// String gives the listener as nft and iptables write it: 127.0.0.1:9091,
-// [::1]:9091 or, for every address, :9091.
+// String returns the listener in the syntax of nft and iptables: 127.0.0.1:9091,
+// [::1]:9091 or, for all addresses, :9091.
 func (t target) String() string {
 	if !t.addr.IsValid() {
 		return fmt.Sprintf(":%d", t.port)
@@ -74,7 +74,7 @@ func (t target) String() string {
 	return netip.AddrPortFrom(t.addr, t.port).String()
 }
 
-// targets gives the families that are diverted, IPv4 first.
+// targets returns the diverted families and their listeners, IPv4 first.
 func (c Config) targets() []target {
 	var v4, v6 []target
 	for _, l := range c.Listen {
@@ -99,7 +99,7 @@ func (c Config) targets() []target {
 	return append(v4, v6...)
 }
 
-// families gives the families of targets.
+// families returns the families of targets.
 func (c Config) families() []family {
 	var out []family
 	for _, t := range c.targets() {
@@ -110,7 +110,7 @@ func (c Config) families() []family {
 
 func (c Config) checkListen() error {
 	if len(c.Listen) == 0 {
-		return errors.New("no listener: say with --listen where the relay listens")
+		return errors.New("no listener: give the relay's address with --listen")
 	}
 	for _, l := range c.Listen {
 		switch {
@@ -128,7 +128,7 @@ func (c Config) checkListen() error {
 	isV6 := func(t target) bool { return t.v6 }
 	v6 := slices.IndexFunc(targets, isV6)
 	if c.IPv6 && v6 < 0 {
-		return fmt.Errorf("--ipv6: no listener takes IPv6; listen on [::]:%d, or add one such as [::1]:%d", c.Listen[0].Port(), c.Listen[0].Port())
+		return fmt.Errorf("--ipv6: no listener serves IPv6; listen on [::]:%d, or add one such as [::1]:%d", c.Listen[0].Port(), c.Listen[0].Port())
 	}
 	n6 := 0
 	for _, t := range targets {
@@ -137,7 +137,7 @@ func (c Config) checkListen() error {
 		}
 	}
 	if n6 > 1 || len(targets)-n6 > 1 {
-		return errors.New("two listeners for one family: rules can hand a connection to one only")
+		return errors.New("two listeners for one family: rules can divert to only one of them")
 	}
 	return nil
 }

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// ManagementFromEnv reads the connection over which the operator is logged in
-// from the value of SSH_CONNECTION ("client port server port"), which sshd sets
-// (and sudo -E keeps). It gives nil for anything else.
+// ManagementFromEnv returns the operator's ssh connection from the value of SSH_CONNECTION
+// ("client port server port"), which sshd sets and sudo -E keeps. It returns nil for any other
+// text.
 func ManagementFromEnv(value string) []Flow {
 	fields := strings.Fields(value)
 	if len(fields) != 4 {
@@ -24,6 +24,6 @@ func ManagementFromEnv(value string) []Flow {
 func endpoint(addr, port string) (netip.AddrPort, bool) {
 	a, errA := netip.ParseAddr(addr)
 	n, errN := parsePort(port)
-	// sshd writes the zone of link-local addresses; rules cannot name it.
+	// sshd includes the zone of link-local addresses, which rules cannot name.
 	return netip.AddrPortFrom(a.Unmap().WithZone(""), n), errA == nil && errN == nil
 }

@@ -8,18 +8,18 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// nftTable is the table that holds all our nft rules, and nothing else.
+// nftTable is the table that holds all nft rules of tprelay, and no others.
 const nftTable = "inet tprelay"
 
-// chain is one chain of rules; an empty hook makes it one to jump to.
+// chain is one chain of rules. Without a hook, other chains jump to it.
 type chain struct {
 	name, why, hook string
 	lines           []line
 }
 
-// nftText renders the table for `nft -f -`. Declaring it, deleting it and
-// declaring it anew is one transaction: the kernel goes from the old set of rules
-// (if any) to the new one with no moment in between.
+// nftText renders the table for `nft -f -`. The text declares the table, deletes it and
+// declares it again in one transaction, so the kernel switches from the old rules to the new
+// ones at once.
 func (c Config) nftText() string {
 	var b strings.Builder
 	block(&b, "", []line{
@@ -48,7 +48,7 @@ func (c Config) nftChains() []chain {
 	if c.routed() {
 		chains = append(chains, chain{
 			name: "established",
-			why:  "Packets that are not SYNs, and ICMP errors: is a transparent socket of the relay their owner?",
+			why:  "Packets that are not SYNs, and ICMP errors: do they belong to a transparent socket of the relay?",
 			lines: []line{
 				{whyWildcard, "socket wildcard 1 return"},
 				{whyMark, fmt.Sprintf("socket transparent 1 meta mark set %#x accept", c.Mark)},
@@ -58,7 +58,7 @@ func (c Config) nftChains() []chain {
 	if lines := c.nftPrerouting(); len(lines) > 0 {
 		chains = append(chains, chain{
 			name:  "prerouting",
-			why:   "Sees every packet that comes in, before it is routed.",
+			why:   "Gets every incoming packet before it is routed.",
 			hook:  "type filter hook prerouting priority mangle; policy accept;",
 			lines: lines,
 		})
@@ -66,7 +66,7 @@ func (c Config) nftChains() []chain {
 	if c.Mode == tproxy.Redirect {
 		chains = append(chains, chain{
 			name:  "divert",
-			why:   "Sees the first packet of every connection that comes in.",
+			why:   "Gets the first packet of every incoming connection.",
 			hook:  "type nat hook prerouting priority dstnat; policy accept;",
 			lines: c.nftRedirect(),
 		})
@@ -74,7 +74,8 @@ func (c Config) nftChains() []chain {
 	return chains
 }
 
-// nftPrerouting gives the rules ahead of routing.
+// nftPrerouting returns the rules before routing. In TPROXY mode the rule with nftSYN diverts
+// new connections; another match goes in front of its verdict.
 func (c Config) nftPrerouting() []line {
 	var lines []line
 	if c.routed() {
@@ -128,7 +129,7 @@ func (c Config) nftRedirect() []line {
 	return lines
 }
 
-// nftExclusions gives the rules that let a new connection pass undiverted.
+// nftExclusions returns the rules for new connections that are not diverted.
 func (c Config) nftExclusions() []line {
 	lines := []line{{whyLocal, "fib daddr type local return"}}
 	if ports := c.sshPorts(); len(ports) > 0 {
@@ -160,7 +161,7 @@ func (c Config) nftManagement() []line {
 	return lines
 }
 
-// nftIn matches the incoming interfaces.
+// nftIn returns the match for the incoming interfaces.
 func (c Config) nftIn() string {
 	if len(c.In) == 1 {
 		return fmt.Sprintf("iifname %q", c.In[0])
@@ -172,7 +173,7 @@ func (c Config) nftIn() string {
 	return "iifname { " + strings.Join(quoted, ", ") + " }"
 }
 
-// nftSYN matches the first packet of a connection to the ports of c.
+// nftSYN returns the match for the first packet of a connection to the ports of c.
 func (c Config) nftSYN() string {
 	syn := "tcp flags & (fin|syn|rst|ack) == syn"
 	if len(c.Ports) == 0 {
@@ -181,7 +182,7 @@ func (c Config) nftSYN() string {
 	return "tcp dport " + nftPorts(c.Ports) + " " + syn
 }
 
-// nftFamily matches the diverted family, when it is only one.
+// nftFamily returns the match for the diverted family, or "" if both are diverted.
 func (c Config) nftFamily() string {
 	if families := c.families(); len(families) == 1 {
 		return "meta nfproto " + families[0].nfproto + " "

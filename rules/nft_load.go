@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// loadNFT replaces our table; on an error the old one stays as it was.
+// loadNFT replaces the table. On error the old one stays as it was.
 func (c Config) loadNFT(ctx context.Context) error {
 	_, err := run(ctx, c.nftText(), "nft", "-f", "-")
 	return err
 }
 
-// checkNFT asks the kernel whether it would take our table, changing nothing.
+// checkNFT asks the kernel whether it accepts the table. It changes nothing.
 func (c Config) checkNFT(ctx context.Context) error {
 	if _, err := run(ctx, c.nftText(), "nft", "-c", "-f", "-"); err != nil {
 		return c.explain(ctx, err)
@@ -19,13 +19,13 @@ func (c Config) checkNFT(ctx context.Context) error {
 	return nil
 }
 
-// unloadNFT deletes our table, if it is there.
+// unloadNFT deletes the table if it exists.
 func unloadNFT(ctx context.Context) error {
 	there, err := hasNFT(ctx)
 	if err != nil || !there {
 		return err
 	}
-	// Added first, so that it is no error if the table has gone meanwhile.
+	// The table is added first, so that it is no error if another process has just deleted it.
 	_, err = run(ctx, "add table "+nftTable+"\ndelete table "+nftTable+"\n", "nft", "-f", "-")
 	return err
 }
@@ -40,7 +40,7 @@ func hasNFT(ctx context.Context) (bool, error) {
 	return false, err
 }
 
-// listNFT gives our table as nft prints it, nil if there is none.
+// listNFT returns the table as nft prints it, or nil if there is none.
 func listNFT(ctx context.Context) ([]string, error) {
 	if there, err := hasNFT(ctx); err != nil || !there {
 		return nil, err
@@ -49,8 +49,8 @@ func listNFT(ctx context.Context) ([]string, error) {
 	return trimmed(text), err
 }
 
-// verifyNFT compares the table with what nft makes of our text elsewhere: nft
-// prints rules in a form of its own, which changes between versions.
+// verifyNFT compares the table with the one that the same text gives in a scratch namespace,
+// because nft prints rules in its own form, which differs between versions.
 func (c Config) verifyNFT(ctx context.Context) ([]Problem, error) {
 	have, err := listNFT(ctx)
 	if err != nil {
@@ -72,7 +72,7 @@ func (c Config) verifyNFT(ctx context.Context) ([]Problem, error) {
 	return difference("nft: table "+nftTable, fix, want, have), err
 }
 
-// trimmed gives the lines of text without blanks around them, and no empty ones.
+// trimmed returns the lines of text without surrounding blanks, empty lines and closing braces.
 func trimmed(text string) []string {
 	var out []string
 	for l := range strings.Lines(text) {
@@ -83,8 +83,8 @@ func trimmed(text string) []string {
 	return out
 }
 
-// difference reports every wanted line that is not there, every line that
-// should not be there, and, when there are none, a wrong order.
+// difference returns a Problem for each missing line and each unexpected line. If there are
+// none, it returns one for a wrong order.
 func difference(where, fix string, want, have []string) []Problem {
 	count := map[string]int{}
 	for _, l := range have {
@@ -99,7 +99,7 @@ func difference(where, fix string, want, have []string) []Problem {
 	for _, l := range have {
 		if count[l] > 0 {
 			count[l]--
-			out = append(out, Problem{where + ": not ours: " + l, fix})
+			out = append(out, Problem{where + ": unexpected: " + l, fix})
 		}
 	}
 	for i := range want {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// PortRange is First to Last, both included.
+// PortRange is the ports from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
 func (r PortRange) String() string {
@@ -20,7 +20,7 @@ func (r PortRange) String() string {
 // Ports is a list of TCP ports. Empty means all.
 type Ports []PortRange
 
-// ParsePorts reads "80,443,8000-8080". "", "all" and "any" mean all ports.
+// ParsePorts parses "80,443,8000-8080". "", "all" and "any" mean all ports.
 func ParsePorts(text string) (Ports, error) {
 	text = strings.TrimSpace(text)
 	if text == "" || strings.EqualFold(text, "all") || strings.EqualFold(text, "any") {
@@ -54,7 +54,7 @@ func parsePort(text string) (uint16, error) {
 	return uint16(n), err
 }
 
-// check refuses what nft would: a set with overlapping ranges.
+// check returns an error for overlapping ranges, which nft refuses.
 func (p Ports) check() error {
 	for i, r := range p {
 		if r.First == 0 || r.First > r.Last {
@@ -69,7 +69,7 @@ func (p Ports) check() error {
 	return nil
 }
 
-// names says whether port is listed by itself, not merely within a range.
+// names reports whether port is listed by itself, not as part of a range.
 func (p Ports) names(port uint16) bool {
 	for _, r := range p {
 		if r.First == port && r.Last == port {
@@ -79,7 +79,7 @@ func (p Ports) names(port uint16) bool {
 	return false
 }
 
-// String gives what ParsePorts reads.
+// String returns p in the form that ParsePorts accepts.
 func (p Ports) String() string {
 	if len(p) == 0 {
 		return "all"
@@ -91,8 +91,8 @@ func (p Ports) String() string {
 	return strings.Join(parts, ",")
 }
 
-// multiport splits p into lists that iptables' multiport match takes: at most
-// 15 slots, of which a range needs two. For all ports there is one empty list.
+// multiport splits p into lists for iptables' multiport match, which takes at most 15 slots; a
+// range needs two. If p means all ports, multiport returns one empty list.
 func (p Ports) multiport() []string {
 	if len(p) == 0 {
 		return []string{""}

@@ -8,11 +8,11 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// feature is something that a kernel may have been built without.
+// feature is a part of the kernel that may be missing.
 type feature struct {
 	name, module, config string
-	// rule needs the feature and as little else as possible: for nft the type of
-	// chain and the rule, for iptables table and rule.
+	// chain and rule use the feature and as little else as possible. For iptables, chain is
+	// the table.
 	chain, rule string
 }
 
@@ -46,8 +46,8 @@ func (c Config) features() []feature {
 		feature{"-m multiport", "xt_multiport", "CONFIG_NETFILTER_XT_MATCH_MULTIPORT", "mangle", "-p tcp -m multiport --dports 1 -j ACCEPT"})
 }
 
-// explain names the feature that the kernel lacks, once loading rules has failed
-// with cause; the tools themselves only say "No such file or directory".
+// explain is called after loading rules has failed with cause. It returns an error that names
+// the missing kernel feature, because the tools only say "No such file or directory".
 func (c Config) explain(ctx context.Context, cause error) error {
 	if !installed(string(c.Backend)) || ctx.Err() != nil {
 		return cause
@@ -57,7 +57,7 @@ func (c Config) explain(ctx context.Context, cause error) error {
 		other = NFT
 	}
 	for _, f := range c.features() {
-		// A program too old to read the rule is not the kernel's fault.
+		// A syntax error means that the program is too old, not that the kernel lacks a feature.
 		if err := c.probe(ctx, f); err != nil && !strings.Contains(err.Error(), "syntax error") {
 			return fmt.Errorf("%s: %s: the kernel lacks %s (%s); use --backend %s or load the module",
 				c.Backend, f.name, f.module, f.config, other)
@@ -77,7 +77,7 @@ func (c Config) probe(ctx context.Context, f feature) error {
 		return nil
 	})
 	if outside != nil {
-		return nil // cannot tell, so do not accuse
+		return nil // unknown
 	}
 	return err
 }

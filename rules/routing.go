@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fullMask is the mask of a rule that names none.
+// fullMask is the mask of a rule without an explicit mask.
 const fullMask = 0xffffffff
 
 func (f family) number() int {
@@ -19,9 +19,9 @@ func (f family) number() int {
 	return unix.AF_INET
 }
 
-// entry is one thing that the routing half needs: a rule or a route.
+// entry is a routing rule or a route.
 type entry struct {
-	// name as an ip command would give it, and as the state file does.
+	// name is in the form of an ip command; the state file uses it too.
 	name string
 	// add is the command that adds it.
 	add     string
@@ -30,7 +30,7 @@ type entry struct {
 	destroy func() error
 }
 
-// routing gives the rule and the route of each family; none if c needs none.
+// routing returns the rule and the route of each family.
 func (c Config) routing(families []family) []entry {
 	var out []entry
 	for _, f := range families {
@@ -95,7 +95,7 @@ func hasRoute(f family, want *netlink.Route) (bool, error) {
 	return false, nil
 }
 
-// addRoute adds the route; the loopback interface must be up.
+// addRoute adds the route. The loopback interface must be up.
 func addRoute(route *netlink.Route) error {
 	err := withLoopback(route, netlink.RouteAdd)
 	if errors.Is(err, unix.ENETDOWN) {
@@ -113,7 +113,7 @@ func withLoopback(route *netlink.Route, do func(*netlink.Route) error) error {
 	return do(route)
 }
 
-// addRouting adds what is missing.
+// addRouting adds the entries that are missing.
 func addRouting(entries []entry) error {
 	for _, e := range entries {
 		there, err := e.present()
@@ -127,7 +127,7 @@ func addRouting(entries []entry) error {
 	return nil
 }
 
-// removeRouting removes what is there.
+// removeRouting removes the entries that exist.
 func removeRouting(entries []entry) error {
 	var errs []error
 	for _, e := range entries {

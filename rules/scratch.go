@@ -7,18 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inScratch calls fn on a thread of its own in a new, empty network namespace,
-// where rules can be loaded to see how the tools list them, or whether the kernel
-// takes them, without touching the host's. The thread, and with it the namespace,
-// ends when fn returns.
+// inScratch calls fn on its own thread in a new, empty network namespace. Rules can be loaded
+// there to see how the tools list them, or whether the kernel accepts them, without changing
+// the host. The thread and the namespace end when fn returns.
 func inScratch(fn func() error) error {
 	result := make(chan error, 1)
 	go func() {
-		// Never unlocked: the runtime then ends the thread instead of letting
-		// another goroutine run in the wrong namespace.
+		// Never unlocked: the runtime then ends the thread, so that no other goroutine runs in
+		// the wrong namespace.
 		runtime.LockOSThread()
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("network namespace to compare rules in: %w; run as root or grant CAP_SYS_ADMIN", err)
+			result <- fmt.Errorf("scratch network namespace: %w; run as root or grant CAP_SYS_ADMIN", err)
 			return
 		}
 		result <- fn()

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Render gives everything that Apply would do as a commented shell script, which
-// does the same when run (but records nothing for Remove to restore). It neither
-// needs privileges nor looks at the host. c must be valid (Validate).
+// Render returns a commented shell script that does the same as Apply, except that it writes
+// no record for Remove. Render needs no privileges and does not look at the host. c must be
+// valid (Validate).
 func (c Config) Render() string {
 	c = c.WithDefaults()
 	var b strings.Builder
@@ -28,8 +28,8 @@ func (c Config) Render() string {
 		c.iptablesScript(&b)
 	}
 	b.WriteByte('\n')
-	comment(&b, "", "Kernel settings that these rules need. Each is only a suggestion here; run the line where the present "+
-		"value differs (tprelay rules verify tells), or let `tprelay rules apply --set-sysctls` do it, which also restores them.")
+	comment(&b, "", "Kernel settings that these rules need. Run a line if the current value differs (tprelay rules verify lists "+
+		"those), or use `tprelay rules apply --set-sysctls`, whose changes remove restores.")
 	for _, w := range c.sysctls() {
 		comment(&b, "", w.why)
 		fmt.Fprintf(&b, "# %s\n", w.command())
@@ -39,21 +39,21 @@ func (c Config) Render() string {
 		b.WriteString("# sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1\n")
 	}
 	b.WriteByte('\n')
-	comment(&b, "", "To take it all down: tprelay rules remove, or:")
+	comment(&b, "", "To remove everything: tprelay rules remove, or:")
 	for _, command := range c.teardown() {
 		fmt.Fprintf(&b, "# %s\n", command)
 	}
 	return b.String()
 }
 
-// routingLines gives the routing half as commands, for the reader and for sh.
+// routingLines returns the commands that set up the routing of a family.
 func (c Config) routingLines(f family) []line {
 	rule := fmt.Sprintf("priority %d fwmark %#x lookup %d", rulePriority, c.Mark, c.Table)
 	return []line{
-		{"Packets with the mark are looked up in a table of their own. (Deleted first, for adding it twice is an error.)",
+		{"Packets with the mark use a routing table of their own. (Deleted first, because adding it twice is an error.)",
 			fmt.Sprintf("%s rule del %s 2>/dev/null || true", f.ip, rule)},
 		{"", fmt.Sprintf("%s rule add %s", f.ip, rule)},
-		{"In that table every address is local, so the packets come to sockets here instead of being forwarded.",
+		{"In that table every address is local, so the packets reach sockets of this host instead of being forwarded.",
 			fmt.Sprintf("%s route replace local default dev lo table %d", f.ip, c.Table)},
 	}
 }
@@ -63,7 +63,7 @@ func (c Config) iptablesScript(b *strings.Builder) {
 		tables := c.iptablesTables(t)
 		comment(b, "", "The packet filter rules for "+t.nfproto+".")
 		fmt.Fprintf(b, "%s-restore --noflush -w 5 <<'EOF'\n%sEOF\n", t.iptables, iptablesText(tables))
-		why := "The way into our chains, once, and only now that they are complete."
+		why := "The jump to these chains: added once, after they are complete."
 		for _, table := range tables {
 			comment(b, "", why)
 			fmt.Fprintf(b, "%s -w 5 -t %s -C %s 2>/dev/null ||\n\t%s -w 5 -t %s -I %s\n",
@@ -73,7 +73,7 @@ func (c Config) iptablesScript(b *strings.Builder) {
 	}
 }
 
-// teardown gives the commands that undo Render.
+// teardown returns the commands that undo Render.
 func (c Config) teardown() []string {
 	var out []string
 	if c.Backend == NFT {

@@ -13,19 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// state is the record of what Apply did in one network namespace: what to check
-// by default, and what to put back.
+// state is the record of what Apply did in one network namespace: the rules that Verify checks
+// by default, and what Remove restores.
 type state struct {
-	// Boot tells a record that outlived its namespace by a reboot.
+	// Boot identifies the boot, so that a record from before a reboot is ignored.
 	Boot   string `json:"boot"`
 	Config Config `json:"config"`
-	// Mode and Listen are those of Config as text: a mode has no number that
-	// means anything, and netip.AddrPort forgets a port without an address.
+	// Mode and Listen are those of Config as text: the number of a mode is not stable, and
+	// netip.AddrPort does not marshal a port without an address.
 	Mode   string   `json:"mode"`
 	Listen []string `json:"listen"`
-	// Sysctls in the order in which they are to be restored.
+	// Sysctls are in the order in which they are restored.
 	Sysctls []change `json:"sysctls,omitempty"`
-	// Foreign are routing entries that were there before us, and stay.
+	// Foreign are routing entries that existed before Apply. Remove keeps them.
 	Foreign []string `json:"foreign,omitempty"`
 	// NewTables are iptables tables ("iptables mangle") that did not exist.
 	NewTables []string `json:"new_tables,omitempty"`
@@ -38,8 +38,8 @@ type change struct {
 	New  string `json:"new"`
 }
 
-// Applied gives the Config that is in force in this network namespace according
-// to the record in dir ("": DefaultStateDir); ok is false if there is none.
+// Applied returns the Config that is applied in the network namespace of the calling thread,
+// according to the record in dir ("": DefaultStateDir). ok is false if there is no record.
 func Applied(dir string) (cfg Config, ok bool, err error) {
 	if dir == "" {
 		dir = DefaultStateDir
@@ -51,8 +51,9 @@ func Applied(dir string) (cfg Config, ok bool, err error) {
 	return s.Config, true, nil
 }
 
-// stateName is the file name of the record of this thread's network namespace. Its cookie,
-// other than its inode number, is never used twice between two boots.
+// stateName returns the file name of the record for the network namespace of the calling
+// thread. It contains the namespace's cookie, which, unlike the inode number, is not reused
+// before the next boot.
 func stateName() (string, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -71,7 +72,7 @@ func stateName() (string, error) {
 	return fmt.Sprintf("rules-%d.json", cookie), nil
 }
 
-// loadState gives nil if there is no record of this namespace since boot.
+// loadState returns nil if there is no record of this namespace since boot.
 func loadState(dir string) (*state, error) {
 	d, err := openStateDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -88,7 +89,7 @@ func loadState(dir string) (*state, error) {
 	}
 	s := new(state)
 	if err := json.Unmarshal(text, s); err != nil {
-		return nil, fmt.Errorf("read state %s: %w; delete the file if it is not ours", path, err)
+		return nil, fmt.Errorf("read state %s: %w; delete the file if tprelay did not write it", path, err)
 	}
 	if s.Boot != bootID() {
 		return nil, nil
@@ -104,12 +105,12 @@ func loadState(dir string) (*state, error) {
 	}
 	s.Config.StateDir = dir
 	if err := s.check(); err != nil {
-		return nil, fmt.Errorf("read state %s: %w; delete the file if it is not ours", path, err)
+		return nil, fmt.Errorf("read state %s: %w; delete the file if tprelay did not write it", path, err)
 	}
 	return s, nil
 }
 
-// save writes the record; a reader sees the old one or the new one, whole.
+// save writes the record. A reader sees either the old or the new record, complete.
 func (s *state) save(dir string) error {
 	d, err := openStateDir(dir)
 	if err != nil {
@@ -135,7 +136,7 @@ func (s *state) save(dir string) error {
 	return nil
 }
 
-// check refuses a record that Apply cannot have written.
+// check returns an error for a record that Apply cannot have written.
 func (s *state) check() error {
 	for _, ch := range s.Sysctls {
 		if !isNetSysctl(ch.Path) {
@@ -145,8 +146,8 @@ func (s *state) check() error {
 	return s.Config.Validate()
 }
 
-// dropState deletes the record, and the directory if nothing else is in it. Its caller
-// holds the lock.
+// dropState deletes the record, and the directory if it is then empty. The caller holds the
+// lock.
 func dropState(dir string) error {
 	d, err := openStateDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -158,7 +159,7 @@ func dropState(dir string) error {
 	if err := d.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete state: %w", err)
 	}
-	_ = os.Remove(dir) // fails, rightly, when it is not empty
+	_ = os.Remove(dir) // fails if the directory is not empty
 	return nil
 }
 

@@ -11,24 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stateDir is the directory of records, and this network namespace's record in it. What is
-// there tells a program with all privileges what to change, so nobody else may have
-// written it: the directory and the record belong to root or to the user that runs this
-// program, nobody else may write them, and neither is a symbolic link. Files are opened
-// relative to the directory that was checked.
+// stateDir is the directory of records, and the record of this network namespace in it. A
+// program with all privileges acts on the record, so no other user may have written it: the
+// directory and the record must belong to root or to the user that runs this program, must not
+// be writable by others, and must not be symbolic links. Files are opened relative to the
+// directory that was checked.
 type stateDir struct {
 	path string
 	fd   int
 	name string // of the record
 }
 
-// openStateDir opens an existing directory. That it does not exist is an fs.ErrNotExist.
+// openStateDir opens an existing directory. If there is none, the error is fs.ErrNotExist.
 func openStateDir(path string) (*stateDir, error) {
 	name, err := stateName()
 	if err != nil {
 		return nil, err
 	}
-	// Clean, as a slash at the end would have a link followed.
+	// Clean, because open would follow a symbolic link that ends in a slash.
 	path = filepath.Clean(path)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
@@ -45,7 +45,7 @@ func openStateDir(path string) (*stateDir, error) {
 
 func (d *stateDir) close() { unix.Close(d.fd) }
 
-// trusted fails if others may have written the open file path.
+// trusted returns an error if other users can have written the open file path.
 func trusted(fd int, path string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -53,20 +53,20 @@ func trusted(fd int, path string) error {
 	}
 	switch {
 	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return fmt.Errorf("%s: belongs to user %d, who could have it change this host; chown it, or delete it if it is not ours", path, st.Uid)
+		return fmt.Errorf("%s: belongs to user %d, who could make this command change the host; chown it, or delete it if tprelay did not write it", path, st.Uid)
 	case st.Mode&0o022 != 0:
-		return fmt.Errorf("%s: others may write it (mode %04o), and could have it change this host; check it, then chmod go-w", path, st.Mode&0o7777)
+		return fmt.Errorf("%s: other users can write it (mode %04o) and could make this command change the host; check it, then chmod go-w", path, st.Mode&0o7777)
 	}
 	return nil
 }
 
-// read gives the record and its path.
+// read returns the record and its path.
 func (d *stateDir) read() (text []byte, path string, err error) {
 	path = filepath.Join(d.path, d.name)
-	// Not blocking, should it be a FIFO.
+	// O_NONBLOCK in case it is a FIFO.
 	fd, err := unix.Openat(d.fd, d.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ELOOP) {
-		return nil, path, fmt.Errorf("%s: is a symbolic link; delete it, it is not ours", path)
+		return nil, path, fmt.Errorf("%s: is a symbolic link; delete it, tprelay did not write it", path)
 	} else if err != nil {
 		return nil, path, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -75,7 +75,7 @@ func (d *stateDir) read() (text []byte, path string, err error) {
 	if info, err := f.Stat(); err != nil {
 		return nil, path, err
 	} else if !info.Mode().IsRegular() {
-		return nil, path, fmt.Errorf("%s: not a file; delete it, it is not ours", path)
+		return nil, path, fmt.Errorf("%s: not a file; delete it, tprelay did not write it", path)
 	}
 	if err := trusted(fd, path); err != nil {
 		return nil, path, err
@@ -84,10 +84,10 @@ func (d *stateDir) read() (text []byte, path string, err error) {
 	return text, path, err
 }
 
-// write replaces the record; a reader sees the old one or the new one, whole.
+// write replaces the record. A reader sees either the old or the new record, complete.
 func (d *stateDir) write(text []byte) error {
 	next := d.name + ".new"
-	// One that was left, by a program that was killed, may be anything.
+	// A killed process may have left an incomplete file.
 	if err := unix.Unlinkat(d.fd, next, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("%s: %w", next, err)
 	}
@@ -105,16 +105,16 @@ func (d *stateDir) write(text []byte) error {
 
 func (d *stateDir) remove() error { return unix.Unlinkat(d.fd, d.name, 0) }
 
-// lockState keeps two runs of this program from undoing each other's work. It makes the
-// directory if there is none.
+// lockState makes sure that only one apply or remove runs at a time. It creates the directory
+// if there is none.
 //
-// The lock is on the directory, which the last one to leave removes. Whoever waited for it
-// then has a lock on a directory that is no more, while the next one makes a new directory
-// and locks that; so it counts only while the path still names the directory.
+// The lock is on the directory, and remove deletes an empty directory. A process that waited
+// for the lock then has a lock on a deleted directory, while the next process creates a new
+// directory and locks that one. So the lock counts only if the path still names the directory.
 func lockState(path string) (unlock func(), err error) {
 	for {
 		if err := os.MkdirAll(path, 0o755); errors.Is(err, fs.ErrExist) {
-			// MkdirAll says so, too, when the directory was removed between its two looks.
+			// MkdirAll also returns ErrExist if the directory is removed while it runs.
 			if info, statErr := os.Lstat(path); errors.Is(statErr, fs.ErrNotExist) || statErr == nil && info.IsDir() {
 				continue
 			}
@@ -124,7 +124,7 @@ func lockState(path string) (unlock func(), err error) {
 		}
 		d, err := openStateDir(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed in between
+			continue // removed meanwhile
 		} else if err != nil {
 			return nil, err
 		}
@@ -147,7 +147,7 @@ func flock(fd int) error {
 	}
 }
 
-// named says whether the path still names this directory.
+// named reports whether the path still names this directory.
 func (d *stateDir) named() bool {
 	var here, there unix.Stat_t
 	return unix.Fstat(d.fd, &here) == nil && unix.Lstat(d.path, &there) == nil && here.Dev == there.Dev && here.Ino == there.Ino

@@ -52,13 +52,13 @@ func TestRecordsThatOthersCanWriteAreRefused(t *testing.T) {
 		want  string // in the error; "": it is read
 	}{
 		{"as it was written", func(*testing.T, string, string) {}, ""},
-		{"directory of the group", func(t *testing.T, dir, _ string) { do(t, os.Chmod(dir, 0o775)) }, "others may write it (mode 0775)"},
-		{"directory of all", func(t *testing.T, dir, _ string) { do(t, os.Chmod(dir, 0o777|os.ModeSticky)) }, "others may write it (mode 1777)"},
+		{"directory of the group", func(t *testing.T, dir, _ string) { do(t, os.Chmod(dir, 0o775)) }, "other users can write it (mode 0775)"},
+		{"directory of all", func(t *testing.T, dir, _ string) { do(t, os.Chmod(dir, 0o777|os.ModeSticky)) }, "other users can write it (mode 1777)"},
 		{"directory of a stranger", func(t *testing.T, dir, _ string) { stranger(t, dir) }, "belongs to user 1"},
 		{"link to a directory", func(t *testing.T, dir, _ string) {
 			do(t, os.Rename(dir, dir+".real"), os.Symlink(dir+".real", dir))
 		}, "a symbolic link; name the directory itself"},
-		{"record of the group", func(t *testing.T, _, path string) { do(t, os.Chmod(path, 0o660)) }, "others may write it (mode 0660)"},
+		{"record of the group", func(t *testing.T, _, path string) { do(t, os.Chmod(path, 0o660)) }, "other users can write it (mode 0660)"},
 		{"record of a stranger", func(t *testing.T, _, path string) { stranger(t, path) }, "belongs to user 1"},
 		{"link to a record", func(t *testing.T, _, path string) {
 			do(t, os.Rename(path, path+".real"), os.Symlink(path+".real", path))
@@ -121,7 +121,7 @@ func TestRecordNamesOnlyNetworkSettings(t *testing.T) {
 		"../.." + outside, "net/../../.." + outside, outside, "kernel/panic", "kernel/../net/ipv4/ip_forward", "net/ipv4/../../kernel/panic", "net", "net/", "",
 	} {
 		dir, _ := stateIn(t, change{Path: path, Old: "0", New: "1"})
-		if s, err := loadState(dir); err == nil || !strings.Contains(err.Error(), "is not below /proc/sys/net; delete the file if it is not ours") {
+		if s, err := loadState(dir); err == nil || !strings.Contains(err.Error(), "is not below /proc/sys/net; delete the file if tprelay did not write it") {
 			t.Errorf("%q: %+v, %v", path, s, err)
 		}
 		if f, err := openSysctl(path, os.O_RDONLY); err == nil {

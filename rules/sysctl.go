@@ -23,17 +23,17 @@ type sysctl struct {
 	path string // net/ipv4/conf/eth1/rp_filter
 	want string
 	why  string
-	// all is a second setting; the kernel goes by the larger of the two.
+	// all is a second setting; the larger of the two is in effect.
 	all string
-	// bad lists the (effective) values that stand in the way; none: all but want.
+	// bad lists the effective values that break the rules. Empty: every value except want.
 	bad []int
-	// perInterface asks for the same on every other interface.
+	// perInterface requires the same setting on every other interface.
 	perInterface bool
-	// bridge: only where an incoming interface is a bridge or belongs to one.
+	// bridge: the setting matters only if an incoming interface is a bridge or a port of one.
 	bridge bool
 }
 
-// sysctls lists what c depends on, without looking at the host.
+// sysctls returns the settings that c depends on, without looking at the host.
 func (c Config) sysctls() []sysctl {
 	const conf4 = "net/ipv4/conf/"
 	var out []sysctl
@@ -43,15 +43,15 @@ func (c Config) sysctls() []sysctl {
 			forward, filter = "net/ipv6/conf/all/forwarding", "ip6tables"
 		}
 		out = append(out, sysctl{path: forward, want: "1",
-			why: "what is not diverted must be forwarded"})
+			why: "packets that are not diverted must be forwarded"})
 		if !t.v6 && c.routed() {
 			out = append(out, sysctl{path: conf4 + "all/src_valid_mark", want: "0", perInterface: true,
-				why: "the mark would count when source addresses are checked, and every marked packet be dropped as a martian, silently"})
+				why: "otherwise the source address check uses the mark, and every marked packet is silently dropped as a martian"})
 		}
 		if !t.v6 {
 			for _, name := range c.In {
 				out = append(out, sysctl{path: conf4 + name + "/rp_filter", want: "2", all: conf4 + "all/rp_filter", bad: []int{1},
-					why: "strict reverse-path filtering drops packets whose way back is another interface"})
+					why: "strict reverse-path filtering drops packets whose return route uses another interface"})
 				if c.Mode == tproxy.Redirect && t.addr.IsLoopback() {
 					out = append(out, sysctl{path: conf4 + name + "/route_localnet", want: "1", all: conf4 + "all/route_localnet", bad: []int{0},
 						why: "connections redirected to a loopback address are dropped without it"})
@@ -59,16 +59,16 @@ func (c Config) sysctls() []sysctl {
 			}
 		}
 		out = append(out, sysctl{path: "net/bridge/bridge-nf-call-" + filter, want: "0", bridge: true,
-			why: "bridged packets would go through these rules before the bridge hands them up, and be lost"})
+			why: "bridged packets would go through these rules in the bridge already, and be lost"})
 	}
 	if c.Mode == tproxy.TPROXY {
 		out = append(out, sysctl{path: "net/ipv4/tcp_syncookies", want: "1", bad: []int{2},
-			why: "only SYNs are diverted; the answer to an unconditional SYN cookie would not find the relay"})
+			why: "only SYNs are diverted; the client's ACK of an unconditional SYN cookie would not reach the relay"})
 	}
 	return out
 }
 
-// name is what sysctl(8) calls s: with slashes, where an interface name has a dot.
+// name returns the name for sysctl(8): with slashes if an interface name has a dot.
 func (s sysctl) name() string {
 	if strings.Contains(s.path, ".") {
 		return s.path
@@ -78,8 +78,8 @@ func (s sysctl) name() string {
 
 func (s sysctl) command() string { return "sysctl -w " + s.name() + "=" + s.want }
 
-// SysctlProblems reports the kernel settings that stand in the way of c, one
-// Problem each; nothing is changed.
+// SysctlProblems returns one Problem for each kernel setting that would break the rules of c.
+// It changes nothing.
 func SysctlProblems(c Config) ([]Problem, error) {
 	wrong, err := c.wrongSysctls()
 	var out []Problem
@@ -93,8 +93,8 @@ func SysctlProblems(c Config) ([]Problem, error) {
 	return out, err
 }
 
-// wrongSysctls gives the settings whose present value will not do. One that does
-// not exist (no such interface, no bridge module) is not wrong.
+// wrongSysctls returns the settings with a wrong value. A setting that does not exist (no such
+// interface, no bridge module) is not wrong.
 func (c Config) wrongSysctls() ([]sysctl, error) {
 	var wrong []sysctl
 	for _, s := range c.sysctls() {
@@ -148,8 +148,8 @@ func (s sysctl) wrong() (bool, error) {
 	return slices.Contains(s.bad, effective), nil
 }
 
-// perInterface gives the same setting as path (…/conf/all/NAME) of every
-// interface that exists.
+// perInterface returns the paths of the setting path (…/conf/all/NAME) for every existing
+// interface.
 func perInterface(path string) ([]string, error) {
 	conf, name := filepath.Dir(filepath.Dir(path)), filepath.Base(path)
 	entries, err := os.ReadDir(filepath.Join(procSys, conf))
@@ -165,7 +165,7 @@ func perInterface(path string) ([]string, error) {
 	return paths, nil
 }
 
-// bridged says whether an incoming interface is a bridge or belongs to one.
+// bridged reports whether an incoming interface is a bridge or a port of one.
 func (c Config) bridged() bool {
 	for _, name := range c.In {
 		link, err := netlink.LinkByName(name)
@@ -184,13 +184,13 @@ func (c Config) bridged() bool {
 	return false
 }
 
-// isNetSysctl says whether path, relative to procSys, is a plain path below net.
+// isNetSysctl reports whether path, relative to procSys, is a plain path below net.
 func isNetSysctl(path string) bool {
 	return filepath.IsLocal(path) && filepath.Clean(path) == path && strings.HasPrefix(path, "net/")
 }
 
-// openSysctl opens a setting, which is below net whatever path says: neither .. nor a
-// symbolic link leads out of there.
+// openSysctl opens a setting below net. Neither .. nor a symbolic link in path can lead out of
+// that directory.
 func openSysctl(path string, flag int) (*os.File, error) {
 	if !isNetSysctl(path) {
 		return nil, fmt.Errorf("%q is not below %s/net", path, procSys)

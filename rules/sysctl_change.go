@@ -6,10 +6,9 @@ import (
 	"path/filepath"
 )
 
-// planSysctls gives the changes that c needs, in the order to make them and to
-// restore them. Forwarding is a switch that turns others: those of all interfaces
-// and, for IPv4, accept_redirects. They are recorded behind it, to be restored
-// after it.
+// planSysctls returns the changes that c needs, in the order in which they are made and
+// restored. Setting forwarding also changes the setting of all interfaces and, for IPv4,
+// accept_redirects. These are recorded after it, so that they are restored after it.
 func (c Config) planSysctls() ([]change, error) {
 	wrong, err := c.wrongSysctls()
 	if err != nil {
@@ -53,7 +52,7 @@ func (c Config) planSysctls() ([]change, error) {
 	return plan, nil
 }
 
-// setSysctls makes the changes of a plan.
+// setSysctls makes the planned changes.
 func setSysctls(plan []change) error {
 	for _, ch := range plan {
 		if now, err := readSysctl(ch.Path); err == nil && now == ch.New {
@@ -66,11 +65,11 @@ func setSysctls(plan []change) error {
 	return nil
 }
 
-// restoreSysctls puts the old values back, except where somebody has changed the
-// setting since, or the interface is gone.
+// restoreSysctls restores the old values, except for settings that were changed by somebody
+// else since, or whose interface is gone.
 func restoreSysctls(changes []change) error {
-	// Whether a setting is still as we left it must be known before the first is
-	// restored, which turns others.
+	// Find out which settings are unchanged before the first one is restored, because that
+	// changes others.
 	var ours []change
 	for _, ch := range changes {
 		if now, err := readSysctl(ch.Path); err == nil && now == ch.New {

@@ -119,7 +119,7 @@ func TestVerifyReportsForeignAndReorderedRules(t *testing.T) {
 	cfg := allFamilies(tproxy.TPROXY)[0].config(t, tproxy.TPROXY, b)
 	apply(t, h, cfg)
 	shell(t, h, "nft insert rule inet tprelay prerouting counter")
-	if problems := verify(t, h, cfg); len(problems) != 1 || !strings.Contains(problems[0].What, "not ours") {
+	if problems := verify(t, h, cfg); len(problems) != 1 || !strings.Contains(problems[0].What, "unexpected") {
 		t.Errorf("foreign rule: %v", problems)
 	}
 	apply(t, h, cfg)

@@ -8,7 +8,7 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// accessLine is a line of the access log. Scripts depend on its names.
+// accessLine is one line of the access log. Scripts depend on the names of its fields.
 type accessLine struct {
 	Time        time.Time       `json:"time"` // when the pair ended, UTC
 	ID          uint64          `json:"id"`
@@ -27,7 +27,7 @@ type accessLine struct {
 }
 
 type accessDirection struct {
-	Bytes        uint64      `json:"bytes"`        // taken by the receiver's socket
+	Bytes        uint64      `json:"bytes"`        // accepted by the receiver's socket
 	Acknowledged uint64      `json:"acknowledged"` // of these, by the receiver's kernel
 	Messages     uint64      `json:"messages"`
 	Path         engine.Path `json:"path"`
@@ -65,7 +65,7 @@ func newAccessDirection(d engine.DirectionInfo) accessDirection {
 	}
 }
 
-// milliseconds is d to the microsecond.
+// milliseconds returns d in milliseconds, rounded down to the microsecond.
 func milliseconds(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1000
 }

@@ -18,23 +18,23 @@ import (
 )
 
 const (
-	// accessQueue is how many ended pairs may wait to be written.
+	// accessQueue is the number of ended pairs that may wait to be written.
 	accessQueue = 4096
-	// accessBlock is how much is written at once: what a pipe takes without mixing it
-	// with what others write (PIPE_BUF). A line is about 500 bytes long.
+	// accessBlock is the largest write in bytes: PIPE_BUF, the most that a pipe keeps
+	// together when several processes write to it. A line has about 500 bytes.
 	accessBlock = 4096
-	// accessPatience is how long closing waits for a reader that does not read.
+	// accessPatience is how long close waits for a file or reader that takes nothing.
 	accessPatience = 5 * time.Second
-	// accessReport is how often the log says that lines are being lost.
+	// accessReport is the time between two log messages about lost lines.
 	accessReport = 10 * time.Second
 )
 
 // accessLog is an engine.Observer that writes a line for each pair that ended.
-// The loops only put pairs into a queue; one goroutine writes. What does not fit
-// into the queue, or cannot be written, is dropped and counted. A second goroutine
-// says so, as the first one may be stuck in a write.
+// The loops only put pairs into a queue, and one goroutine writes them. Lines that do not
+// fit into the queue, or cannot be written, are dropped and counted. A second goroutine
+// logs the loss, because the first may be blocked in a write.
 type accessLog struct {
-	path    string // empty for one that cannot be reopened
+	path    string // empty if the log cannot be reopened
 	log     *slog.Logger
 	queue   chan engine.PairInfo
 	hup     chan struct{}
@@ -44,15 +44,15 @@ type accessLog struct {
 	written atomic.Uint64 // lines written
 	cause   atomic.Pointer[error]
 	tooSlow error
-	losing  chan struct{} // holds a token once a line was dropped
+	losing  chan struct{} // holds a token after a line was dropped
 
-	// Of the writing goroutine:
+	// Used by the writing goroutine only:
 	file  io.WriteCloser
 	out   lineWriter
 	block []byte // whole lines
 }
 
-// openAccessLog begins a log in the file path, or on stdout if it is "-".
+// openAccessLog opens a log in the file path, or on stdout if path is "-".
 func openAccessLog(path string, stdout io.Writer, log *slog.Logger) (*accessLog, error) {
 	if path == "-" {
 		return newAccessLog("", keepOpen{stdout}, false, log), nil
@@ -64,7 +64,7 @@ func openAccessLog(path string, stdout io.Writer, log *slog.Logger) (*accessLog,
 	return newAccessLog(path, file, cut, log), nil
 }
 
-// newAccessLog begins a log in file, which ends in the middle of a line if cut is set.
+// newAccessLog returns a log that writes to file. cut: the file ends in the middle of a line.
 func newAccessLog(path string, file io.WriteCloser, cut bool, log *slog.Logger) *accessLog {
 	a := &accessLog{
 		path:    path,
@@ -73,7 +73,7 @@ func newAccessLog(path string, file io.WriteCloser, cut bool, log *slog.Logger) 
 		hup:     make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
-		tooSlow: errors.New("what it is written to takes lines too slowly"),
+		tooSlow: errors.New("the file or its reader takes lines too slowly"),
 		losing:  make(chan struct{}, 1),
 		file:    file,
 		out:     lineWriter{out: file, cut: cut},
@@ -83,14 +83,14 @@ func newAccessLog(path string, file io.WriteCloser, cut bool, log *slog.Logger) 
 	return a
 }
 
-// openAppend opens a log. Appending keeps lines whole when something else
-// truncates or also writes the file. cut says that the file ends in the middle of a
-// line, as a process that was killed or a full disk leaves it.
+// openAppend opens a log file. O_APPEND keeps lines whole when another process truncates
+// the file or writes to it. cut: the file ends in the middle of a line, which a killed
+// process or a full disk leaves behind.
 func openAppend(path string) (file *os.File, cut bool, err error) {
-	// Opening a FIFO that nobody reads would wait for the reader.
+	// Without O_NONBLOCK, opening a FIFO without a reader would block.
 	file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NONBLOCK, 0o640)
 	if errors.Is(err, unix.ENXIO) {
-		return nil, false, fmt.Errorf("%s: a FIFO that nobody reads; start its reader first", path)
+		return nil, false, fmt.Errorf("%s is a FIFO without a reader; start the reader first", path)
 	} else if err != nil {
 		return nil, false, err
 	}
@@ -100,7 +100,7 @@ func openAppend(path string) (file *os.File, cut bool, err error) {
 	}
 	reader, err := os.Open(path)
 	if err != nil {
-		return file, false, nil // it may be written, not read
+		return file, false, nil // the file may be writable and not readable
 	}
 	defer reader.Close()
 	last := make([]byte, 1)
@@ -108,19 +108,19 @@ func openAppend(path string) (file *os.File, cut bool, err error) {
 	return file, n == 1 && last[0] != '\n', nil
 }
 
-// metric counts what is lost.
+// metric returns a counter of lost lines.
 func (a *accessLog) metric() prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "tprelay_access_log_dropped_lines_total",
-		Help: "Lines of the access log that were dropped because they could not be written, or not in time.",
+		Help: "Access log lines that were dropped because they could not be written in time.",
 	}, func() float64 { return float64(a.dropped()) })
 }
 
 // PairOpened does nothing: a pair gets its line when it ends.
 func (a *accessLog) PairOpened(engine.PairInfo) {}
 
-// PairEnded queues the pair. It never waits. A pair that was handed over has not ended: it gets
-// its one line, with all its bytes, from the process where it does.
+// PairEnded queues the pair. It never waits. A pair that was handed over gets no line here: the
+// process in which it ends writes its only line, with all its bytes.
 func (a *accessLog) PairEnded(p engine.PairInfo) {
 	if p.Reason == engine.ReasonHandedOver {
 		return
@@ -132,20 +132,20 @@ func (a *accessLog) PairEnded(p engine.PairInfo) {
 	}
 }
 
-// lose counts lines that are lost. It never waits.
+// lose counts lost lines and wakes report. It never waits.
 func (a *accessLog) lose(lines int, why *error) {
 	a.cause.Store(why)
 	a.failed.Add(uint64(lines))
 	select {
 	case a.losing <- struct{}{}:
-	default: // report knows
+	default: // report has not yet seen the last token
 	}
 }
 
-// report says that lines are lost: when it begins, every now and then while it goes on,
-// and when it is over, which is when lines are written and none is lost.
+// report logs that lines are lost: when the loss begins, every accessReport while it lasts,
+// and when it is over, that is, when lines are written and none is lost.
 func (a *accessLog) report() {
-	var told uint64 // lines of which it was said that they are lost
+	var told uint64 // lost lines that were logged
 	for {
 		select {
 		case <-a.losing:
@@ -171,18 +171,18 @@ func (a *accessLog) report() {
 	}
 }
 
-// reopen has the file opened anew, for it was renamed. It does not wait for that.
+// reopen makes the writing goroutine reopen the file, after it was renamed. It does not wait.
 func (a *accessLog) reopen() {
 	select {
 	case a.hup <- struct{}{}:
-	default: // one is under way
+	default: // a reopening is already requested
 	}
 }
 
-// dropped is the number of pairs without a line.
+// dropped returns the number of lost lines.
 func (a *accessLog) dropped() uint64 { return a.failed.Load() }
 
-// close writes what is queued and ends the log, but waits no longer than patience.
+// close writes the queued lines and closes the file. It waits no longer than patience.
 // The engine must have ended.
 func (a *accessLog) close(patience time.Duration) {
 	close(a.stop)
@@ -190,11 +190,11 @@ func (a *accessLog) close(patience time.Duration) {
 	case <-a.done:
 	case <-time.After(patience):
 		a.failed.Add(uint64(len(a.queue)))
-		a.log.Error("access log: cannot be written; giving up")
+		a.log.Error("access log: the last lines could not be written in time and are lost")
 	}
 }
 
-// run writes lines, and flushes them whenever no more are waiting.
+// run writes queued lines, and flushes them when the queue is empty.
 func (a *accessLog) run() {
 	defer close(a.done)
 	for {
@@ -229,7 +229,7 @@ func (a *accessLog) finish() {
 	}
 	a.flush()
 	if err := a.file.Close(); err != nil {
-		a.log.Error("access log", "err", err)
+		a.log.Error("access log: close failed", "err", err)
 	}
 }
 
@@ -239,8 +239,8 @@ func (a *accessLog) write(p engine.PairInfo) {
 		a.lose(1, &err)
 		return
 	}
-	// A line that does not fit would be written in two parts, and after an
-	// upgrade another process may write to the file in between.
+	// A line must not be written in two parts: during an upgrade another process may write
+	// to the file in between.
 	if line = append(line, '\n'); len(a.block)+len(line) > accessBlock {
 		a.flush()
 	}
@@ -260,25 +260,25 @@ func (a *accessLog) flush() {
 	}
 }
 
-// replace opens the file anew; if that fails the old one stays in use.
+// replace reopens the file. If that fails, the old file stays in use.
 func (a *accessLog) replace() {
 	if a.path == "" {
 		return
 	}
 	file, cut, err := openAppend(a.path)
 	if err != nil {
-		a.log.Error("access log: cannot be reopened; the old file stays in use", "err", err)
+		a.log.Error("access log: reopening failed; the old file stays in use", "err", err)
 		return
 	}
 	a.flush()
 	if err := a.file.Close(); err != nil {
-		a.log.Error("access log", "err", err)
+		a.log.Error("access log: close failed", "err", err)
 	}
 	a.file, a.out = file, lineWriter{out: file, cut: cut}
 	a.log.Info("access log reopened", "file", a.path)
 }
 
-// keepOpen is a writer that others still need.
+// keepOpen wraps a writer that must stay open.
 type keepOpen struct{ io.Writer }
 
 // Close does nothing.

@@ -359,7 +359,7 @@ func TestAccessLogFIFOWithoutAReaderIsRefused(t *testing.T) {
 	}()
 	select {
 	case err := <-opened:
-		if want := "access log: " + path + ": a FIFO that nobody reads; start its reader first"; err == nil || err.Error() != want {
+		if want := "access log: " + path + " is a FIFO without a reader; start the reader first"; err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 	case <-time.After(patience):

@@ -11,7 +11,7 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// passedSocket is a listening socket that systemd opened for us (see sd_listen_fds(3)).
+// passedSocket is a listening socket that systemd opened for this process (sd_listen_fds(3)).
 type passedSocket struct {
 	fd      int
 	name    string // FileDescriptorName= of its unit
@@ -20,12 +20,12 @@ type passedSocket struct {
 
 func (s passedSocket) String() string { return fmt.Sprintf("socket %s (%v)", s.name, s.address) }
 
-// passedSockets takes the sockets out of the environment, so that no other program of
-// this process takes them for its own.
+// passedSockets returns the sockets that systemd passed. It clears the environment variables
+// that name them, so that programs started by this process do not use them.
 func passedSockets() ([]passedSocket, error) {
 	var sockets []passedSocket
 	for _, f := range activation.Files(true) {
-		// A duplicate, as the file would close the descriptor whenever it is collected.
+		// A duplicate, because the garbage collector closes the descriptor of f.
 		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		f.Close()
 		if err != nil {
@@ -44,7 +44,7 @@ func passedSockets() ([]passedSocket, error) {
 	return sockets, nil
 }
 
-// takePassed takes the socket for address out of the list. ok is false if there is none.
+// takePassed removes the socket for address from the list and returns it. ok: there was one.
 func takePassed(sockets *[]passedSocket, address netip.AddrPort) (s passedSocket, ok bool) {
 	i := slices.IndexFunc(*sockets, func(s passedSocket) bool { return s.address == address })
 	if i < 0 {

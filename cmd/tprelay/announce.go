@@ -10,8 +10,7 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// announce logs what the relay does from now on, and what an operator should
-// know before it does.
+// announce logs the listeners, and warnings that an operator should see at the start.
 func (c *runCmd) announce(log *slog.Logger, listening []netip.AddrPort, upstream netip.AddrPort) {
 	for _, address := range listening {
 		attrs := []any{"address", address, "mode", c.Mode, "loops", c.Loops}
@@ -21,10 +20,10 @@ func (c *runCmd) announce(log *slog.Logger, listening []netip.AddrPort, upstream
 		log.Info("listening", attrs...)
 	}
 	for _, command := range c.rulesHints(listening) {
-		log.Info("connections come once rules divert them; to see rules that fit, put your clients' interface for IFACE", "run", command)
+		log.Info("rules must divert connections to this relay; to print them, replace IFACE with the clients' interface", "run", command)
 	}
 	if c.Mark != 0 && uint32(c.Mark) == rules.DefaultMark && c.Mode.Mode != tproxy.Forward {
-		log.Warn("--mark is the mark that tprelay rules diverts by: outgoing connections may come back; choose another", "mark", uint32(c.Mark))
+		log.Warn("--mark equals the mark of tprelay rules: the relay's own connections may be diverted back to it; choose another", "mark", uint32(c.Mark))
 	}
 	if c.NoFlowControl {
 		log.Warn("flow control is off: senders are not slowed down, and memory grows up to the limit", "limit", c.MemoryLimit)
@@ -37,8 +36,8 @@ func (c *runCmd) announce(log *slog.Logger, listening []netip.AddrPort, upstream
 	}
 }
 
-// rulesHints are the commands that print rules for these listeners: one for all
-// if rules can serve all at once, else one for each.
+// rulesHints returns the commands that print rules for these listeners: one command if a set
+// of rules can serve all of them, otherwise one for each listener.
 func (c *runCmd) rulesHints(listening []netip.AddrPort) []string {
 	if c.Mode.Mode == tproxy.Forward {
 		return nil
@@ -62,7 +61,7 @@ func (c *runCmd) rulesHints(listening []netip.AddrPort) []string {
 	return hints
 }
 
-// summarize logs what was done.
+// summarize logs the totals at the end.
 func summarize(log *slog.Logger, s engine.Stats, recorders []*intercept.Recorder) {
 	for _, r := range recorders {
 		if files, err := r.Failed(); files > 0 {

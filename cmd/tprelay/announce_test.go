@@ -58,7 +58,7 @@ func TestAnnounce(t *testing.T) {
 	var out bytes.Buffer
 	cmd := &runCmd{Mode: modeFlag{tproxy.TPROXY}, Mark: 0x7470, NoFlowControl: true, LogLevel: "warn", LogFormat: "text"}
 	cmd.announce(slog.New(slog.NewTextHandler(&out, nil)), []netip.AddrPort{netip.MustParseAddrPort("[::]:9091")}, netip.AddrPort{})
-	for _, want := range []string{`msg=listening address=[::]:9091 mode=tproxy loops=`, "tprelay rules print", "--mark is the mark", "flow control is off"} {
+	for _, want := range []string{`msg=listening address=[::]:9091 mode=tproxy loops=`, "tprelay rules print", "--mark equals the mark", "flow control is off"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &out)
 		}

@@ -53,7 +53,7 @@ func TestEmptyValuesOfFlagsAreRefused(t *testing.T) {
 				flags++
 				for _, empty := range []string{"", "  "} {
 					args := append(strings.Fields(strings.TrimPrefix(n.FullPath(), "tprelay ")), "--"+f.Name+"="+empty)
-					if got, want := refusal(t, args...), "--"+f.Name+": the value is empty; give one, or leave it out"; got != want {
+					if got, want := refusal(t, args...), "--"+f.Name+": the value is empty; give one, or omit it"; got != want {
 						t.Errorf("%q: refused for %q, want %q", args, got, want)
 					}
 				}
@@ -85,17 +85,17 @@ func TestZerosThatMeanNothingAreRefused(t *testing.T) {
 		args []string
 		want string
 	}{
-		{append([]string{"run"}, forwarding("--mark", "0")...), `--mark: "0": 0 is no mark; give another number, or leave the flag out`},
-		{append([]string{"run"}, forwarding("--mark", "0x0")...), "0 is no mark"},
+		{append([]string{"run"}, forwarding("--mark", "0")...), `--mark: "0": 0 means unmarked; give another number, or omit the flag`},
+		{append([]string{"run"}, forwarding("--mark", "0x0")...), "0 means unmarked"},
 		{append([]string{"run"}, forwarding("--low-watermark", "0")...), "--low-watermark 0: want 1 or more"},
-		{rules("--mark", "0"), "0 is no mark"},
+		{rules("--mark", "0"), "0 means unmarked"},
 		{rules("--ssh-port", "0"), `--ssh-port: "0": want a port from 1 to 65535`},
 		{rules("--ssh-port", "22,0"), `"0": want a port`},
 		{rules("--table", "0"), "--table 0: want 1 or more"},
 		{rules("--confirm", "0"), "--confirm 0s: want more than 0"},
 		{rules("--dport", "0"), `"0" is not a port`},
 		{rules("--on-down", "half"), `--on-down: "half": want open or closed`},
-		{[]string{"rules", "remove", "--mark", "0"}, "0 is no mark"},
+		{[]string{"rules", "remove", "--mark", "0"}, "0 means unmarked"},
 		{[]string{"rules", "remove", "--table", "0"}, "--table 0"},
 		{[]string{"rules", "verify", "--table", "0"}, "--table 0"},
 	} {

@@ -13,7 +13,7 @@ import (
 // modeFlag is --mode.
 type modeFlag struct{ tproxy.Mode }
 
-// UnmarshalText reads the name of a mode.
+// UnmarshalText parses the name of a mode.
 func (m *modeFlag) UnmarshalText(text []byte) (err error) {
 	m.Mode, err = tproxy.ParseMode(string(text))
 	return err
@@ -22,24 +22,24 @@ func (m *modeFlag) UnmarshalText(text []byte) (err error) {
 // spoofFlag is --spoof.
 type spoofFlag struct{ tproxy.Spoof }
 
-// UnmarshalText reads a policy.
+// UnmarshalText parses a policy.
 func (s *spoofFlag) UnmarshalText(text []byte) (err error) {
 	s.Spoof, err = tproxy.ParseSpoof(string(text))
 	return err
 }
 
-// markFlag is --mark, in decimal or, with 0x, hexadecimal. Packets that nobody marked have
-// the mark 0, so it cannot be chosen.
+// markFlag is --mark, in decimal or, with 0x, hexadecimal. 0 is refused: it is the mark of
+// every unmarked packet.
 type markFlag uint32
 
-// UnmarshalText reads a mark.
+// UnmarshalText parses a mark.
 func (m *markFlag) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(string(text), 0, 32)
 	if err != nil {
 		return fmt.Errorf("%q: want a number up to 0xffffffff, such as 0x74 or 116", text)
 	}
 	if n == 0 {
-		return fmt.Errorf("%q: 0 is no mark; give another number, or leave the flag out", text)
+		return fmt.Errorf("%q: 0 means unmarked; give another number, or omit the flag", text)
 	}
 	*m = markFlag(n)
 	return nil
@@ -48,7 +48,7 @@ func (m *markFlag) UnmarshalText(text []byte) error {
 // portFlag is a TCP port.
 type portFlag uint16
 
-// UnmarshalText reads a port.
+// UnmarshalText parses a port.
 func (p *portFlag) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(string(text), 10, 16)
 	if err != nil || n == 0 {
@@ -61,7 +61,7 @@ func (p *portFlag) UnmarshalText(text []byte) error {
 // onDownFlag is rules --on-down.
 type onDownFlag rules.OnDown
 
-// UnmarshalText reads open or closed.
+// UnmarshalText parses open or closed.
 func (o *onDownFlag) UnmarshalText(text []byte) error {
 	switch got := rules.OnDown(text); got {
 	case rules.Open, rules.Closed:
@@ -71,11 +71,11 @@ func (o *onDownFlag) UnmarshalText(text []byte) error {
 	return fmt.Errorf("%q: want open or closed", text)
 }
 
-// networkFlag is a network, or an address, which is a network of one.
+// networkFlag is a network. A single address stands for the network that holds only it.
 type networkFlag struct{ netip.Prefix }
 
-// UnmarshalText reads 10.0.0.0/8, 2001:db8::/32, 10.1.2.3 or 2001:db8::1. Bits beyond
-// the length are cleared; IPv4 written as IPv6 is IPv4.
+// UnmarshalText parses 10.0.0.0/8, 2001:db8::/32, 10.1.2.3 or 2001:db8::1. It clears bits
+// beyond the prefix length, and turns IPv4-mapped IPv6 into IPv4.
 func (n *networkFlag) UnmarshalText(text []byte) error {
 	p, err := netip.ParsePrefix(string(text))
 	if addr, asAddr := netip.ParseAddr(string(text)); asAddr == nil && addr.Zone() == "" {
@@ -91,7 +91,7 @@ func (n *networkFlag) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// prefixes are the networks of flags.
+// prefixes returns the networks of flags.
 func prefixes(flags []networkFlag) []netip.Prefix {
 	var networks []netip.Prefix
 	for _, n := range flags {
@@ -100,8 +100,8 @@ func prefixes(flags []networkFlag) []netip.Prefix {
 	return networks
 }
 
-// zeroIsNone: on the command line 0 turns a timeout off; in Options it is the
-// default, and a negative value turns it off.
+// zeroIsNone converts a timeout from the command line, where 0 turns it off, to Options, where
+// a negative value turns it off and 0 is the default.
 func zeroIsNone(t time.Duration) time.Duration {
 	if t == 0 {
 		return -1

@@ -6,13 +6,13 @@ import (
 	"runtime/debug"
 )
 
-// heapBase is what Go needs beside buffers: records of some ten thousand pairs, stacks,
-// its own structures.
+// heapBase is the memory that Go needs besides buffers: records of some ten thousand pairs,
+// stacks, and the runtime's own structures.
 const heapBase = 16 << 20
 
-// boundHeap has the garbage collector work before the heap is larger than what may wait in
-// buffers, instead of twice that. GOMEMLIMIT in the environment is the operator's
-// word, and stays.
+// boundHeap sets Go's memory limit slightly above memoryLimit. Without it, the heap may grow to
+// twice the buffered bytes before the garbage collector runs. GOMEMLIMIT in the environment
+// takes precedence.
 func boundHeap(memoryLimit int64) {
 	if os.Getenv("GOMEMLIMIT") == "" && memoryLimit < math.MaxInt64/2 {
 		debug.SetMemoryLimit(memoryLimit + memoryLimit/20 + heapBase)

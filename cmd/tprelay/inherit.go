@@ -9,20 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inheritVariable tells a program that another one started it to replace itself, and
-// what that one hands over. Only tprelay sets it.
+// inheritVariable is set by a tprelay that starts its replacement. It holds an inheritance.
 const inheritVariable = "TPRELAY_UPGRADE"
 
-// inheritance is what inheritVariable says, in JSON. Programs of different versions
-// meet here: fields may be added, and must not change their meaning.
+// inheritance is the value of inheritVariable, in JSON. The two programs may be of different
+// versions: fields may be added, and must not change their meaning.
 type inheritance struct {
-	Relay  int              `json:"relay"`           // descriptor: our end, for engine.TakeOver
-	Admin  int              `json:"admin,omitempty"` // descriptor of the admin end's listening socket
-	Listen []netip.AddrPort `json:"listen"`          // where the old one listens
+	Relay  int              `json:"relay"`           // descriptor of the new process's end, for engine.TakeOver
+	Admin  int              `json:"admin,omitempty"` // descriptor of the listening socket of --admin
+	Listen []netip.AddrPort `json:"listen"`          // addresses on which the old process listens
 }
 
-// inherit reads what the old program left, nil if there is none, and takes it out of
-// the environment. The descriptors are closed on exec from here on.
+// inherit returns the inheritance of an upgrade, or nil if this is none, and removes the
+// variable from the environment. It sets close-on-exec on the descriptors.
 func inherit() (*inheritance, error) {
 	text, ok := os.LookupEnv(inheritVariable)
 	if !ok {
@@ -38,7 +37,7 @@ func inherit() (*inheritance, error) {
 			continue
 		}
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-			return nil, fmt.Errorf("%s names descriptor %d: %w; unset it, it is for upgrades", inheritVariable, fd, err)
+			return nil, fmt.Errorf("%s names descriptor %d: %w; unset it, only tprelay sets it during an upgrade", inheritVariable, fd, err)
 		}
 	}
 	return in, nil
@@ -47,10 +46,10 @@ func inherit() (*inheritance, error) {
 func parseInheritance(text string) (*inheritance, error) {
 	in := new(inheritance)
 	if err := json.Unmarshal([]byte(text), in); err != nil {
-		return nil, fmt.Errorf("%s=%q: %w; unset it, it is for upgrades", inheritVariable, text, err)
+		return nil, fmt.Errorf("%s=%q: %w; unset it, only tprelay sets it during an upgrade", inheritVariable, text, err)
 	}
 	if in.Relay < 3 || in.Admin != 0 && (in.Admin < 3 || in.Admin == in.Relay) {
-		return nil, fmt.Errorf("%s=%q: wrong descriptors; unset it, it is for upgrades", inheritVariable, text)
+		return nil, fmt.Errorf("%s=%q: wrong descriptors; unset it, only tprelay sets it during an upgrade", inheritVariable, text)
 	}
 	return in, nil
 }

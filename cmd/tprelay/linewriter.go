@@ -5,16 +5,16 @@ import (
 	"io"
 )
 
-// lineWriter writes whole lines to a file that may take only a part of them: a disk that
-// is full takes what fits into the last block. The rest of a cut line is lost, and the
-// next write begins with a newline, so that no other line is lost with it.
+// lineWriter writes lines to a file that may take only a part of them: a full disk takes what
+// fits into the last block. The rest of a cut line is lost. The next write then begins with a
+// newline, so that the next line is not appended to the cut one.
 type lineWriter struct {
 	out io.Writer
 	cut bool // the file ends in the middle of a line
 }
 
-// write writes lines, each with its newline, in one call. whole is the number of lines
-// that are in the file from their beginning to their end.
+// write writes lines, each with its newline, in one call. whole is the number of lines that
+// were written completely.
 func (w *lineWriter) write(lines []byte) (whole int, err error) {
 	completes := 0
 	if w.cut {

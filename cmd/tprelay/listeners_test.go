@@ -75,7 +75,7 @@ func TestPassedSocketMustBeTransparentForTPROXY(t *testing.T) {
 	err = raw.Control(func(fd uintptr) {
 		cmd := runCmd{Mode: modeFlag{tproxy.TPROXY}}
 		passed := []passedSocket{{fd: int(fd), name: "relay.socket", address: l.Addr().(*net.TCPAddr).AddrPort()}}
-		want := "systemd passed socket relay.socket (" + l.Addr().String() + "), which cannot take TPROXY's connections; its .socket unit needs Transparent=yes"
+		want := "systemd passed socket relay.socket (" + l.Addr().String() + "), which cannot accept TPROXY connections; its .socket unit needs Transparent=yes"
 		if _, err := cmd.listeners(passed, nil); err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}

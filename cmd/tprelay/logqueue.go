@@ -12,21 +12,20 @@ import (
 )
 
 const (
-	// logRoom is how many bytes of log lines may wait for standard error: about a
-	// thousand lines.
+	// logRoom is the number of bytes that may wait for standard error: about a thousand
+	// lines.
 	logRoom = 256 << 10
-	// logPatience is how long the end of the program waits for a reader that does not
-	// read.
+	// logPatience is how long the program waits at its end for a reader that does not read.
 	logPatience = time.Second
 )
 
-// logQueue is standard error for everybody in the program. A pipe that nobody reads, or
-// a terminal that was stopped, blocks write(2) for ever; with it would go the goroutine
-// that handles signals, or an event loop. So Write only queues, and one goroutine writes.
+// logQueue is standard error for the whole program. A pipe without a reader, or a stopped
+// terminal, blocks write(2) for ever, and would block the goroutine that handles signals, or
+// an event loop. So Write only queues, and one goroutine writes.
 //
-// What does not fit into the queue is dropped, and a notice with the number of dropped
-// lines takes its place. Once a line is dropped, all are until the writing goroutine has
-// taken what waits: the notice stands exactly where the lines are missing.
+// Lines that do not fit into the queue are dropped, and a notice with their number takes
+// their place. After a line was dropped, all lines are dropped until the writing goroutine
+// has emptied the queue: the notice then stands exactly where lines are missing.
 type logQueue struct {
 	lost    atomic.Uint64 // lines that were dropped or could not be written
 	written chan struct{} // closed when the writing goroutine has ended
@@ -34,16 +33,16 @@ type logQueue struct {
 
 	mu      sync.Mutex
 	waiting []byte
-	dropped uint64 // lines, since the last notice
-	closed  bool   // the writing goroutine ends when nothing waits
+	dropped uint64 // lines since the last notice
+	closed  bool   // the writing goroutine ends when the queue is empty
 	notice  noticeFunc
 
-	// Of the writing goroutine:
+	// Used by the writing goroutine only:
 	file   lineWriter
-	failed uint64 // lines that could not be written, since the last one that could
+	failed uint64 // lines that could not be written since the last successful write
 }
 
-// noticeFunc writes a log line that says how many are missing.
+// noticeFunc writes a log line with the number of missing lines.
 type noticeFunc func(w io.Writer, lines uint64)
 
 func newLogQueue(out io.Writer) *logQueue {
@@ -61,18 +60,18 @@ func plainNotice(w io.Writer, lines uint64) {
 	fmt.Fprintf(w, "tprelay: %d log lines were dropped\n", lines)
 }
 
-// say makes the notice a line of the log's own format.
+// say sets the function that writes notices, so that they have the format of the log.
 func (l *logQueue) say(notice noticeFunc) {
 	l.mu.Lock()
 	l.notice = notice
 	l.mu.Unlock()
 }
 
-// metric counts what is lost.
+// metric returns a counter of lost lines.
 func (l *logQueue) metric() prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "tprelay_log_dropped_lines_total",
-		Help: "Lines for standard error that were dropped because it did not take them.",
+		Help: "Log lines that were dropped because standard error did not take them in time.",
 	}, func() float64 { return float64(l.lost.Load()) })
 }
 
@@ -94,11 +93,11 @@ func (l *logQueue) Write(p []byte) (int, error) {
 func (l *logQueue) poke() {
 	select {
 	case l.wake <- struct{}{}:
-	default: // it is about to look
+	default: // the token of an earlier call is still there
 	}
 }
 
-// run writes what waits until the queue is closed and empty.
+// run writes queued lines until the queue is closed and empty.
 func (l *logQueue) run() {
 	defer close(l.written)
 	var text []byte
@@ -113,8 +112,8 @@ func (l *logQueue) run() {
 	}
 }
 
-// take gives what waits, with the notice for what was dropped behind it, and leaves
-// spare to be filled.
+// take returns the queued lines, followed by a notice if lines were dropped. The queue
+// continues in spare.
 func (l *logQueue) take(spare []byte) (text []byte, closed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -126,15 +125,15 @@ func (l *logQueue) take(spare []byte) (text []byte, closed bool) {
 	return text, l.closed
 }
 
-// noticed is text with a notice behind it. Its caller holds mu.
+// noticed returns text followed by a notice. The caller holds mu.
 func (l *logQueue) noticed(text []byte, lines uint64) []byte {
 	b := bytes.NewBuffer(text)
 	l.notice(b, lines)
 	return b.Bytes()
 }
 
-// write writes lines, each by a call of its own: during an upgrade two processes share
-// standard error, and a pipe keeps only small writes together.
+// write writes each line in a call of its own: during an upgrade two processes share standard
+// error, and a pipe keeps only small writes together.
 func (l *logQueue) write(lines []byte) {
 	if l.failed > 0 {
 		l.mu.Lock()
@@ -152,7 +151,7 @@ func (l *logQueue) write(lines []byte) {
 	}
 }
 
-// close writes what waits, but waits no longer than patience for that.
+// close writes the queued lines and waits for that, no longer than patience.
 func (l *logQueue) close(patience time.Duration) {
 	l.mu.Lock()
 	l.closed = true

@@ -1,9 +1,8 @@
-// Command tprelay relays TCP connections that a router or packet filter hands to
-// it: tprelay run is the relay, tprelay rules sets up what hands them over.
+// Command tprelay is a transparent TCP relay. tprelay run relays connections, and tprelay
+// rules sets up the packet filter rules that divert connections to it.
 //
-// It exits with status 0 when all went well, 1 when something failed, and 2 when
-// it was called wrongly. Errors are one line on standard error that says what
-// failed, on what, and what to do.
+// The exit status is 0 on success, 1 on failure, and 2 for a wrong command line. An error is
+// one line on standard error that says what failed, on what, and what to do.
 package main
 
 import (
@@ -17,7 +16,7 @@ import (
 
 // commands are the subcommands.
 type commands struct {
-	Run     runCmd     `cmd:"" help:"Relay connections until told to stop."`
+	Run     runCmd     `cmd:"" help:"Relay connections until stopped by a signal."`
 	Rules   rulesCmd   `cmd:"" help:"Print, apply, verify or remove the rules that divert connections to the relay."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 
@@ -28,28 +27,30 @@ func main() {
 	os.Exit(program(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// program runs the command line args and returns the exit status.
+// program runs the command that args name and returns the exit status.
 func program(args []string, stdout, stderr io.Writer) int {
 	log := newLogQueue(stderr)
 	defer log.close(logPatience)
 	return application(log).Run(new(commands), args, stdout, log)
 }
 
-// application is the program; log is its standard error.
+// application describes the command line. log is the program's standard error.
 func application(log *logQueue) cli.Application {
 	return cli.Application{
 		Name: "tprelay",
-		Description: "A transparent TCP relay: it takes connections that were meant for somebody else, opens a second one " +
-			"to the original destination, in the client's name, and moves the bytes, never faster than the receiver takes them.",
+		Description: "A transparent TCP relay: it accepts diverted connections, opens a second connection to the original " +
+			"destination under the client's address, and moves the bytes, never faster than the receiver takes them.",
 		Options: []kong.Option{
 			kong.Vars{"version": version()},
 			kong.Bind(log),
 			kong.PostBuild(hideFlags),
 			kong.ExplicitGroups([]kong.Group{
 				{Key: "connections", Title: "Connections:"},
-				{Key: "bytes", Title: "Bytes:"},
+				{Key: "access", Title: "Access control:"},
+				{Key: "bytes", Title: "Data path:"},
 				{Key: "limits", Title: "Limits and timeouts (durations such as 500ms, 30s, 2h; sizes such as 65536, 64KiB, 1MiB, 64KB):"},
-				{Key: "logs", Title: "Logs:"},
+				{Key: "cpu", Title: "CPU time:"},
+				{Key: "logs", Title: "Logs and monitoring:"},
 			}),
 		},
 	}

@@ -15,21 +15,21 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// lookupTimeout bounds the one lookup of --upstream.
+// lookupTimeout limits the name lookup of --upstream.
 const lookupTimeout = 10 * time.Second
 
-// check refuses, in the words of the command line, what cannot work.
+// check returns an error for flags that cannot work, and names them.
 func (c *runCmd) check() error {
 	forward := c.Mode.Mode == tproxy.Forward
 	switch {
 	case forward && c.Upstream == "":
-		return cli.Usagef("--mode forward needs --upstream HOST:PORT: where the connections go")
+		return cli.Usagef("--mode forward needs --upstream HOST:PORT, the destination of all connections")
 	case !forward && c.Upstream != "":
 		return cli.Usagef("--upstream is for --mode forward; in %v mode each connection goes to its own destination", c.Mode)
 	case c.Loops < 0 || c.Loops > 256:
 		return cli.Usagef("--loops %d: want 1 to 256, or 0 for one per CPU", c.Loops)
 	case c.TimeSlice != 0 && (c.TimeSlice < minTimeSlice || c.TimeSlice > maxTimeSlice):
-		return cli.Usagef("--time-slice %v: want %v to %v, or 0 for the kernel's own", c.TimeSlice, minTimeSlice, maxTimeSlice)
+		return cli.Usagef("--time-slice %v: want %v to %v, or 0 for the kernel's default", c.TimeSlice, minTimeSlice, maxTimeSlice)
 	case c.MaxPairs < 0:
 		return cli.Usagef("--max-pairs %d: want a positive number, or 0 for no limit", c.MaxPairs)
 	case c.MaxPairsPerSource < 0:
@@ -37,11 +37,11 @@ func (c *runCmd) check() error {
 	case c.AllowLocal && forward:
 		return cli.Usagef("--allow-local is for --mode tproxy and redirect; in forward mode all connections go to --upstream")
 	case len(c.AdminHost) > 0 && !c.Admin.IsValid():
-		return cli.Usagef("--admin-host needs --admin ADDR:PORT: where to show the relay")
+		return cli.Usagef("--admin-host needs --admin ADDR:PORT")
 	case c.HighWatermark < 4<<10 || c.HighWatermark > 1<<30:
 		return cli.Usagef("--high-watermark %v: want 4KiB to 1GiB", c.HighWatermark)
 	case c.LowWatermark != nil && *c.LowWatermark == 0:
-		return cli.Usagef("--low-watermark 0: want 1 or more; for a quarter of the high watermark leave it out")
+		return cli.Usagef("--low-watermark 0: want 1 or more; omit it for a quarter of the high watermark")
 	case c.LowWatermark != nil && *c.LowWatermark >= c.HighWatermark:
 		return cli.Usagef("--low-watermark %v: want less than the high watermark of %v", *c.LowWatermark, c.HighWatermark)
 	case c.MemoryLimit < 1<<20:
@@ -85,8 +85,8 @@ func (c *runCmd) check() error {
 	return nil
 }
 
-// options are the engine's options but for logger and observer. Upstream is
-// where connections go in forward mode.
+// options returns the engine's options, except Logger and Observer. upstream is the
+// destination of all connections in forward mode.
 func (c *runCmd) options(listen []listenAt, upstream netip.AddrPort, interceptor intercept.Interceptor) engine.Options {
 	o := engine.Options{
 		Loops:             c.Loops,
@@ -125,8 +125,8 @@ func (c *runCmd) options(listen []listenAt, upstream netip.AddrPort, interceptor
 	return o
 }
 
-// interceptors makes one interceptor of all that were asked for, nil if none.
-// Recorders are those of them that write files.
+// interceptors returns one interceptor that chains those of --intercept, or nil if there are
+// none. recorders are those that write files.
 func (c *runCmd) interceptors() (chain intercept.Interceptor, recorders []*intercept.Recorder, err error) {
 	var list []intercept.Interceptor
 	for _, spec := range c.Intercept {
@@ -142,13 +142,13 @@ func (c *runCmd) interceptors() (chain intercept.Interceptor, recorders []*inter
 	return intercept.Chain(list...), recorders, nil
 }
 
-// resolver looks up what is no number: *net.Resolver.
+// resolver is the part of *net.Resolver that resolveUpstream needs.
 type resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 	LookupPort(ctx context.Context, network, service string) (int, error)
 }
 
-// resolveUpstream gives the address for HOST:PORT, and the first one of several.
+// resolveUpstream returns the address for HOST:PORT, the first one if there are several.
 func resolveUpstream(r resolver, upstream string) (netip.AddrPort, error) {
 	host, service, err := net.SplitHostPort(upstream)
 	if err != nil || host == "" || service == "" {

@@ -16,9 +16,9 @@ func TestPipeLimitWarnings(t *testing.T) {
 		{"no soft limit", "1048576\n", "0\n", ""},
 		{"tiny pipes", "4096\n", "16384\n", "raise fs.pipe-max-size"},
 		{"few pages", "1048576\n", "100\n", "raise fs.pipe-user-pages-soft"},
-		{"unreadable", "", "", "limit for pipes is unknown"},
-		{"nonsense", "many", "16384", "limit for pipes is unknown"},
-		{"soft unreadable", "1048576", "", "limit for this user's pipes is unknown"},
+		{"unreadable", "", "", "cannot read the limit for pipes"},
+		{"nonsense", "many", "16384", "cannot read the limit for pipes"},
+		{"soft unreadable", "1048576", "", "cannot read the limit for this user's pipes"},
 	} {
 		dir := t.TempDir()
 		for name, content := range map[string]string{"pipe-max-size": c.size, "pipe-user-pages-soft": c.soft} {

@@ -12,9 +12,9 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// capabilities are what relaying needs once everything is open: CAP_NET_ADMIN (or CAP_NET_RAW) to
-// speak in others' names and to mark, CAP_NET_BIND_SERVICE where a client's own port may be
-// below 1024.
+// capabilities returns the capabilities that relaying needs after the start: CAP_NET_ADMIN (or
+// CAP_NET_RAW) for clients' addresses and for marks, and CAP_NET_BIND_SERVICE for clients'
+// ports below 1024.
 func (c *runCmd) capabilities() []cap.Value {
 	first := c.Spoof.First(c.Mode.Mode)
 	switch {
@@ -26,8 +26,9 @@ func (c *runCmd) capabilities() []cap.Value {
 	return nil
 }
 
-// transparency is the capability for IP_TRANSPARENT and SO_MARK: CAP_NET_ADMIN, or CAP_NET_RAW
-// where there is no other, as in Docker's default set. The kernel takes either.
+// transparency returns the capability for IP_TRANSPARENT and SO_MARK: CAP_NET_ADMIN, or
+// CAP_NET_RAW if the process does not have it, as with Docker's default set. The kernel accepts
+// either.
 func transparency() cap.Value {
 	if ok, err := cap.GetProc().GetFlag(cap.Permitted, cap.NET_ADMIN); err == nil && !ok {
 		return cap.NET_RAW
@@ -35,9 +36,10 @@ func transparency() cap.Value {
 	return cap.NET_ADMIN
 }
 
-// keepOnly gives up every capability but those of keep that the process has, on all
-// threads, and the way to any by execve (no_new_privs). What it returns are those that
-// are left. Inheritable and ambient ones go too: whom we start gets what we name then.
+// keepOnly drops all capabilities except those in keep, on all threads, and sets no_new_privs,
+// so that execve cannot give any back. It returns those that the process still has. It also
+// clears the inheritable and ambient sets: a started program gets only what its SysProcAttr
+// names.
 func keepOnly(keep []cap.Value) (left []cap.Value, err error) {
 	have, want := cap.GetProc(), cap.NewSet()
 	for _, value := range keep {
@@ -60,15 +62,15 @@ func keepOnly(keep []cap.Value) (left []cap.Value, err error) {
 	return left, nil
 }
 
-// become changes to the user name for good, keeping of root's privileges only what
-// opening sockets takes. It comes before anything is opened, so that logs and
-// recordings are the user's own and can be opened again. Who is that user already,
-// as after an upgrade, stays.
+// become changes to the user name for good and keeps only the capabilities that opening
+// sockets needs. It runs before any file is opened, so that logs and recordings belong to the
+// user and can be reopened. It does nothing if the process is that user already, as after an
+// upgrade.
 func become(name string) error {
 	u, err := user.Lookup(name)
 	if err != nil {
 		if u, err = user.LookupId(name); err != nil {
-			return fmt.Errorf("--user %s: there is no such user", name)
+			return fmt.Errorf("--user %s: no such user", name)
 		}
 	}
 	uid, err := strconv.Atoi(u.Uid)
@@ -95,8 +97,8 @@ func become(name string) error {
 	if _, err := keepOnly([]cap.Value{transparency(), cap.NET_BIND_SERVICE}); err != nil {
 		return err
 	}
-	// A process that changed its user is closed to that user: its own /proc/self, with
-	// the number of open descriptors among the metrics, would be root's.
+	// After a change of user /proc/self belongs to root, and the metric of open descriptors
+	// could not read it.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("--user %s: PR_SET_DUMPABLE: %w", name, err)
 	}

@@ -147,7 +147,7 @@ func TestProcessBecomesAnotherUser(t *testing.T) {
 func TestProcessWithUserThatCannotBe(t *testing.T) {
 	upstream := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
 	status, _, stderr := run(t, command(t, forwardTo(upstream, "--user", "no such user")...))
-	if want := "tprelay: --user no such user: there is no such user\n"; status != 1 || stderr != want {
+	if want := "tprelay: --user no such user: no such user\n"; status != 1 || stderr != want {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 	cmd := command(t, forwardTo(upstream, "--user", "root")...)

@@ -5,10 +5,10 @@ import (
 	"runtime"
 )
 
-// spareProcessor lets Go run on one processor (a P of package runtime; its threads share the CPUs
-// that there are) more than there are loops. So a loop may keep its own while it waits, as
-// epoll.Poller.HoldP explains, and the admin end, signals and the access log have one all the same.
-// It gives the number of loops. GOMAXPROCS in the environment is the operator's word, and stays.
+// spareProcessor raises GOMAXPROCS to one more than the number of loops, which it returns. A loop
+// may then keep its processor (a P of package runtime) while it waits, as epoll.Poller.HoldP
+// explains, and the admin server, signals and the access log still have one. GOMAXPROCS in the
+// environment takes precedence.
 func spareProcessor(loops int) int {
 	processors := runtime.GOMAXPROCS(0)
 	if loops == 0 {

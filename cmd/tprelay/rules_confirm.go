@@ -14,19 +14,18 @@ import (
 	"github.com/tprelay/tprelay/rules"
 )
 
-// applyWithConfirm applies cfg and takes it back unless a line comes in within
-// the time: who has locked himself out cannot press Enter. Rules that stood
-// before are put back.
+// applyWithConfirm applies cfg, and undoes it unless it reads a line within the time: an
+// operator who is locked out cannot press Enter. Undoing restores the rules that were applied
+// before.
 //
-// It must outlive the terminal: a hangup, the end of input and a terminal that
-// can no longer be written to all mean that nobody confirmed. And it must not be
-// stopped while it waits, so the signals by which a shell suspends a job are
-// ignored.
+// It must outlive the terminal: a hangup, the end of input, and a terminal that cannot be
+// written to all count as not confirmed. It must not be suspended while it waits, so it
+// ignores the signals by which a shell suspends a job.
 func applyWithConfirm(cfg rules.Config, wait time.Duration, in io.Reader, out io.Writer) error {
 	stopped := make(chan os.Signal, 1)
 	signal.Notify(stopped, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(stopped)
-	broken := make(chan os.Signal, 1) // SIGPIPE would end us before the rollback
+	broken := make(chan os.Signal, 1) // SIGPIPE would end the program before the rollback
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
 	signal.Ignore(syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
@@ -43,7 +42,7 @@ func applyWithConfirm(cfg rules.Config, wait time.Duration, in io.Reader, out io
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	warn(out, cfg)
-	fmt.Fprintf(out, "applied; press Enter within %v to keep it, otherwise it is taken back\n", wait)
+	fmt.Fprintf(out, "rules applied; press Enter within %v to keep them, otherwise they are removed again\n", wait)
 
 	confirmed := make(chan bool, 1)
 	go func() {
@@ -57,9 +56,9 @@ func applyWithConfirm(cfg rules.Config, wait time.Duration, in io.Reader, out io
 			fmt.Fprintln(out, "kept")
 			return nil
 		}
-		reason = "the input ended"
+		reason = "end of input"
 	case <-timer.C:
-		reason = fmt.Sprintf("nobody pressed Enter within %v", wait)
+		reason = fmt.Sprintf("Enter was not pressed within %v", wait)
 	case sig := <-stopped:
 		reason = fmt.Sprintf("signal: %v", sig)
 	}
@@ -68,12 +67,12 @@ func applyWithConfirm(cfg rules.Config, wait time.Duration, in io.Reader, out io
 		undo = func() error { return rules.Apply(ctx, former) }
 	}
 	if err := undo(); err != nil {
-		return fmt.Errorf("rules apply: not confirmed (%s), and taking it back failed: %w; run tprelay rules remove", reason, err)
+		return fmt.Errorf("rules apply: not confirmed (%s), and undoing failed: %w; run tprelay rules remove", reason, err)
 	}
-	return errors.New("rules apply: not confirmed (" + reason + "); taken back")
+	return errors.New("rules apply: not confirmed (" + reason + "); undone")
 }
 
-// warn prints one line for each kernel setting that stands in the way.
+// warn prints one line for each kernel setting that breaks the rules.
 func warn(out io.Writer, cfg rules.Config) {
 	problems, err := rules.SysctlProblems(cfg)
 	if err != nil {

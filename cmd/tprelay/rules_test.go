@@ -70,8 +70,8 @@ func TestApplyIsTakenBackUnlessConfirmed(t *testing.T) {
 	}{
 		{"enter", time.Hour, func(in *io.PipeWriter) { io.WriteString(in, "\n") }, ""},
 		{"hangup", time.Hour, func(*io.PipeWriter) { syscall.Kill(syscall.Getpid(), syscall.SIGHUP) }, "signal: hangup"},
-		{"end of input", time.Hour, func(in *io.PipeWriter) { in.Close() }, "the input ended"},
-		{"no answer", time.Millisecond, func(*io.PipeWriter) {}, "nobody pressed Enter"},
+		{"end of input", time.Hour, func(in *io.PipeWriter) { in.Close() }, "end of input"},
+		{"no answer", time.Millisecond, func(*io.PipeWriter) {}, "Enter was not pressed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			flags := flagsFor(t)
@@ -171,7 +171,7 @@ func TestRulesUsageErrorsEndWithStatus2(t *testing.T) {
 	}{
 		{"rules apply --in eth1", "no listener"},
 		{"rules print --listen :9091", "no interface"},
-		{"rules apply --listen 127.0.0.1:9091 --in eth1 --ipv6", "no listener takes IPv6"},
+		{"rules apply --listen 127.0.0.1:9091 --in eth1 --ipv6", "no listener serves IPv6"},
 		{"rules apply --listen :9091 --in eth1 --dport http", "ports"},
 		{"rules apply --listen :9091 --in eth1 --backend iptables --on-down open", "--backend nft"},
 		{"rules apply --listen :9091 --in eth1 --mode forward", "mode"},

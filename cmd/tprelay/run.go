@@ -20,21 +20,21 @@ import (
 	"github.com/tprelay/tprelay/engine"
 )
 
-// Run is tprelay run: from the command line to the end of the last pair.
+// Run is tprelay run, from the command line to the end of the last pair.
 func (c *runCmd) Run(command *kong.Context, queue *logQueue) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	// From here on no signal kills the process while it holds connections. A log
-	// whose reader has gone must not either, nor one that reached the limit for files
-	// (ulimit -f), so SIGPIPE and SIGXFSZ become write errors.
+	// From here on no signal kills the process while it holds connections. SIGPIPE and
+	// SIGXFSZ are ignored, so that a log without a reader, or one at the file size limit
+	// (ulimit -f), causes a write error instead.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR2)
 	defer signal.Stop(signals)
 	signal.Ignore(unix.SIGPIPE, unix.SIGXFSZ)
 
 	log := c.logger(queue)
-	before, passed, err := whatWeGot()
+	before, passed, err := inherited()
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (c *runCmd) Run(command *kong.Context, queue *logQueue) error {
 	options.Logger = log
 	boundHeap(options.MemoryLimit)
 	if err := (scheduling{batch: !c.NoBatch, slice: c.TimeSlice}).apply(); err != nil {
-		log.Debug("the kernel's own scheduling it is", "err", err)
+		log.Debug("scheduling is not changed", "err", err)
 	}
 	reopen := func() {}
 	metrics := []prometheus.Collector{queue.metric()}
@@ -129,9 +129,9 @@ func (c *runCmd) Run(command *kong.Context, queue *logQueue) error {
 	return err
 }
 
-// whatWeGot is what a program before this one left, and the sockets that systemd
-// passed. Either may be empty.
-func whatWeGot() (before *inheritance, passed []passedSocket, err error) {
+// inherited returns the inheritance of an upgrade, empty if this is none, and the sockets that
+// systemd passed.
+func inherited() (before *inheritance, passed []passedSocket, err error) {
 	if before, err = inherit(); err != nil {
 		return nil, nil, err
 	}
@@ -142,7 +142,7 @@ func whatWeGot() (before *inheritance, passed []passedSocket, err error) {
 	return before, passed, err
 }
 
-// open makes the engine: a new one, or one that takes over what the old program has.
+// open returns a new engine, or one that takes over from the old process.
 func (i *inheritance) open(o engine.Options) (*engine.Engine, error) {
 	if i.Relay == 0 {
 		return engine.New(o)
@@ -150,13 +150,13 @@ func (i *inheritance) open(o engine.Options) (*engine.Engine, error) {
 	return engine.TakeOver(o, i.Relay)
 }
 
-// statusOf is what the service manager shows while all is well.
+// statusOf returns the status that the service manager shows during normal operation.
 func statusOf(listening []netip.AddrPort) string {
 	texts := make([]string, len(listening))
 	for i, address := range listening {
 		texts[i] = address.String()
 	}
-	return "relaying what comes to " + strings.Join(texts, ", ")
+	return "relaying connections to " + strings.Join(texts, ", ")
 }
 
 func (c *runCmd) adminOptions(log *slog.Logger, metrics []prometheus.Collector) admin.Options {
@@ -167,13 +167,13 @@ func (c *runCmd) adminOptions(log *slog.Logger, metrics []prometheus.Collector) 
 	return o
 }
 
-// logger logs to queue, which says in the same format when it has dropped lines,
-// whatever the level.
+// logger returns a logger that writes to queue. The queue's notices about dropped lines have
+// the same format, and are written at every log level.
 func (c *runCmd) logger(queue *logQueue) *slog.Logger {
 	queue.say(func(w io.Writer, lines uint64) {
 		record := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines were dropped", 0)
 		record.Add("lines", lines)
-		_ = c.handler(w).Handle(context.Background(), record) // w is memory
+		_ = c.handler(w).Handle(context.Background(), record) // w is a buffer and cannot fail
 	})
 	return slog.New(c.handler(queue))
 }
@@ -186,7 +186,7 @@ func (c *runCmd) handler(w io.Writer) slog.Handler {
 	return slog.NewTextHandler(w, options)
 }
 
-// level is the level that --log-level names; kong has checked the name.
+// level returns the level of --log-level. kong has checked the name.
 func (c *runCmd) level() (level slog.Level) {
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return slog.LevelInfo

@@ -9,46 +9,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errForced is how a relay ends that was not given the time to drain.
-var errForced = errors.New("ended at once by a second signal: open connections were reset")
+// errForced is the result of a second signal, which resets connections instead of draining.
+var errForced = errors.New("stopped by a second signal: open connections were reset")
 
-// relay is what serving needs of an engine.
+// relay is the part of *engine.Engine that a server needs.
 type relay interface {
 	Run(context.Context) error
 	Close() error
 }
 
-// server runs a relay until it ends by itself, signals end it, or a new program has
-// taken over.
+// server runs a relay until it ends by itself, a signal ends it, or a new process has taken
+// over.
 type server struct {
 	relay  relay
 	log    *slog.Logger
 	reopen func() // SIGHUP
-	// upgrade starts the new program and hands the relay over; the error says why this
-	// one goes on.
+	// upgrade starts the new program and hands the relay over. On error this process
+	// continues.
 	upgrade    func(context.Context) (successor, int, error)
-	handedOver func() // closes what two processes should not both answer
+	handedOver func() // closes the sockets that only one process should serve
 	supervisor *supervisor
-	status     string // for the supervisor, while all is well
+	status     string // for the supervisor during normal operation
 
 	drain    context.CancelFunc
 	abandon  context.CancelCauseFunc
-	upgraded chan upgraded // while an upgrade is under way
+	upgraded chan upgraded // not nil while an upgrade is in progress
 	draining bool
 	forced   bool
-	left     bool      // a new program serves
-	later    os.Signal // came during the upgrade, which goes first
+	left     bool      // a new process has taken over
+	later    os.Signal // arrived during the upgrade; handled after it
 }
 
-// upgraded is how an upgrade went.
+// upgraded is the result of an upgrade.
 type upgraded struct {
 	next successor
 	left int
 	err  error
 }
 
-// serve runs the relay. The first SIGTERM or SIGINT drains, the second closes; SIGHUP
-// reopens the logs, SIGUSR2 upgrades.
+// serve runs the relay. The first SIGTERM or SIGINT drains, the second closes. SIGHUP reopens
+// the logs, SIGUSR2 upgrades.
 func (s *server) serve(signals <-chan os.Signal) error {
 	ctx, drain := context.WithCancel(context.Background())
 	defer drain()
@@ -58,7 +58,8 @@ func (s *server) serve(signals <-chan os.Signal) error {
 	for {
 		select {
 		case err := <-ended:
-			// The relay also ends when all was handed over, maybe before we were told.
+			// The relay also ends when everything was handed over, possibly before the
+			// result of the upgrade arrives here.
 			if s.upgraded != nil {
 				s.conclude(<-s.upgraded)
 			}
@@ -84,22 +85,22 @@ func (s *server) signal(sig os.Signal) {
 	case sig == unix.SIGUSR2:
 		s.beginUpgrade()
 	case s.upgraded != nil && s.later == nil:
-		// What is on its way to the new program must arrive first, or it is lost.
-		s.log.Info("an upgrade is under way: it goes first", "signal", sig.String())
+		// Pairs on their way to the new process must arrive first, otherwise they are lost.
+		s.log.Info("signal deferred until the upgrade is done", "signal", sig.String())
 		s.later = sig
 	case !s.draining && s.upgraded == nil:
 		s.draining = true
 		s.supervisor.stopping()
-		s.log.Info("draining; a second signal ends at once", "signal", sig.String())
+		s.log.Info("draining; a second signal resets all connections", "signal", sig.String())
 		s.drain()
 	case !s.forced:
 		s.forced = true
-		s.log.Warn("ending at once", "signal", sig.String())
+		s.log.Warn("resetting all connections", "signal", sig.String())
 		if s.upgraded != nil {
 			s.abandon(errForced)
 		}
 		if err := s.relay.Close(); err != nil {
-			s.log.Error("close", "err", err)
+			s.log.Error("closing the relay failed", "err", err)
 		}
 	}
 }
@@ -107,10 +108,10 @@ func (s *server) signal(sig os.Signal) {
 func (s *server) beginUpgrade() {
 	switch {
 	case s.upgraded != nil:
-		s.log.Warn("SIGUSR2 ignored: an upgrade is under way")
+		s.log.Warn("SIGUSR2 ignored: an upgrade is in progress")
 		return
 	case s.draining || s.left:
-		s.log.Warn("SIGUSR2 ignored: this process is about to end")
+		s.log.Warn("SIGUSR2 ignored: this process is shutting down")
 		return
 	}
 	s.log.Info("upgrade: starting the new program")
@@ -125,7 +126,7 @@ func (s *server) beginUpgrade() {
 	}()
 }
 
-// conclude takes note of how an upgrade went.
+// conclude handles the result of an upgrade.
 func (s *server) conclude(r upgraded) {
 	s.abandon(nil)
 	s.upgraded = nil
@@ -140,13 +141,13 @@ func (s *server) conclude(r upgraded) {
 		return
 	}
 	s.left = true
-	s.log.Info("upgraded: the new program serves", "new_pid", r.next.PID(), "pairs_left", r.left)
+	s.log.Info("upgraded: the new process has taken over", "new_pid", r.next.PID(), "pairs_left", r.left)
 	s.supervisor.resign(r.next.PID(), s.status)
 	s.handedOver()
 	if later != nil {
-		// It was meant for the relay, and that is the new program now.
+		// The signal was meant for the relay, which is the new process now.
 		if err := r.next.Signal(later); err != nil {
-			s.log.Error("the signal could not be passed on to the new program", "signal", later.String(), "err", err)
+			s.log.Error("the signal could not be passed on to the new process", "signal", later.String(), "err", err)
 		}
 	}
 }

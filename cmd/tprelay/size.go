@@ -16,8 +16,7 @@ type unit struct {
 	bytes int64
 }
 
-// units are the suffixes that sizes have, so that none comes before one that it
-// ends in (B).
+// units returns the suffixes of sizes. B comes last, because the others end in it.
 func units() []unit {
 	return []unit{
 		{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30},
@@ -26,7 +25,7 @@ func units() []unit {
 	}
 }
 
-// UnmarshalText reads a size.
+// UnmarshalText parses a size.
 func (s *size) UnmarshalText(text []byte) error {
 	number, factor := strings.TrimSpace(string(text)), int64(1)
 	for _, u := range units() {
@@ -40,13 +39,13 @@ func (s *size) UnmarshalText(text []byte) error {
 		return fmt.Errorf("size %q: want bytes, or a whole number with KiB, MiB, GiB, KB, MB or GB, such as 256KiB", text)
 	}
 	if int64(n) > math.MaxInt64/factor {
-		return fmt.Errorf("size %q: more than can be counted", text)
+		return fmt.Errorf("size %q: too large", text)
 	}
 	*s = size(int64(n) * factor)
 	return nil
 }
 
-// String writes the size with the largest binary unit that fits it exactly.
+// String returns the size in the largest binary unit that divides it.
 func (s size) String() string {
 	switch {
 	case s == 0:

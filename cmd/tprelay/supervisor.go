@@ -12,31 +12,31 @@ import (
 )
 
 const (
-	// supervisorQueue is how many messages may wait for the service manager: all but
-	// those of the watchdog are rare.
+	// supervisorQueue is the number of messages that may wait for the service manager. Only
+	// those of the watchdog are frequent.
 	supervisorQueue = 16
-	// supervisorPatience is how long the end of the program waits for a manager that
-	// does not take them.
+	// supervisorPatience is how long the program waits at its end for a service manager that
+	// takes no messages.
 	supervisorPatience = time.Second
 )
 
-// supervisor is the service manager that wants to be told how we are (sd_notify(3)):
-// systemd, with Type=notify. Where there is none, nothing happens.
+// supervisor notifies the service manager of the relay's state (sd_notify(3)): systemd, with
+// Type=notify. Without a service manager it does nothing.
 //
-// A manager that takes no messages blocks the socket, so one goroutine tells it, and
-// everybody else only queues.
+// A manager that takes no messages blocks the socket, so one goroutine sends, and all others
+// only queue.
 type supervisor struct {
-	watchdog time.Duration // how often it wants to hear that we live; 0: not at all
+	watchdog time.Duration // the watchdog's interval; 0: no watchdog
 	log      *slog.Logger
 	notify   func(state string) error
 	states   chan string
 	stop     chan struct{}
-	done     chan struct{} // closed when all was told
-	resigned atomic.Bool   // another process is the main one now
+	done     chan struct{} // closed when all messages were sent
+	resigned atomic.Bool   // another process is the main process now
 }
 
-// newSupervisor reads the environment, which stays as it is for a program that is to
-// replace this one.
+// newSupervisor reads NOTIFY_SOCKET and WATCHDOG_USEC, and leaves them in the environment for
+// the new program of an upgrade.
 func newSupervisor(log *slog.Logger) *supervisor {
 	s := tellBy(log, func(state string) error {
 		_, err := daemon.SdNotify(false, state)
@@ -44,13 +44,13 @@ func newSupervisor(log *slog.Logger) *supervisor {
 	})
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		log.Warn("no watchdog", "err", err)
+		log.Warn("the watchdog is off: its interval cannot be read", "err", err)
 	}
 	s.watchdog = interval
 	return s
 }
 
-// tellBy is a supervisor that notify reaches.
+// tellBy returns a supervisor that sends by notify.
 func tellBy(log *slog.Logger, notify func(state string) error) *supervisor {
 	s := &supervisor{
 		log:    log,
@@ -63,7 +63,7 @@ func tellBy(log *slog.Logger, notify func(state string) error) *supervisor {
 	return s
 }
 
-// run tells what is queued, in order.
+// run sends the queued messages in order.
 func (s *supervisor) run() {
 	defer close(s.done)
 	for {
@@ -86,7 +86,7 @@ func (s *supervisor) run() {
 
 func (s *supervisor) pass(state string) {
 	if err := s.notify(state); err != nil {
-		s.log.Warn("the service manager cannot be told how the relay is", "err", err)
+		s.log.Warn("the service manager cannot be notified", "err", err)
 	}
 }
 
@@ -98,11 +98,11 @@ func (s *supervisor) tell(states ...string) {
 	select {
 	case s.states <- strings.Join(states, "\n"):
 	default:
-		s.log.Warn("the service manager takes no messages: it was not told", "state", states[0])
+		s.log.Warn("the service manager takes no messages; one was dropped", "state", states[0])
 	}
 }
 
-// close waits until all is told, but no longer than patience.
+// close waits until all messages are sent, no longer than patience.
 func (s *supervisor) close(patience time.Duration) {
 	close(s.stop)
 	select {
@@ -119,15 +119,15 @@ func (s *supervisor) upgrading() {
 	s.tell(daemon.SdNotifyReloading, strings.TrimSpace(daemon.SdNotifyMonotonicUsec()), "STATUS=starting the new program")
 }
 
-// resign makes pid the main process. Only the old one can say so, and it is the last
-// that it says: the manager does not listen to others.
+// resign makes pid the main process and sends nothing after that: the manager accepts messages
+// only from the main process.
 func (s *supervisor) resign(pid int, status string) {
 	s.tell(fmt.Sprintf("MAINPID=%d", pid), daemon.SdNotifyReady, "STATUS="+status)
 	s.resigned.Store(true)
 }
 
-// watch tells the manager that all is well for as long as alive says so, which it is
-// asked twice in each of the manager's intervals, until ctx ends.
+// watch calls alive twice in each interval of the watchdog, until ctx ends, and notifies the
+// watchdog each time that it returns nil.
 func (s *supervisor) watch(ctx context.Context, alive func(context.Context) error) {
 	if s.watchdog <= 0 {
 		return
@@ -148,7 +148,7 @@ func (s *supervisor) watch(ctx context.Context, alive func(context.Context) erro
 		case err == nil:
 			s.tell(daemon.SdNotifyWatchdog)
 		case ctx.Err() == nil:
-			s.log.Error("not telling the watchdog that all is well", "err", err)
+			s.log.Error("the watchdog is not notified: an event loop does not respond", "err", err)
 		}
 	}
 }

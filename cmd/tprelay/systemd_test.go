@@ -73,7 +73,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+m.path, "WATCHDOG_USEC=200000")
 	p := follow(watch(t, cmd))
 	address := p.line("listening")["address"].(string)
-	status := "STATUS=relaying what comes to " + address
+	status := "STATUS=relaying connections to " + address
 	if got, want := m.told(), []string{"READY=1", status}; !slices.Equal(got, want) {
 		t.Errorf("at the start: %q, want %q", got, want)
 	}
@@ -212,8 +212,8 @@ func TestSocketActivationThatCannotBe(t *testing.T) {
 		status int
 		want   string
 	}{
-		{forwardTo(l.Addr()), nil, 2, "tprelay: systemd passed socket web (" + l.Addr().String() + "), which no --listen names; leave --listen out to use what it passes\n"},
-		{[]string{"run", "--mode", "tproxy"}, nil, 1, "tprelay: systemd passed socket web (" + l.Addr().String() + "), which cannot take TPROXY's connections; its .socket unit needs Transparent=yes\n"},
+		{forwardTo(l.Addr()), nil, 2, "tprelay: systemd passed socket web (" + l.Addr().String() + "), which no --listen names; omit --listen to use the passed sockets\n"},
+		{[]string{"run", "--mode", "tproxy"}, nil, 1, "tprelay: systemd passed socket web (" + l.Addr().String() + "), which cannot accept TPROXY connections; its .socket unit needs Transparent=yes\n"},
 		{[]string{"run", "--mode", "tproxy"}, f, 1, "tprelay: systemd passed web, which is not a listening TCP socket; its .socket unit needs ListenStream=ADDR:PORT\n"},
 	} {
 		cmd := activate(t, command(t, c.args...), "web", l)

@@ -114,13 +114,13 @@ func TestSignalsDuringAnUpgrade(t *testing.T) {
 	p.signal(unix.SIGUSR2)
 	p.line("upgrade: starting the new program")
 	p.signal(unix.SIGUSR2)
-	p.line("SIGUSR2 ignored: an upgrade is under way")
+	p.line("SIGUSR2 ignored: an upgrade is in progress")
 	p.signal(unix.SIGTERM)
-	p.line("an upgrade is under way: it goes first")
+	p.line("signal deferred until the upgrade is done")
 	p.line("upgrade failed; this process goes on")
 	p.line("draining")
 	p.signal(unix.SIGUSR2)
-	p.line("SIGUSR2 ignored: this process is about to end")
+	p.line("SIGUSR2 ignored: this process is shutting down")
 	pass(t, client, end, "still there")
 	client.CloseWrite()
 	end.CloseWrite()
@@ -139,7 +139,7 @@ func TestSecondSignalEndsAHangingUpgrade(t *testing.T) {
 	p.signal(unix.SIGUSR2)
 	p.line("upgrade: starting the new program")
 	p.signal(unix.SIGTERM)
-	p.line("an upgrade is under way: it goes first")
+	p.line("signal deferred until the upgrade is done")
 	p.signal(unix.SIGTERM)
 	if status := p.wait(); status != 1 || p.last() != "tprelay: "+errForced.Error() { // the end of stderr: the other has gone too
 		t.Errorf("status %d: %s", status, p.last())
@@ -163,7 +163,7 @@ func TestPairsWithHandlersStayAndDrain(t *testing.T) {
 	if err := unix.Kill(old, unix.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
-	p.line("SIGUSR2 ignored: this process is about to end")
+	p.line("SIGUSR2 ignored: this process is shutting down")
 	for _, ends := range [][2]*net.TCPConn{{client, end}, {end, client}} {
 		pass(t, ends[0], ends[1], "still there")
 	}

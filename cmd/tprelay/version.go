@@ -16,7 +16,7 @@ func (versionCmd) Run(command *kong.Context) error {
 	return err
 }
 
-// version says what this program was built from, and with what.
+// version returns the program's version, revision, and the Go release that built it.
 func version() string {
 	release, revision := "(unknown)", ""
 	if info, ok := debug.ReadBuildInfo(); ok {

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// Listen is a flag or argument with an address to listen on. Without the address it is
-// the IPv6 wildcard, which takes IPv4 too.
+// Listen is a flag or argument with an address to listen on. :PORT stands for the IPv6
+// wildcard, which accepts IPv4 too.
 type Listen struct{ netip.AddrPort }
 
-// UnmarshalText reads ADDR:PORT or :PORT.
+// UnmarshalText parses ADDR:PORT or :PORT.
 func (l *Listen) UnmarshalText(text []byte) error {
 	full := string(text)
 	if strings.HasPrefix(full, ":") {

@@ -1,6 +1,5 @@
-// Package cli is what the programs of this project have in common on their command
-// lines: subcommands and flags by kong, one line on standard error for an error, and
-// the exit status that goes with it.
+// Package cli has the common part of this project's command lines: subcommands and flags by
+// kong, one line on standard error for an error, and the exit status.
 package cli
 
 import (
@@ -15,22 +14,22 @@ import (
 // Exit statuses.
 const (
 	OK      = iota
-	Failure // something failed
-	Usage   // the program was called wrongly
+	Failure // the command failed
+	Usage   // the command line was wrong
 )
 
-// usageError is an error of the caller's: it ends the program with status Usage.
+// usageError is an error in the command line. It ends the program with status Usage.
 type usageError struct{ error }
 
-// Unwrap gives the error without its meaning for the exit status.
+// Unwrap returns the wrapped error.
 func (u usageError) Unwrap() error { return u.error }
 
-// Usagef is fmt.Errorf for an error of the caller's.
+// Usagef is fmt.Errorf for an error in the command line.
 func Usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
-// IsUsage: err is, or wraps, an error of the caller's.
+// IsUsage reports whether err is, or wraps, an error of Usagef.
 func IsUsage(err error) bool {
 	var usage usageError
 	return errors.As(err, &usage)
@@ -40,12 +39,12 @@ func IsUsage(err error) bool {
 type Application struct {
 	Name        string
 	Description string
-	// Options of kong's, beyond those that all applications have.
+	// Options for kong, in addition to those that all applications have.
 	Options []kong.Option
 }
 
-// Parser makes a parser for grammar, a pointer to a struct with kong's tags. exit is
-// called with the status that --help or --version ask for. Empty values are errors.
+// Parser returns a parser for grammar, a pointer to a struct with kong's tags. --help and
+// --version call exit with their status. Empty values are errors.
 func (a Application) Parser(grammar any, stdout, stderr io.Writer, exit func(int)) (*kong.Kong, error) {
 	parser, err := kong.New(grammar, append([]kong.Option{
 		kong.Name(a.Name),
@@ -61,10 +60,10 @@ func (a Application) Parser(grammar any, stdout, stderr io.Writer, exit func(int
 	return parser, nil
 }
 
-// Run runs the command that args name and returns the exit status. An error is one
+// Run runs the command that args name and returns the exit status. It prints an error as one
 // line on stderr.
 func (a Application) Run(grammar any, args []string, stdout, stderr io.Writer) int {
-	printed := -1 // the status that --help or --version asked for
+	printed := -1 // the exit status of --help or --version
 	parser, err := a.Parser(grammar, stdout, stderr, func(status int) { printed = status })
 	if err != nil {
 		return a.report(stderr, fmt.Errorf("command line definition: %w", err))
@@ -79,7 +78,7 @@ func (a Application) Run(grammar any, args []string, stdout, stderr io.Writer) i
 	return a.report(stderr, command.Run())
 }
 
-// commandOf names the command that a parse error is about, for the hint.
+// commandOf returns the name of the command that a parse error is about, for the hint.
 func (a Application) commandOf(err error) string {
 	var parse *kong.ParseError
 	if errors.As(err, &parse) && parse.Context != nil {
@@ -90,7 +89,7 @@ func (a Application) commandOf(err error) string {
 	return a.Name
 }
 
-// report writes err, if any, in one line and gives the exit status for it.
+// report prints err, if any, in one line and returns the exit status for it.
 func (a Application) report(stderr io.Writer, err error) int {
 	if err == nil {
 		return OK

@@ -59,7 +59,7 @@ func TestEmptyValuesAreRefused(t *testing.T) {
 	for _, args := range [][]string{{"--name="}, {"--name", ""}, {"--name", " "}, {"--count="}, {""}, {"word", ""}} {
 		var stdout, stderr strings.Builder
 		status := Application{Name: "demo"}.Run(new(grammar), append([]string{"ask"}, args...), &stdout, &stderr)
-		if status != Usage || !strings.Contains(stderr.String(), ": the value is empty; give one, or leave it out; see demo ask --help\n") {
+		if status != Usage || !strings.Contains(stderr.String(), ": the value is empty; give one, or omit it; see demo ask --help\n") {
 			t.Errorf("%q: status %d, %q", args, status, &stderr)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 // refuseEmpty makes an empty value an error, for all flags and arguments of node and the
-// commands below it. A script whose variable is unset says --user "" and must not have the
-// flag taken as absent.
+// commands below it. Otherwise --user "$NAME" in a script with an unset variable would count
+// as no flag at all.
 func refuseEmpty(node *kong.Node) {
 	values := node.Positional
 	for _, flag := range node.Flags {
@@ -26,11 +26,11 @@ func refuseEmpty(node *kong.Node) {
 	}
 }
 
-// notEmpty is a mapper for values that are not empty.
+// notEmpty is a mapper that refuses empty values.
 type notEmpty struct{ kong.Mapper }
 
-// Decode reads the next value of the command line, or all that follow where an argument may
-// be given several times.
+// Decode parses the next value of the command line, or all remaining values of an argument
+// that may be repeated.
 func (n notEmpty) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 	next := ctx.Scan.PeekAll()
 	if several := ctx.Value.Flag == nil && ctx.Value.IsCumulative(); !several && len(next) > 1 {
@@ -38,7 +38,7 @@ func (n notEmpty) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 	}
 	for _, token := range next {
 		if text, ok := token.Value.(string); ok && strings.TrimSpace(text) == "" {
-			return errors.New("the value is empty; give one, or leave it out")
+			return errors.New("the value is empty; give one, or omit it")
 		}
 	}
 	return n.Mapper.Decode(ctx, target)

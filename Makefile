@@ -20,7 +20,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # The packages whose coverage is measured; those whose tests count for it; and all
 # others, which are tested too.
-MEASURED := ./engine/... ./splice/... ./intercept/... ./tproxy/...
+MEASURED := ./engine/... ./splice/... ./intercept/... ./tproxy/... ./internal/sock
 COUNTED  := $(MEASURED) ./internal/e2e/...
 REST     := $$($(GO) list ./... | grep -vxF "$$($(GO) list $(COUNTED))")
 

@@ -1,6 +1,6 @@
 package engine
 
-import "github.com/tprelay/tprelay/tproxy"
+import "github.com/tprelay/tprelay/internal/sock"
 
 // Bare acknowledgements cost as much as messages: each is a packet that both hosts take
 // through their whole stack. Two of them can be spared here without anybody having to wait.
@@ -25,14 +25,14 @@ const overloadEvents = 256
 
 // mayHoldACK: the server will hear from the client as soon as it can.
 func (l *loop) mayHoldACK(p *pair) bool {
-	return !p.dir[upstream].is(handled) && unread(int(p.fd[incoming])) > 0
+	return !p.dir[upstream].is(handled) && sock.Unread(int(p.fd[incoming])) > 0
 }
 
 // releaseACK has what the sink of a direction says next acknowledged at once, as on any new
 // connection: after a handshake like that, the kernel would take it for the middle of a dialogue.
 func (l *loop) releaseACK(p *pair, s side) {
 	p.dir[s].clear(ackHeld)
-	tproxy.QuickACK(int(p.fd[s.other()]))
+	sock.QuickACK(int(p.fd[s.other()]))
 }
 
 // noteReply notes that what direction d has carried is replied to.

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tprelay/tprelay/tproxy"
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // Who may open a pair, and to where.
@@ -168,7 +168,7 @@ func localAddrs() (map[netip.Addr]bool, error) {
 		}
 		locals[local] = true // also for who names no zone
 		if local.IsLinkLocalUnicast() && local.Is6() {
-			local = tproxy.WithScope(local, binary.NativeEndian.Uint32(m.Data[4:])) // ifa_index
+			local = sock.WithScope(local, binary.NativeEndian.Uint32(m.Data[4:])) // ifa_index
 		}
 		locals[local] = true
 	}

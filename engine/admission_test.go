@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -62,7 +63,7 @@ func TestListenerSocketsAreUsed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if addr, err = tproxy.LocalAddr(fd); err != nil {
+			if addr, err = sock.LocalAddr(fd); err != nil {
 				t.Fatal(err)
 			}
 			f := os.NewFile(uintptr(fd), "listener")

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -43,7 +44,7 @@ func (e *Engine) adopt(conn syscall.Conn, a Adoption) error {
 	if !a.Destination.IsValid() || a.Destination.Port() == 0 {
 		return fmt.Errorf("destination %v is not an address and port", a.Destination)
 	}
-	destination, err := tproxy.NumericZone(a.Destination)
+	destination, err := sock.NumericZone(a.Destination)
 	if err != nil {
 		return fmt.Errorf("destination %v: %w", a.Destination, err)
 	}
@@ -55,7 +56,7 @@ func (e *Engine) adopt(conn syscall.Conn, a Adoption) error {
 	if err != nil {
 		return err
 	}
-	client, err := tproxy.PeerAddr(fd)
+	client, err := sock.PeerAddr(fd)
 	switch {
 	case err != nil:
 		err = fmt.Errorf("getpeername: %w", err)

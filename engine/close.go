@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // How a pair ends. A FIN travels after the last byte, each direction for itself; when
@@ -52,7 +53,7 @@ func (l *loop) failed(p *pair, s side, err error) bool {
 		return true // known already
 	}
 	if err == nil { // the socket may still have it
-		err = socketError(int(p.fd[s]))
+		err = sock.Error(int(p.fd[s]))
 	}
 	if both {
 		l.end(p, ReasonReset, err)
@@ -62,7 +63,7 @@ func (l *loop) failed(p *pair, s side, err error) bool {
 	if errno, ok := err.(unix.Errno); ok && errno != unix.EPIPE { // EPIPE: a reset behind a FIN, or told before
 		p.cause = uint8(errno)
 	}
-	if !p.dir[s].is(finCame|eof) && finReceived(int(p.fd[s])) {
+	if !p.dir[s].is(finCame|eof) && sock.FINReceived(int(p.fd[s])) {
 		p.dir[s].set(finCame) // behind what is still to be read
 	}
 	to := &p.dir[s.other()]
@@ -83,7 +84,7 @@ func (l *loop) failed(p *pair, s side, err error) bool {
 func (l *loop) endedByReset(p *pair, s side) bool {
 	const closed = 7 // TCP_CLOSE in include/net/tcp_states.h
 	return !p.dir[s].is(finCame) && !p.broken[s] && !p.dir[s.other()].is(finSent) && l.tcpInfo(int(p.fd[s])) && l.tcp.State == closed &&
-		!finReceived(int(p.fd[s]))
+		!sock.FINReceived(int(p.fd[s]))
 }
 
 // sinkFailed notes that the sink of direction s refused bytes. Always false: the
@@ -134,12 +135,12 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 		case reason == ReasonHandedOver:
 			unix.Close(fd) // the connection goes on in the other engine
 		case reason == ReasonEOF, reason == ReasonIntercepted && p.dir[s].is(closing):
-			finish(fd)
+			sock.CloseWithFIN(fd)
 		case p.shared:
-			disconnect(fd)
+			sock.Disconnect(fd)
 			unix.Close(fd)
 		default:
-			reset(fd)
+			sock.CloseWithRST(fd)
 		}
 	}
 	l.putBack(p)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -238,7 +239,7 @@ func newBlackHole(t *testing.T, o engine.Options) (*rig, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr, err := tproxy.LocalAddr(fd)
+	addr, err := sock.LocalAddr(fd)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/tprelay/tprelay/engine/internal/chunks"
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // The path of a direction whose bytes a handler wants to see.
@@ -143,7 +144,7 @@ func (l *loop) sayLast(p *pair) {
 			return
 		}
 		if out := output(c); len(out) > 0 {
-			if n, err := send(int(p.fd[s.other()]), out, false); err == nil {
+			if n, err := sock.Send(int(p.fd[s.other()]), out, false); err == nil {
 				l.noteDelivered(p, s, n)
 			}
 		}

@@ -1,6 +1,6 @@
 package engine
 
-import "golang.org/x/sys/unix"
+import "github.com/tprelay/tprelay/internal/sock"
 
 // Stats.KernelMemory is sampled. A loop asks the kernel for the memory of its pairs' sockets in
 // rounds: at most sampledPairs pairs in a tick, so that no tick is late for it, and each
@@ -46,9 +46,9 @@ func (l *loop) sample() {
 		left--
 		for _, fd := range p.fd {
 			if fd >= 0 {
-				m, _ := socketMemory(int(fd))
-				r.sum += m.all()
-				r.queue += m.queued()
+				m, _ := sock.Memory(int(fd))
+				r.sum += m.All()
+				r.queue += m.Queued()
 			}
 		}
 	}
@@ -71,23 +71,4 @@ func (l *loop) untilSample() int {
 		return max(roundTicks-int(l.tick-r.begun), 1)
 	}
 	return 1
-}
-
-// memoryInfo is SO_MEMINFO: SK_MEMINFO_VARS of include/uapi/linux/sock_diag.h.
-type memoryInfo struct {
-	receive, receiveBuffer, _ /* transmit */, _ /* sendBuffer */, reserve, send, options, backlog, _ /* drops */ uint32
-}
-
-// socketMemory is what the kernel says of a socket's memory.
-func socketMemory(fd int) (m memoryInfo, ok bool) {
-	ok = getsockopt(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, &m)
-	return m, ok
-}
-
-// queued is what the bytes that wait in the socket take, in both directions.
-func (m *memoryInfo) queued() int64 { return int64(m.receive) + int64(m.send) + int64(m.backlog) }
-
-// all is that and what the socket has reserved, or owes (reserve is signed).
-func (m *memoryInfo) all() int64 {
-	return m.queued() + int64(int32(m.reserve)) + int64(m.options)
 }

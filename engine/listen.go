@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -78,7 +79,7 @@ func (e *Engine) checkDialer() error {
 // numericZones makes the addresses' zones what the kernel gives.
 func (l *Listener) numericZones() error {
 	for _, a := range []*netip.AddrPort{&l.Address, &l.Upstream} {
-		numeric, err := tproxy.NumericZone(*a)
+		numeric, err := sock.NumericZone(*a)
 		if err != nil {
 			return fmt.Errorf("listener %v: interface %q: %w", *a, a.Addr().Zone(), err)
 		}
@@ -114,7 +115,7 @@ func (e *Engine) openSockets(index int, ln Listener, o tproxy.ListenOptions) (ne
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	addr, err := tproxy.LocalAddr(fd)
+	addr, err := sock.LocalAddr(fd)
 	unix.Close(fd)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("listen %v: getsockname: %w", ln.Address, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/tprelay/tprelay/engine/epoll"
 	"github.com/tprelay/tprelay/engine/internal/chunks"
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/splice"
 )
 
@@ -318,11 +319,11 @@ func (l *loop) serve() {
 			case p.state == stateOpen:
 				l.service(p)
 			case p.state == stateLeaving || !p.broken[incoming]:
-			case p.state == stateConnecting && (p.dir[upstream].pending > 0 || unread(int(p.fd[incoming])) > 0):
+			case p.state == stateConnecting && (p.dir[upstream].pending > 0 || sock.Unread(int(p.fd[incoming])) > 0):
 				// Gone while we are connecting, but not without a word. When the server is
 				// there, it gets that, and the RST behind it.
 			default:
-				l.end(p, ReasonReset, socketError(int(p.fd[incoming])))
+				l.end(p, ReasonReset, sock.Error(int(p.fd[incoming])))
 			}
 		}
 	}

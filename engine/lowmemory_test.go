@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // lowMemory is a loop whose memory is gone, with one pair between two pairs of sockets: bytes written
@@ -80,7 +82,7 @@ func (l *lowMemory) during(t *testing.T, n int, after func() (left bool)) {
 // readAll reads what a socket has, and says how much that was.
 func readAll(t *testing.T, fd int) int {
 	t.Helper()
-	n, err := unix.Read(fd, make([]byte, unread(fd)))
+	n, err := unix.Read(fd, make([]byte, sock.Unread(fd)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +98,7 @@ func TestNothingIsLostWhileMemoryIsGone(t *testing.T) {
 	l.during(t, bytes, func() bool {
 		n := readAll(t, l.to)
 		arrived += n
-		return n > 0 || unread(int(l.p.fd[incoming])) > 0
+		return n > 0 || sock.Unread(int(l.p.fd[incoming])) > 0
 	})
 	if arrived != bytes {
 		t.Errorf("%d of %d bytes arrived", arrived, bytes)

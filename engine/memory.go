@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // The memory budget is one number for all loops. A loop keeps its own account and
@@ -49,7 +51,7 @@ func (l *loop) readLowMemory(p *pair, s side) (n int, alive bool) {
 		return l.read(p, s, minRead)
 	}
 	source := int(p.fd[s])
-	seen, err := peek(source, l.scratch[:smallRead])
+	seen, err := sock.Peek(source, l.scratch[:smallRead])
 	if seen, alive = l.received(p, s, seen, err); seen == 0 {
 		return 0, alive
 	}
@@ -60,7 +62,7 @@ func (l *loop) readLowMemory(p *pair, s side) (n int, alive bool) {
 	if n == 0 {
 		return 0, true
 	}
-	if taken, err := recv(source, l.scratch[:n]); err != nil || taken != n {
+	if taken, err := sock.Recv(source, l.scratch[:n]); err != nil || taken != n {
 		// They were there a moment ago, and nobody else reads: this cannot be, and to go on
 		// would send them twice.
 		l.end(p, ReasonReset, unix.EIO)

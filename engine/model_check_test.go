@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // What must hold.
@@ -255,12 +257,12 @@ func (w *modelWorld) checkDirection(p *pair, s side) error {
 		}
 		return errors.New("moderated, and not on the list of those")
 	}
-	if fd := int(p.fd[s]); !d.is(readable|eof) && unread(fd) > 0 {
+	if fd := int(p.fd[s]); !d.is(readable|eof) && sock.Unread(fd) > 0 {
 		if _, err := w.poll(0); err != nil {
 			return err
 		}
-		if !w.told(p) && unread(fd) > 0 {
-			return fmt.Errorf("%d bytes wait in the socket, and no event will come", unread(fd))
+		if !w.told(p) && sock.Unread(fd) > 0 {
+			return fmt.Errorf("%d bytes wait in the socket, and no event will come", sock.Unread(fd))
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // modelEnd is one of the two ends that a pair connects: a socket that never blocks,
@@ -119,7 +121,7 @@ func (e *modelEnd) breakOff(tick uint32) {
 		e.safe = min(len(e.sent), max(0, int(info.Bytes_acked)-1))
 	}
 	e.broke = true
-	reset(e.fd)
+	sock.CloseWithRST(e.fd)
 	e.fd = -1
 }
 

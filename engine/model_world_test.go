@@ -12,6 +12,7 @@ import (
 
 	"github.com/tprelay/tprelay/engine/epoll"
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/splice"
 )
 
@@ -93,7 +94,7 @@ func (w *modelWorld) close() {
 	for _, p := range w.pairs {
 		for _, e := range p.end {
 			if e != nil && e.fd >= 0 {
-				reset(e.fd)
+				sock.CloseWithRST(e.fd)
 			}
 		}
 	}
@@ -340,7 +341,7 @@ func (w *modelWorld) String() string {
 			fmt.Fprintf(&b, "  direction %d, %s", s, p.how[s].name)
 			if live != nil {
 				d := &live.dir[s]
-				fmt.Fprintf(&b, ": pending %d in store %d, limit %d flags %v, in the source's socket %d", d.pending, d.storeID, d.pendingLimit, d.flags, unread(int(live.fd[s])))
+				fmt.Fprintf(&b, ": pending %d in store %d, limit %d flags %v, in the source's socket %d", d.pending, d.storeID, d.pendingLimit, d.flags, sock.Unread(int(live.fd[s])))
 			}
 			b.WriteString("\n")
 		}

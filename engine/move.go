@@ -3,8 +3,8 @@ package engine
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/splice"
-	"github.com/tprelay/tprelay/tproxy"
 )
 
 const (
@@ -58,7 +58,7 @@ func (l *loop) flushBox(p *pair, s side) bool {
 	for {
 		before := l.buffers.Size(d.queue())
 		vector, size := l.buffers.Gather(d.queue())
-		n, err := sendVector(int(p.fd[s.other()]), vector)
+		n, err := sock.SendVector(int(p.fd[s.other()]), vector)
 		n, err = l.noteWrite(d, n, size, err)
 		if err != nil {
 			return l.sinkFailed(p, s, err)
@@ -159,7 +159,7 @@ func (l *loop) readSpliced(p *pair, s side, room int) (int, bool) {
 
 // receive reads into b; for the results see received.
 func (l *loop) receive(p *pair, s side, b []byte) (n int, alive bool) {
-	n, err := recv(int(p.fd[s]), b)
+	n, err := sock.Recv(int(p.fd[s]), b)
 	if n, alive = l.received(p, s, n, err); n > 0 {
 		l.noteRead(&p.dir[s], n, len(b))
 	}
@@ -201,7 +201,7 @@ func (d *direction) cutShort() {
 func (l *loop) readBuffered(p *pair, s side, asked int) (int, bool) {
 	d := &p.dir[s]
 	if d.is(delayACK) {
-		tproxy.DelayACK(int(p.fd[s]))
+		sock.DelayACK(int(p.fd[s]))
 	}
 	n, alive := l.receive(p, s, l.scratch[:asked])
 	if n == 0 {
@@ -235,7 +235,7 @@ func (l *loop) drainDiscard(p *pair, s side) (int, bool) {
 // is there.
 func (l *loop) sourceEmpty(p *pair, s side) {
 	d := &p.dir[s]
-	if d.is(urgent) && unread(int(p.fd[s])) > 0 {
+	if d.is(urgent) && sock.Unread(int(p.fd[s])) > 0 {
 		return
 	}
 	l.count.sourceEmpty++
@@ -311,7 +311,7 @@ func (p *pair) finFollows(s side) bool {
 // write sends what the socket takes; for the results see noteWrite. More: keep a last segment
 // that is not full for what follows.
 func (l *loop) write(d *direction, fd int, data []byte, more bool) (int, error) {
-	n, err := send(fd, data, more)
+	n, err := sock.Send(fd, data, more)
 	return l.noteWrite(d, n, len(data), err)
 }
 

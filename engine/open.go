@@ -9,6 +9,7 @@ import (
 	"github.com/tprelay/tprelay/engine/epoll"
 	"github.com/tprelay/tprelay/engine/internal/chunks"
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -54,7 +55,7 @@ func (l *loop) begin(fd int, client netip.AddrPort) *pair {
 	l.opened++
 	p.last = l.tick
 	p.began = int64(l.now.Sub(l.start))
-	p.client, p.clientScope, p.clientPort = client.Addr().As16(), tproxy.Scope(client.Addr()), client.Port()
+	p.client, p.clientScope, p.clientPort = client.Addr().As16(), sock.Scope(client.Addr()), client.Port()
 	if l.engine.options.NoSplice || l.engine.options.NoFlowControl { // a pipe does not grow
 		p.dir[upstream].set(buffered)
 		p.dir[downstream].set(buffered)
@@ -63,7 +64,7 @@ func (l *loop) begin(fd int, client netip.AddrPort) *pair {
 }
 
 func (p *pair) setDestination(a netip.AddrPort) {
-	p.destination, p.destScope, p.destPort = a.Addr().As16(), tproxy.Scope(a.Addr()), a.Port()
+	p.destination, p.destScope, p.destPort = a.Addr().As16(), sock.Scope(a.Addr()), a.Port()
 }
 
 // errPortZero: TCP has no port 0. Linux would try it, and some host might answer.
@@ -97,7 +98,7 @@ func (l *loop) route(p *pair, destination netip.AddrPort) {
 				l.end(p, ReasonDialError, errPortZero)
 				return
 			}
-			if x.connected, err = tproxy.NumericZone(x.connected); err != nil {
+			if x.connected, err = sock.NumericZone(x.connected); err != nil {
 				l.dialFailed(p, err)
 				return
 			}
@@ -191,7 +192,7 @@ func (l *loop) connected(p *pair, ev epoll.Event) {
 	}
 	var reset error
 	if ev.Broken() || ev.Hup() {
-		switch err := socketError(int(p.fd[outgoing])); err {
+		switch err := sock.Error(int(p.fd[outgoing])); err {
 		case nil:
 		case unix.ECONNRESET, unix.EPIPE:
 			// It stood, and was reset before we looked; a SYN is answered with

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/tprelay/tprelay/engine/internal/chunks"
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -136,7 +137,7 @@ func (p *pair) destinationAddr() netip.AddrPort {
 }
 
 func address(ip [16]byte, scope uint32, port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(tproxy.WithScope(netip.AddrFrom16(ip).Unmap(), scope), port)
+	return netip.AddrPortFrom(sock.WithScope(netip.AddrFrom16(ip).Unmap(), scope), port)
 }
 
 // half: a FIN was passed on, and the pair has not ended yet.

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -113,7 +114,7 @@ func (l *loop) unacknowledged(p *pair, s side) uint64 {
 	if sink < 0 {
 		return 0
 	}
-	n := unsent(sink)
+	n := sock.Unsent(sink)
 	if n > 0 && p.dir[s].is(finSent) && l.tcpInfo(sink) {
 		switch l.tcp.State {
 		case unix.BPF_TCP_FIN_WAIT1, unix.BPF_TCP_CLOSING, unix.BPF_TCP_LAST_ACK:

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // TestResetThatAWriteSwallowedIsNoFIN: a splice(2) that is reset after it has moved
@@ -46,7 +48,7 @@ func TestResetThatAWriteSwallowedIsNoFIN(t *testing.T) {
 	if _, err := unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, 10_000); err != nil {
 		t.Fatal(err)
 	}
-	if err := socketError(int(fd)); err != unix.ECONNRESET { // this is what the write does
+	if err := sock.Error(int(fd)); err != unix.ECONNRESET { // this is what the write does
 		t.Fatalf("the client's end: %v", err)
 	}
 	p.dir[upstream].set(readable | writable)

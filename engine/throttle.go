@@ -3,6 +3,8 @@ package engine
 import (
 	"slices"
 	"time"
+
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // The watermarks bound what the relay holds, but not what the kernel holds for it:
@@ -131,7 +133,7 @@ func (l *loop) lookForQueue(p *pair, s side) {
 		return
 	}
 	rate := int64(l.tcp.Delivery_rate)
-	if l.appLimited() && l.tcp.Rtt > 0 {
+	if sock.AppLimited(&l.tcp) && l.tcp.Rtt > 0 {
 		rate = max(rate, int64(l.tcp.Unacked)*int64(l.tcp.Snd_mss)*1e6/int64(l.tcp.Rtt))
 	}
 	if rate > 0 && l.queued(d, rate) {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // Timers that end a pair count silence. Silent means that nothing was read, written or
@@ -148,7 +150,7 @@ func (l *loop) resetPatience() uint32 {
 // second, as the receiver makes no progress.
 func (l *loop) passReset(p *pair, s side) {
 	d := &p.dir[s]
-	n := uint32(unsent(int(p.fd[s.other()])))
+	n := uint32(sock.Unsent(int(p.fd[s.other()])))
 	if n != d.unacked {
 		d.unacked = n
 		p.last = l.tick

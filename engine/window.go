@@ -1,9 +1,9 @@
 package engine
 
 import (
-	"unsafe"
-
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // What the throttle sets of a socket. The socket may have broken meanwhile: its own event
@@ -50,7 +50,7 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 		return
 	}
 	mss := int64(max(l.tcp.Advmss, l.tcp.Rcv_mss))
-	unread, promised := int64(unread(fd)), int64(l.tcp.Rcv_wnd) // promised: 0 before Linux 6.2
+	unread, promised := int64(sock.Unread(fd)), int64(l.tcp.Rcv_wnd) // promised: 0 before Linux 6.2
 	room, clamp := window, window
 	if unread+promised > window*5/4 {
 		coming, gone := promised, min(drained, unread)
@@ -112,8 +112,8 @@ func unlockReceiveBuffer(fd int) error {
 // receiveMemory is how much of the receive buffer is taken, and its size, both as the kernel
 // counts, with its overhead.
 func receiveMemory(fd int) (used, size int64, ok bool) {
-	m, ok := socketMemory(fd)
-	return int64(m.receive), int64(m.receiveBuffer), ok
+	m, ok := sock.Memory(fd)
+	return int64(m.Receive), int64(m.ReceiveBuffer), ok
 }
 
 // mostReceiveBuffer is the largest that setReceiveBuffer can set. It was not known when the
@@ -150,20 +150,5 @@ func setTCP(fd, name int, value int64) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, name, int(min(value, 1<<30)))
 }
 
-// tcpInfo reads TCP_INFO of fd into l.tcp, without allocating.
-func (l *loop) tcpInfo(fd int) bool { return getsockopt(fd, unix.IPPROTO_TCP, unix.TCP_INFO, &l.tcp) }
-
-// getsockopt reads an option that is a structure, as much of it as the kernel has.
-func getsockopt[T any](fd, level, name int, value *T) bool {
-	size := uint32(unsafe.Sizeof(*value))
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
-		uintptr(unsafe.Pointer(value)), uintptr(unsafe.Pointer(&size)), 0)
-	return errno == 0
-}
-
-// appLimited: the delivery rate in l.tcp is of a flight that had not more to send, and says
-// nothing of the path: the bit tcpi_delivery_rate_app_limited, for which TCPInfo has no
-// field.
-func (l *loop) appLimited() bool {
-	return (*[8]byte)(unsafe.Pointer(&l.tcp))[7]&1 != 0
-}
+// tcpInfo reads TCP_INFO of fd into l.tcp.
+func (l *loop) tcpInfo(fd int) bool { return sock.TCPInfo(fd, &l.tcp) }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -58,8 +59,8 @@ func TestAddressesDoNotAllocate(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				_, a := tproxy.LocalAddr(in)
-				_, b := tproxy.PeerAddr(in)
+				_, a := sock.LocalAddr(in)
+				_, b := sock.PeerAddr(in)
 				if _, c := tproxy.Destination(in, tproxy.TPROXY, destination.Addr()); a != nil || b != nil || c != nil {
 					t.Error(a, b, c)
 				}
@@ -74,18 +75,18 @@ func TestAddressesDoNotAllocate(t *testing.T) {
 }
 
 func TestAddressOfWhatIsNoConnection(t *testing.T) {
-	if _, err := tproxy.LocalAddr(-1); err != unix.EBADF {
+	if _, err := sock.LocalAddr(-1); err != unix.EBADF {
 		t.Errorf("local address: %v", err)
 	}
 	listener, _ := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
-	if _, err := tproxy.PeerAddr(listener); err != unix.ENOTCONN {
+	if _, err := sock.PeerAddr(listener); err != unix.ENOTCONN {
 		t.Errorf("peer address: %v", err)
 	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	check(t, err)
 	defer unix.Close(fds[0])
 	defer unix.Close(fds[1])
-	if a, err := tproxy.LocalAddr(fds[0]); a.IsValid() || err != nil {
+	if a, err := sock.LocalAddr(fds[0]); a.IsValid() || err != nil {
 		t.Errorf("a Unix socket has address %v, %v", a, err)
 	}
 }
@@ -94,7 +95,7 @@ func BenchmarkLocalAddr(b *testing.B) {
 	listener, _ := listen(b, "127.0.0.1:0", tproxy.ListenOptions{})
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := tproxy.LocalAddr(listener); err != nil {
+		if _, err := sock.LocalAddr(listener); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -113,7 +114,7 @@ func TestZonesBecomeNumbers(t *testing.T) {
 		"[fe80::1%nolink]:80":                     "",
 		"[fe80::1%a-name-longer-than-fifteen]:80": "",
 	} {
-		got, err := tproxy.NumericZone(netip.MustParseAddrPort(text))
+		got, err := sock.NumericZone(netip.MustParseAddrPort(text))
 		if (err != nil) != (want == "") || err == nil && got.String() != want {
 			t.Errorf("%s: %v, %v", text, got, err)
 		}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // Dialer opens outgoing connections, in the client's name where its policy says
@@ -88,8 +90,8 @@ func (d *Dialer) climb(client, destination netip.AddrPort, step Step, toSend boo
 }
 
 func (d *Dialer) dial(client, destination netip.AddrPort, step Step, toSend bool) (int, error) {
-	family := familyOf(destination.Addr())
-	if step != StepNone && familyOf(client.Addr()) != family {
+	family := sock.Family(destination.Addr())
+	if step != StepNone && sock.Family(client.Addr()) != family {
 		return -1, unix.EAFNOSUPPORT // nobody can speak IPv4 in the name of an IPv6 address
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
@@ -106,9 +108,9 @@ func (d *Dialer) dial(client, destination netip.AddrPort, step Step, toSend bool
 	}
 	if err == nil {
 		if toSend {
-			DelayACK(fd)
+			sock.DelayACK(fd)
 		}
-		err = connect(fd, family, destination)
+		err = sock.Connect(fd, family, destination)
 	}
 	if err != nil && err != unix.EINPROGRESS {
 		unix.Close(fd)
@@ -146,12 +148,12 @@ func bindAs(fd, family int, client netip.AddrPort, step Step) error {
 		if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 			return err
 		}
-		return bind(fd, family, netip.AddrPortFrom(client.Addr(), 0))
+		return sock.Bind(fd, family, netip.AddrPortFrom(client.Addr(), 0))
 	}
 	// Without SO_REUSEADDR a second connection from the same client port, to
 	// whichever server, would find the address in use.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return err
 	}
-	return bind(fd, family, client)
+	return sock.Bind(fd, family, client)
 }

@@ -19,6 +19,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // ListenOptions says how to listen. The zero value listens for ordinary
@@ -40,7 +42,7 @@ type ListenOptions struct {
 // too. Accepted connections inherit ConnOptions and SO_OOBINLINE (urgent data
 // stays in the stream: a relay has no other place for it).
 func Listen(addr netip.AddrPort, o ListenOptions) (fd int, err error) {
-	family := familyOf(addr.Addr())
+	family := sock.Family(addr.Addr())
 	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
 		return -1, fmt.Errorf("listen %v: socket: %w", addr, err)
@@ -61,7 +63,7 @@ func UseListener(fd int, o ListenOptions) (addr netip.AddrPort, undo func(), err
 	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || n == 0 {
 		return addr, nil, fmt.Errorf("descriptor %d is not a listening socket", fd)
 	}
-	addr, err = LocalAddr(fd)
+	addr, err = sock.LocalAddr(fd)
 	if err != nil || !addr.IsValid() {
 		return addr, nil, fmt.Errorf("descriptor %d is not a TCP socket", fd)
 	}
@@ -74,6 +76,10 @@ func UseListener(fd int, o ListenOptions) (addr netip.AddrPort, undo func(), err
 	}
 	return addr, undo, nil
 }
+
+// Accept takes a connection from listening socket fd. The new descriptor is
+// non-blocking and close-on-exec. The error is a bare unix.Errno.
+func Accept(fd int) (conn int, client netip.AddrPort, err error) { return sock.Accept(fd) }
 
 func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
 	options := []option{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"}}
@@ -92,7 +98,7 @@ func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
 			return err
 		}
 	}
-	if err := bind(fd, family, addr); err != nil {
+	if err := sock.Bind(fd, family, addr); err != nil {
 		return fmt.Errorf("bind: %w%s", err, bindAdvice(err))
 	}
 	backlog := o.Backlog

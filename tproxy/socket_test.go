@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -33,7 +34,7 @@ func listen(t testing.TB, address string, o tproxy.ListenOptions) (fd int, port 
 	fd, err := tproxy.Listen(addr(address), o)
 	check(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
-	local, err := tproxy.LocalAddr(fd)
+	local, err := sock.LocalAddr(fd)
 	check(t, err)
 	return fd, local.Port()
 }
@@ -94,14 +95,14 @@ func getsockopt(t testing.TB, fd, level, option int) int {
 
 func local(t testing.TB, fd int) netip.AddrPort {
 	t.Helper()
-	a, err := tproxy.LocalAddr(fd)
+	a, err := sock.LocalAddr(fd)
 	check(t, err)
 	return a
 }
 
 func peer(t testing.TB, fd int) netip.AddrPort {
 	t.Helper()
-	a, err := tproxy.PeerAddr(fd)
+	a, err := sock.PeerAddr(fd)
 	check(t, err)
 	return a
 }

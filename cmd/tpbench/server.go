@@ -16,7 +16,7 @@ import (
 
 	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/internal/cli"
-	"github.com/tprelay/tprelay/tproxy"
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // mostUnsent is how many bytes an echo may owe its client, in user space, before it
@@ -78,7 +78,7 @@ func (s *server) OnBoot(engine gnet.Engine) gnet.Action {
 		return gnet.Shutdown
 	}
 	defer unix.Close(fd)
-	local, err := tproxy.LocalAddr(fd)
+	local, err := sock.LocalAddr(fd)
 	if err != nil {
 		s.boot = os.NewSyscallError("getsockname", err)
 		return gnet.Shutdown
@@ -95,7 +95,7 @@ func (s *server) OnBoot(engine gnet.Engine) gnet.Action {
 // OnOpen notes a connection.
 func (s *server) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	p := &peer{remote: addrPort(c.RemoteAddr())}
-	p.local, _ = tproxy.LocalAddr(c.Fd()) // gnet's own LocalAddr is the listener's
+	p.local, _ = sock.LocalAddr(c.Fd()) // gnet's own LocalAddr is the listener's
 	c.SetContext(p)
 	at := s.meter.start()
 	s.meter.out.print(event{Event: eventOpen, Local: &p.local, Peer: &p.remote, Start: at.Seconds(), End: at.Seconds()})

@@ -8,7 +8,7 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 
-	"github.com/tprelay/tprelay/tproxy"
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // passedSocket is a listening socket that systemd opened for this process (sd_listen_fds(3)).
@@ -34,7 +34,7 @@ func passedSockets() ([]passedSocket, error) {
 		s := passedSocket{fd: fd, name: f.Name()}
 		listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 		if err == nil {
-			s.address, err = tproxy.LocalAddr(fd)
+			s.address, err = sock.LocalAddr(fd)
 		}
 		if err != nil || listening == 0 || !s.address.IsValid() {
 			return nil, fmt.Errorf("systemd passed %s, which is not a listening TCP socket; its .socket unit needs ListenStream=ADDR:PORT", f.Name())

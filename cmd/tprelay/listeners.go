@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/internal/cli"
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -25,7 +26,7 @@ type listenAt struct {
 func (c *runCmd) listeners(passed []passedSocket, before []netip.AddrPort) ([]listenAt, error) {
 	var at []listenAt
 	for i, l := range c.Listen {
-		address, err := tproxy.NumericZone(l.AddrPort) // as getsockname returns it
+		address, err := sock.NumericZone(l.AddrPort) // as getsockname returns it
 		if err != nil {
 			return nil, cli.Usagef("--listen %v: interface %q: %w", l, l.Addr().Zone(), err)
 		}

@@ -1,4 +1,4 @@
-package tproxy
+package sock
 
 import (
 	"net/netip"

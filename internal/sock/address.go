@@ -1,4 +1,4 @@
-package tproxy
+package sock
 
 import (
 	"net/netip"
@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The calls in this file are those of package unix, without its allocations:
-// there every address comes back as a Sockaddr on the heap, and a relay that
-// opens 10,000 pairs a second handles 40,000 addresses.
+// The calls in this file are those of package unix, without its allocations: there every address
+// comes back as a Sockaddr on the heap, and a relay that opens 10,000 pairs a second handles 40,000
+// addresses. IPv4-mapped addresses come back as IPv4, and zones as the interface's index.
 
 // sockaddr is room for an IPv4 or IPv6 socket address as the kernel writes it.
 type sockaddr struct {
@@ -47,7 +47,7 @@ func Scope(addr netip.Addr) uint32 {
 	return uint32(n)
 }
 
-// WithScope is addr with the interface's index as its zone; 0: none.
+// WithScope is addr with the interface's index as its zone. Index 0 means no zone.
 func WithScope(addr netip.Addr, index uint32) netip.Addr {
 	if index == 0 {
 		return addr
@@ -56,8 +56,8 @@ func WithScope(addr netip.Addr, index uint32) netip.Addr {
 }
 
 // NumericZone replaces the name of an interface in the zone of addr by the index that it has in
-// the network namespace of the calling thread. That is how all functions of this package take and
-// give zones. The error is ENODEV where there is no such interface.
+// the network namespace of the calling thread. The other functions of this package know zones only
+// as numbers. The error is ENODEV where there is no such interface.
 func NumericZone(addr netip.AddrPort) (netip.AddrPort, error) {
 	zone := addr.Addr().Zone()
 	if zone == "" || Scope(addr.Addr()) != 0 {
@@ -100,8 +100,8 @@ func errnoErr(e unix.Errno) error {
 	return e
 }
 
-// Accept takes a connection from listening socket fd. The new descriptor is
-// non-blocking and close-on-exec. The error is a bare unix.Errno.
+// Accept takes a connection from listening socket fd. The new descriptor is non-blocking and
+// close-on-exec.
 func Accept(fd int) (conn int, client netip.AddrPort, err error) {
 	var s sockaddr
 	s.room()
@@ -113,11 +113,12 @@ func Accept(fd int) (conn int, client netip.AddrPort, err error) {
 	return int(n), s.get(), nil
 }
 
-// LocalAddr is the address of fd's own end. On a connection that TPROXY handed
-// over it is the original destination.
+// LocalAddr is the address of fd's own end. It is invalid, without an error, for a socket that is
+// neither IPv4 nor IPv6.
 func LocalAddr(fd int) (netip.AddrPort, error) { return name(unix.SYS_GETSOCKNAME, fd) }
 
-// PeerAddr is the address of fd's other end.
+// PeerAddr is the address of fd's other end. It is invalid, without an error, for a socket that is
+// neither IPv4 nor IPv6.
 func PeerAddr(fd int) (netip.AddrPort, error) { return name(unix.SYS_GETPEERNAME, fd) }
 
 func name(call uintptr, fd int) (netip.AddrPort, error) {
@@ -130,21 +131,47 @@ func name(call uintptr, fd int) (netip.AddrPort, error) {
 	return s.get(), nil
 }
 
-func bind(fd, family int, addr netip.AddrPort) error {
+// OriginalDestination is what connection tracking remembers as the destination of a connection that
+// was redirected. Family is that of the client's address. The error is ENOENT if the connection is
+// not tracked.
+func OriginalDestination(fd, family int) (netip.AddrPort, error) {
+	level := unix.SOL_IP
+	if family == unix.AF_INET6 {
+		level = unix.SOL_IPV6
+	}
+	var s sockaddr
+	s.room()
+	_, _, e := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), soOriginalDst,
+		uintptr(unsafe.Pointer(&s.RawSockaddrInet6)), uintptr(unsafe.Pointer(&s.size)), 0)
+	if e != 0 {
+		return netip.AddrPort{}, e
+	}
+	return s.get(), nil
+}
+
+// soOriginalDst is SO_ORIGINAL_DST (linux/netfilter_ipv4.h) and IP6T_SO_ORIGINAL_DST
+// (linux/netfilter_ipv6/ip6_tables.h): the same number on two levels.
+const soOriginalDst = 80
+
+// Bind binds fd, a socket of the given family, to addr.
+func Bind(fd, family int, addr netip.AddrPort) error {
 	var s sockaddr
 	s.set(family, addr)
 	_, _, e := unix.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&s.RawSockaddrInet6)), uintptr(s.size))
 	return errnoErr(e)
 }
 
-func connect(fd, family int, addr netip.AddrPort) error {
+// Connect starts to connect fd, a socket of the given family, to addr. On a non-blocking socket the
+// error is EINPROGRESS while the connection is being made.
+func Connect(fd, family int, addr netip.AddrPort) error {
 	var s sockaddr
 	s.set(family, addr)
 	_, _, e := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&s.RawSockaddrInet6)), uintptr(s.size))
 	return errnoErr(e)
 }
 
-func familyOf(addr netip.Addr) int {
+// Family is AF_INET for IPv4 and IPv4-mapped addresses, and AF_INET6 otherwise.
+func Family(addr netip.Addr) int {
 	if addr.Unmap().Is4() {
 		return unix.AF_INET
 	}

@@ -13,17 +13,14 @@ import (
 	"github.com/tprelay/tprelay/intercept"
 )
 
-// told is an observer that keeps the last pair that ended.
+// told keeps the last pair that ended.
 type told struct{ PairInfo }
-
-func (t *told) PairOpened(PairInfo)  {}
-func (t *told) PairEnded(i PairInfo) { t.PairInfo = i }
 
 // still is an engine that does not run, whose loop the test works by hand.
 func still(t *testing.T, o Options) (*loop, *told) {
 	t.Helper()
 	observer := new(told)
-	o.Loops, o.Observer = 1, observer
+	o.Loops, o.Observer.PairEnded = 1, func(i PairInfo) { observer.PairInfo = i }
 	e, err := New(o)
 	if err != nil {
 		t.Fatal(err)

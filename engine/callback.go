@@ -129,22 +129,22 @@ func (l *loop) callClose(id uint64, d intercept.Decision) {
 	}
 }
 
-func (l *loop) callPairOpened(o Observer, info PairInfo) (err error) {
+func (l *loop) callPairOpened(f func(PairInfo), info PairInfo) (err error) {
 	l.entered(callPairOpened, info.ID)
 	defer l.left(callPairOpened, info.ID, &err)
-	o.PairOpened(info)
+	f(info)
 	return nil
 }
 
 // callPairEnded: the pair is gone, so a panic has nothing to end.
-func (l *loop) callPairEnded(o Observer, info PairInfo) {
+func (l *loop) callPairEnded(f func(PairInfo), info PairInfo) {
 	if l.gone {
 		return
 	}
 	var err error
 	l.entered(callPairEnded, info.ID)
 	defer l.left(callPairEnded, info.ID, &err)
-	o.PairEnded(info)
+	f(info)
 }
 
 // slowCallback is how long a callback may take before it is logged.

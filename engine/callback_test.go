@@ -74,16 +74,9 @@ func (e *embedder) Close() error {
 	return nil
 }
 
-func (e *embedder) PairOpened(i engine.PairInfo) {
-	if e.opened != nil {
-		e.opened(i)
-	}
-}
-
-func (e *embedder) PairEnded(i engine.PairInfo) {
-	if e.ended != nil {
-		e.ended(i)
-	}
+// observer has what e does when pairs open and end.
+func (e *embedder) observer() engine.Observer {
+	return engine.Observer{PairOpened: e.opened, PairEnded: e.ended}
 }
 
 // panicky makes e panic whenever armed says so, in the callback of that name.
@@ -133,7 +126,7 @@ func TestPanicInACallbackEndsItsPairAlone(t *testing.T) {
 			arm := func(on bool) { mu.Lock(); armed = on; mu.Unlock() }
 			e := panicky(c.callback, func() bool { mu.Lock(); defer mu.Unlock(); return armed })
 			log := new(logged)
-			r := newRig(t, engine.Options{Loops: 1, Interceptor: e, Observer: e, Logger: log.logger()})
+			r := newRig(t, engine.Options{Loops: 1, Interceptor: e, Observer: e.observer(), Logger: log.logger()})
 			bystander, itsServer := r.pair()
 			exchange(t, bystander, itsServer, noise(1000))
 			arm(true)
@@ -172,7 +165,7 @@ func TestPanicInAHandlerOfAnAdoptedPrefix(t *testing.T) {
 		handle: func(*intercept.Chunk) intercept.Verdict { panic("no such prefix") },
 		ended:  func(i engine.PairInfo) { told = i; close(done) },
 	}
-	r := newRig(t, engine.Options{Interceptor: e, Observer: e})
+	r := newRig(t, engine.Options{Interceptor: e, Observer: e.observer()})
 	client, conn := accepted(t)
 	r.keep(client)
 	r.adopt(conn, []byte("hello"))
@@ -208,7 +201,7 @@ func TestGoexitInACallbackEndsRun(t *testing.T) {
 		for _, closing := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, closed %v", name, closing), func(t *testing.T) {
 				armed.Store(false)
-				r := newRig(t, engine.Options{Loops: 2, Interceptor: e, Observer: e})
+				r := newRig(t, engine.Options{Loops: 2, Interceptor: e, Observer: e.observer()})
 				var clients []*net.TCPConn
 				for range 8 { // on both loops
 					client, server := r.pair()
@@ -271,7 +264,7 @@ func TestCallsOnALoopDoNotDeadlock(t *testing.T) {
 		try("PairEnded")
 		r.Close()
 	}
-	r = newRig(t, engine.Options{Loops: 2, Interceptor: e, Observer: e})
+	r = newRig(t, engine.Options{Loops: 2, Interceptor: e, Observer: e.observer()})
 	close(ready)
 	client, server := r.pair()
 	exchange(t, client, server, noise(1000))
@@ -296,7 +289,7 @@ func TestCallsBesideALoopWork(t *testing.T) {
 			answers <- errors.Join(r.Ping(context.Background()), r.Pairs(func(engine.PairInfo) bool { return true }))
 		}()
 	}}
-	r = newRig(t, engine.Options{Loops: 1, Observer: e})
+	r = newRig(t, engine.Options{Loops: 1, Observer: e.observer()})
 	close(ready)
 	r.pair()
 	if err := <-answers; err != nil {

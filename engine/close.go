@@ -113,13 +113,13 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 	if reason != ReasonEOF && reason != ReasonIntercepted && reason != ReasonPanicked {
 		l.sayLast(p)
 	}
-	if o := l.engine.options.Observer; o != nil {
+	if f := l.engine.options.Observer.PairEnded; f != nil {
 		info := l.info(p)
 		info.Reason = reason
 		if err != nil {
 			info.Err = err.Error()
 		}
-		defer l.callPairEnded(o, info)
+		defer l.callPairEnded(f, info)
 	}
 	l.count.ended[reason]++
 	for s := range side(2) {

@@ -119,7 +119,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	over, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
-		if e.options.Interceptor != nil || e.options.Observer != nil {
+		if o := &e.options; o.Interceptor != nil || o.Observer.PairOpened != nil || o.Observer.PairEnded != nil {
 			e.watchCallbacks(over)
 		}
 	}()

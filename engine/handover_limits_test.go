@@ -218,7 +218,7 @@ func TestDescriptorsRunOutInTheMiddleOfAHandOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := 0
-	o := engine.Options{Loops: 1, Observer: &embedder{ended: func(i engine.PairInfo) {
+	o := engine.Options{Loops: 1, Observer: engine.Observer{PairEnded: func(i engine.PairInfo) {
 		if i.Reason != engine.ReasonHandedOver {
 			return
 		}

@@ -55,7 +55,7 @@ type modelPair struct {
 
 func newModelWorld(o Options, receive, sendBuffer int) (w *modelWorld, err error) {
 	w = &modelWorld{sendBuffer: sendBuffer, buffer: make([]byte, 64<<10), closedPort: -1}
-	o.Loops, o.Interceptor, o.Observer = 1, w, w
+	o.Loops, o.Interceptor, o.Observer = 1, w, Observer{PairOpened: w.pairOpened, PairEnded: w.pairEnded}
 	if w.engine, err = New(o); err != nil {
 		return nil, err
 	}
@@ -181,11 +181,11 @@ func (w *modelWorld) refuseSplice(p *modelPair, s side) {
 	}
 }
 
-// PairOpened is the loop telling of a pair.
-func (w *modelWorld) PairOpened(i PairInfo) { w.named(i.ID).opened = true }
+// pairOpened is the loop telling of a pair.
+func (w *modelWorld) pairOpened(i PairInfo) { w.named(i.ID).opened = true }
 
-// PairEnded is the loop telling of its end.
-func (w *modelWorld) PairEnded(i PairInfo) {
+// pairEnded is the loop telling of its end.
+func (w *modelWorld) pairEnded(i PairInfo) {
 	if i.Reason == ReasonHandedOver {
 		return
 	}

@@ -207,8 +207,8 @@ func (l *loop) connected(p *pair, ev epoll.Event) {
 	p.last = l.tick
 	l.count.opened++
 	l.count.steps[p.step]++
-	if o := l.engine.options.Observer; o != nil {
-		if err := l.callPairOpened(o, l.info(p)); err != nil {
+	if f := l.engine.options.Observer.PairOpened; f != nil {
+		if err := l.callPairOpened(f, l.info(p)); err != nil {
 			l.end(p, ReasonPanicked, err)
 			return
 		}

@@ -149,7 +149,7 @@ type Options struct {
 
 	// Interceptor is asked about every pair. Default: none.
 	Interceptor intercept.Interceptor
-	// Observer is told when pairs open and end. Default: none.
+	// Observer has the functions that are called when pairs open and end. Default: none.
 	Observer Observer
 	// Logger gets what an operator should know; never anything per byte.
 	// Default: silent.
@@ -161,14 +161,23 @@ type Options struct {
 	ThreadInit func() error
 }
 
-// Observer is told of pairs. It is called on the loops, concurrently, and must
-// not block. A panic in PairOpened ends the pair; one in PairEnded is only logged.
-type Observer interface {
-	// PairOpened: both connections stand.
-	PairOpened(PairInfo)
-	// PairEnded: the pair is gone, or another engine's (ReasonHandedOver), whose observer is told of
-	// its end; also called for pairs that never opened, whose dial failed or which were refused.
-	PairEnded(PairInfo)
+// Observer is a set of functions that the engine calls when something happens to a pair. Functions
+// that are nil are not called, and others may be added in later versions, so a composite literal
+// should name its fields.
+//
+// Each function is called on the loop of the pair, so calls for different pairs may be concurrent.
+// It must not block: all pairs of the loop would wait, and a call that takes more than a second is
+// logged. It may call every method of the Engine; those that wait for the loops return [ErrOnLoop].
+type Observer struct {
+	// PairOpened is called when the outgoing connection stands, before any byte of it is moved. A
+	// panic ends the pair with ReasonPanicked.
+	PairOpened func(PairInfo)
+	// PairEnded is called once for each pair, when its connections are closed. That includes pairs
+	// that never opened, because the dial failed or they were refused, and for which PairOpened was
+	// not called; and pairs that another engine has taken over (ReasonHandedOver), whose observer is
+	// told of the end. A panic is only logged. When an engine is closed without Run, PairEnded is
+	// called on the goroutine of Close.
+	PairEnded func(PairInfo)
 }
 
 // withDefaults fills in what is unset and refuses what cannot work.

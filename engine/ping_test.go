@@ -11,15 +11,10 @@ import (
 	"github.com/tprelay/tprelay/intercept"
 )
 
-// stuck is an observer that does what none may: it blocks.
-type stuck struct{ release chan struct{} }
-
-func (s stuck) PairOpened(engine.PairInfo) {}
-func (s stuck) PairEnded(engine.PairInfo)  { <-s.release }
-
 func TestPingTellsLoopsThatAreStuck(t *testing.T) {
-	s := stuck{make(chan struct{})}
-	r := newRig(t, engine.Options{Observer: s, Loops: 3})
+	release := make(chan struct{})
+	blocks := func(engine.PairInfo) { <-release } // which no observer may
+	r := newRig(t, engine.Options{Observer: engine.Observer{PairEnded: blocks}, Loops: 3})
 	if err := r.Ping(context.Background()); err != nil {
 		t.Error(err)
 	}
@@ -33,7 +28,7 @@ func TestPingTellsLoopsThatAreStuck(t *testing.T) {
 			break
 		}
 	}
-	close(s.release)
+	close(release)
 	if err := r.Ping(context.Background()); err != nil {
 		t.Error(err)
 	}
@@ -88,7 +83,7 @@ func TestCloseInsteadOfRunDialsNobody(t *testing.T) {
 	defer server.Close()
 	var e *engine.Engine
 	var told []engine.PairInfo
-	observer := &embedder{ended: func(i engine.PairInfo) {
+	observer := engine.Observer{PairEnded: func(i engine.PairInfo) {
 		told = append(told, i)
 		e.Close()
 		e.Stats()

@@ -244,19 +244,13 @@ func TestHandlerIsToldOfTheCut(t *testing.T) {
 	}
 }
 
-// lastWords keeps what it is told of a pair that ended.
-type lastWords struct{ ended chan engine.PairInfo }
-
-func (lastWords) PairOpened(engine.PairInfo)    {}
-func (l lastWords) PairEnded(i engine.PairInfo) { l.ended <- i }
-
 // TestAcknowledgedIsWhatTheReceiversKernelHas: bytes in the relay's send buffer are not taken
 // for bytes that arrived.
 func TestAcknowledgedIsWhatTheReceiversKernelHas(t *testing.T) {
 	o := engine.Options{IdleTimeout: 500 * time.Millisecond, HalfCloseTimeout: -1}
 	for _, finish := range []bool{false, true} {
-		words := lastWords{make(chan engine.PairInfo, 1)}
-		o.Observer = words
+		ended := make(chan engine.PairInfo, 1)
+		o.Observer.PairEnded = func(i engine.PairInfo) { ended <- i }
 		r := newRig(t, o)
 		client, server := r.pair()
 		if err := client.SetReadBuffer(16 << 10); err != nil {
@@ -265,7 +259,7 @@ func TestAcknowledgedIsWhatTheReceiversKernelHas(t *testing.T) {
 		if err := <-sendAll(server, noise(300_000), finish); err != nil {
 			t.Fatal(err)
 		}
-		d := (<-words.ended).Downstream
+		d := (<-ended).Downstream
 		got, err := io.ReadAll(client)
 		if !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("client: %v", err)

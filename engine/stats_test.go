@@ -18,16 +18,16 @@ type log struct {
 	opened, ended []engine.PairInfo
 }
 
-func (l *log) PairOpened(i engine.PairInfo) {
-	l.mu.Lock()
-	l.opened = append(l.opened, i)
-	l.mu.Unlock()
+func (l *log) observer() engine.Observer {
+	note := func(list *[]engine.PairInfo) func(engine.PairInfo) {
+		return func(i engine.PairInfo) { l.mu.Lock(); *list = append(*list, i); l.mu.Unlock() }
+	}
+	return engine.Observer{PairOpened: note(&l.opened), PairEnded: note(&l.ended)}
 }
-func (l *log) PairEnded(i engine.PairInfo) { l.mu.Lock(); l.ended = append(l.ended, i); l.mu.Unlock() }
 
 func TestObserverIsToldOfEveryPair(t *testing.T) {
 	var l log
-	r := newRig(t, engine.Options{Observer: &l})
+	r := newRig(t, engine.Options{Observer: l.observer()})
 	client, server := r.pair()
 	exchange(t, client, server, noise(1000))
 	exchange(t, server, client, noise(2000))

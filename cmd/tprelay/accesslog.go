@@ -29,7 +29,7 @@ const (
 	accessReport = 10 * time.Second
 )
 
-// accessLog is an engine.Observer that writes a line for each pair that ended.
+// accessLog writes a line for each pair that ended.
 // The loops only put pairs into a queue, and one goroutine writes them. Lines that do not
 // fit into the queue, or cannot be written, are dropped and counted. A second goroutine
 // logs the loss, because the first may be blocked in a write.
@@ -116,12 +116,9 @@ func (a *accessLog) metric() prometheus.Collector {
 	}, func() float64 { return float64(a.dropped()) })
 }
 
-// PairOpened does nothing: a pair gets its line when it ends.
-func (a *accessLog) PairOpened(engine.PairInfo) {}
-
-// PairEnded queues the pair. It never waits. A pair that was handed over gets no line here: the
+// pairEnded queues the pair. It never waits. A pair that was handed over gets no line here: the
 // process in which it ends writes its only line, with all its bytes.
-func (a *accessLog) PairEnded(p engine.PairInfo) {
+func (a *accessLog) pairEnded(p engine.PairInfo) {
 	if p.Reason == engine.ReasonHandedOver {
 		return
 	}

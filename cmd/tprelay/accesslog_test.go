@@ -71,9 +71,8 @@ func TestAccessLogWritesEveryPair(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.PairOpened(ended)
 	for range 1000 {
-		a.PairEnded(ended)
+		a.pairEnded(ended)
 	}
 	a.close(forever)
 	got := lines(t, path)
@@ -108,7 +107,7 @@ func TestAccessLogNeverTearsALine(t *testing.T) {
 		if i%100 == 0 {
 			p = long
 		}
-		a.PairEnded(p)
+		a.pairEnded(p)
 	}
 	a.close(forever)
 	n := 0
@@ -144,10 +143,10 @@ func (b *blocked) Close() error { return nil }
 func TestAccessLogDropsAndCountsWhatDoesNotFit(t *testing.T) {
 	file := &blocked{entered: make(chan struct{}, 1), release: make(chan struct{})}
 	a := newAccessLog("", file, false, slog.New(slog.DiscardHandler))
-	a.PairEnded(ended)
+	a.pairEnded(ended)
 	<-file.entered // the writer is stuck in the first line
 	for range accessQueue + 5 {
-		a.PairEnded(ended)
+		a.pairEnded(ended)
 	}
 	if a.dropped() != 5 {
 		t.Errorf("%d dropped", a.dropped())
@@ -162,9 +161,9 @@ func TestAccessLogDropsAndCountsWhatDoesNotFit(t *testing.T) {
 func TestAccessLogGivesUpOnReaderThatDoesNotRead(t *testing.T) {
 	file := &blocked{entered: make(chan struct{}, 1), release: make(chan struct{})}
 	a := newAccessLog("", file, false, slog.New(slog.DiscardHandler))
-	a.PairEnded(ended)
+	a.pairEnded(ended)
 	<-file.entered
-	a.PairEnded(ended)
+	a.pairEnded(ended)
 	a.close(time.Nanosecond)
 	if a.dropped() != 1 {
 		t.Errorf("%d dropped", a.dropped())
@@ -222,7 +221,7 @@ func TestAccessLogSaysThatLinesAreLost(t *testing.T) {
 		file := &failing{err: errors.New("disk full")}
 		a := newAccessLog("", file, false, slog.New(slog.NewTextHandler(&logged, nil)))
 		end := func() {
-			a.PairEnded(ended)
+			a.pairEnded(ended)
 			synctest.Wait()
 		}
 		end()
@@ -260,10 +259,10 @@ func TestAccessLogThatIsNotReadSaysSo(t *testing.T) {
 		var logged bytes.Buffer
 		file := &blocked{entered: make(chan struct{}, 1), release: make(chan struct{})}
 		a := newAccessLog("", file, false, slog.New(slog.NewTextHandler(&logged, nil)))
-		a.PairEnded(ended)
+		a.pairEnded(ended)
 		<-file.entered
 		for range accessQueue + 3 {
-			a.PairEnded(ended)
+			a.pairEnded(ended)
 		}
 		synctest.Wait()
 		if got := logged.String(); !strings.Contains(got, "lines are lost") || !strings.Contains(got, "takes lines too slowly") {
@@ -335,7 +334,7 @@ func TestAccessLogCompletesALineThatAnotherProcessLeft(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.PairEnded(ended)
+		a.pairEnded(ended)
 		a.close(forever)
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -409,7 +408,7 @@ func TestAccessLogOnStdoutStaysOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.PairEnded(ended)
+	a.pairEnded(ended)
 	a.reopen()
 	a.reopen()
 	a.close(forever)
@@ -428,7 +427,7 @@ func TestAccessLogCostsTheLoopsNoAllocation(t *testing.T) {
 	a := newAccessLog("", keepOpen{io.Discard}, false, slog.New(slog.DiscardHandler))
 	close(a.stop)
 	<-a.done
-	if n := testing.AllocsPerRun(2*accessQueue, func() { a.PairEnded(ended) }); n != 0 {
+	if n := testing.AllocsPerRun(2*accessQueue, func() { a.pairEnded(ended) }); n != 0 {
 		t.Errorf("%v allocations per pair", n)
 	}
 }

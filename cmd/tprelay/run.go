@@ -85,7 +85,7 @@ func (c *runCmd) Run(command *kong.Context, queue *logQueue) error {
 				log.Warn("access log is incomplete", "dropped", n)
 			}
 		}()
-		options.Observer, reopen = access, access.reopen
+		options.Observer.PairEnded, reopen = access.pairEnded, access.reopen
 		metrics = append(metrics, access.metric())
 	}
 	relay, err := before.open(options)

@@ -113,7 +113,7 @@ func start(t *testing.T, s setup) *gateway {
 	}
 	o.NoSplice = s.noSplice
 	o.ThreadInit = lab.H2.Enter
-	o.Observer = g
+	o.Observer.PairEnded = g.pairEnded
 	var err error
 	if g.Engine, err = engine.New(o); err != nil {
 		t.Fatal(err)
@@ -210,11 +210,8 @@ func (g *gateway) end() {
 		s.UpstreamBuffer, s.DownstreamBuffer, s.Pauses, s.StaleEvents)
 }
 
-// PairOpened makes the gateway its engine's observer.
-func (g *gateway) PairOpened(engine.PairInfo) {}
-
-// PairEnded notes what became of a pair.
-func (g *gateway) PairEnded(p engine.PairInfo) {
+// pairEnded notes what became of a pair.
+func (g *gateway) pairEnded(p engine.PairInfo) {
 	g.mu.Lock()
 	g.ended = append(g.ended, p)
 	g.mu.Unlock()

@@ -51,14 +51,13 @@ func findLinkLocal(h *netlab.Host, name string) (addr netip.Addr, err error) {
 	return addr, err
 }
 
-// ends is an observer that keeps the pairs that have ended.
+// ends keeps the pairs that have ended.
 type ends struct {
 	mu    sync.Mutex
 	pairs []engine.PairInfo
 }
 
-func (e *ends) PairOpened(engine.PairInfo) {}
-func (e *ends) PairEnded(i engine.PairInfo) {
+func (e *ends) pairEnded(i engine.PairInfo) {
 	e.mu.Lock()
 	e.pairs = append(e.pairs, i)
 	e.mu.Unlock()
@@ -97,7 +96,7 @@ func TestLinkLocalAddresses(t *testing.T) {
 			o := engine.Options{
 				Listeners:  []engine.Listener{{Address: netip.AddrPortFrom(c.listen, relayPort), Mode: tproxy.Forward, Upstream: c.upstream}},
 				ThreadInit: lab.H2.Enter,
-				Observer:   told,
+				Observer:   engine.Observer{PairEnded: told.pairEnded},
 			}
 			if name == "denied, by a net" {
 				o.Deny = []netip.Prefix{netip.MustParsePrefix("fe80::/10")}

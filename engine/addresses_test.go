@@ -4,7 +4,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -50,7 +49,7 @@ func TestDestinationPortZeroIsRefusedAsSuch(t *testing.T) {
 	l, observer := still(t, Options{})
 	l.engine.active.Add(1)
 	l.adopt(anyFlow(t), someClient, nil, zero)
-	if i := observer.PairInfo; i.Reason != ReasonDialError || i.Destination != zero || !strings.Contains(i.Err, "port 0") {
+	if i := observer.PairInfo; i.Reason != ReasonDialError || i.Destination != zero || i.Err != errPortZero {
 		t.Errorf("the client's own: %+v", i)
 	}
 
@@ -59,7 +58,7 @@ func TestDestinationPortZeroIsRefusedAsSuch(t *testing.T) {
 	})})
 	l.engine.active.Add(1)
 	l.adopt(anyFlow(t), someClient, nil, netip.MustParseAddrPort("192.0.2.1:80"))
-	if i := observer.PairInfo; i.Reason != ReasonDialError || i.Connected != zero || !strings.Contains(i.Err, "port 0") {
+	if i := observer.PairInfo; i.Reason != ReasonDialError || i.Connected != zero || i.Err != errPortZero {
 		t.Errorf("the interceptor's: %+v", i)
 	}
 }

@@ -171,8 +171,8 @@ func TestPanicInAHandlerOfAnAdoptedPrefix(t *testing.T) {
 	r.adopt(conn, []byte("hello"))
 	expectReset(t, "client", client)
 	<-done
-	if told.Reason != engine.ReasonPanicked || told.Reason.String() != "panicked" || told.Err != "Handler.Handle panicked: no such prefix" {
-		t.Errorf("told %v, %q", told.Reason, told.Err)
+	if told.Reason != engine.ReasonPanicked || told.Reason.String() != "panicked" || told.Err.Error() != "Handler.Handle panicked: no such prefix" {
+		t.Errorf("told %v, %v", told.Reason, told.Err)
 	}
 }
 

@@ -115,10 +115,7 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 	}
 	if f := l.engine.options.Observer.PairEnded; f != nil {
 		info := l.info(p)
-		info.Reason = reason
-		if err != nil {
-			info.Err = err.Error()
-		}
+		info.Reason, info.Err = reason, err
 		defer l.callPairEnded(f, info)
 	}
 	l.count.ended[reason]++

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 
@@ -63,7 +64,23 @@ type PairInfo struct {
 	Upstream    DirectionInfo // client to destination
 	Downstream  DirectionInfo // destination to client
 	Reason      Reason        // why it ended; ReasonNone while it lives
-	Err         string        // the error that ended it, if any: connection refused
+	// Err is the error that ended the pair, or nil. It is or wraps the syscall.Errno of a failed
+	// system call (errors.Is(info.Err, syscall.ECONNREFUSED)), or says how a callback panicked.
+	Err error
+}
+
+// MarshalJSON writes Err as its text, which is empty where there is none, and the other fields
+// under their own names.
+func (i PairInfo) MarshalJSON() ([]byte, error) {
+	type fields PairInfo
+	text := ""
+	if i.Err != nil {
+		text = i.Err.Error()
+	}
+	return json.Marshal(struct {
+		fields
+		Err string
+	}{fields(i), text})
 }
 
 // Stats are counters since New and gauges of now, summed over all loops.

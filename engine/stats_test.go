@@ -2,10 +2,13 @@ package engine_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/netip"
+	"reflect"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,11 +55,31 @@ func TestObserverIsToldOfEveryPair(t *testing.T) {
 	i := l.ended[0]
 	if i.Client.String() != local || i.Upstream.Bytes != 1000 || i.Downstream.Bytes != 2000 || i.Reason != engine.ReasonEOF ||
 		i.ID != l.opened[0].ID || !i.Established || !i.Upstream.FinSent || !i.Downstream.EOF || i.Mode != tproxy.Forward ||
-		i.Upstream.Messages == 0 || i.Since.After(time.Now()) || i.Err != "" {
+		i.Upstream.Messages == 0 || i.Since.After(time.Now()) || i.Err != nil {
 		t.Errorf("%+v", i)
 	}
-	if i := l.ended[2]; i.Established || i.Reason != engine.ReasonDialError || i.Err != "connection refused" {
+	if i := l.ended[2]; i.Established || i.Reason != engine.ReasonDialError || !errors.Is(i.Err, syscall.ECONNREFUSED) {
 		t.Errorf("%+v", i)
+	}
+}
+
+// TestPairInfoInJSON: an error is its text, and every field is there under its own name.
+func TestPairInfoInJSON(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{{syscall.ECONNREFUSED, "connection refused"}, {nil, ""}} {
+		text, err := json.Marshal(engine.PairInfo{ID: 7, Reason: engine.ReasonDialError, Err: c.err})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got map[string]any
+		if err := json.Unmarshal(text, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got["Err"] != c.want || got["ID"] != 7.0 || got["Reason"] != "dial-error" || len(got) != reflect.TypeFor[engine.PairInfo]().NumField() {
+			t.Errorf("%s", text)
+		}
 	}
 }
 

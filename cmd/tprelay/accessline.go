@@ -36,7 +36,7 @@ type accessDirection struct {
 }
 
 func newAccessLine(p engine.PairInfo) accessLine {
-	return accessLine{
+	line := accessLine{
 		Time:        p.Since.Add(p.Duration).UTC(),
 		ID:          p.ID,
 		Client:      p.Client,
@@ -50,8 +50,11 @@ func newAccessLine(p engine.PairInfo) accessLine {
 		Up:          newAccessDirection(p.Upstream),
 		Down:        newAccessDirection(p.Downstream),
 		Reason:      p.Reason,
-		Error:       p.Err,
 	}
+	if p.Err != nil {
+		line.Error = p.Err.Error()
+	}
+	return line
 }
 
 func newAccessDirection(d engine.DirectionInfo) accessDirection {

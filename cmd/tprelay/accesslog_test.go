@@ -38,7 +38,7 @@ var ended = engine.PairInfo{
 	Upstream:    engine.DirectionInfo{Bytes: 10, Acknowledged: 10, Messages: 2, Path: engine.PathDetached},
 	Downstream:  engine.DirectionInfo{Bytes: 20, Acknowledged: 15, Messages: 1, Pauses: 3, PausedFor: 200 * time.Millisecond},
 	Reason:      engine.ReasonReset,
-	Err:         "connection reset by peer",
+	Err:         unix.ECONNRESET,
 }
 
 func TestAccessLine(t *testing.T) {
@@ -101,7 +101,7 @@ func TestAccessLogNeverTearsALine(t *testing.T) {
 	file := new(writes)
 	a := newAccessLog("", file, false, slog.New(slog.DiscardHandler))
 	long := ended
-	long.Err = strings.Repeat("x", 3*accessBlock/2)
+	long.Err = errors.New(strings.Repeat("x", 3*accessBlock/2))
 	for i := range 1000 {
 		p := ended
 		if i%100 == 0 {

@@ -241,10 +241,9 @@ func account(before, after engine.Stats) map[string]uint64 {
 
 // whatEnded is why a pair has ended: the reason, and the name of the errno.
 func whatEnded(p engine.PairInfo) (reason, errno string) {
-	for e := unix.Errno(1); e < 200; e++ {
-		if p.Err == e.Error() {
-			errno = unix.ErrnoName(e)
-		}
+	var e unix.Errno
+	if errors.As(p.Err, &e) {
+		errno = unix.ErrnoName(e)
 	}
 	return p.Reason.String(), errno
 }

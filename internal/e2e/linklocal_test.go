@@ -163,7 +163,7 @@ func TestLinkLocalAddresses(t *testing.T) {
 				reason = i.Reason // the neighbour was given up for lost first
 			}
 			if i.Reason != reason {
-				t.Errorf("ended by %v, %s", i.Reason, i.Err)
+				t.Errorf("ended by %v, %v", i.Reason, i.Err)
 			}
 			if i.Client.Addr() != client.WithZone(near.Zone()) {
 				t.Errorf("client %v, want %v", i.Client, client.WithZone(near.Zone()))

@@ -34,10 +34,10 @@
 //		}
 //	}
 //
-// With Mode left out, the listener is transparent: packet filter rules hand it
-// connections that were meant for somebody else, and each goes to its own
-// original destination, under the client's address and port. That needs
-// CAP_NET_ADMIN; package rules sets the rules up.
+// With tproxy.TPROXY as the Mode and no Upstream, the listener is transparent: packet filter rules
+// hand it connections that were meant for other hosts, and each goes to its own original
+// destination, under the client's address and port. That needs CAP_NET_ADMIN. Package rules makes
+// the rules.
 //
 // # Pairs and directions
 //

@@ -32,7 +32,7 @@ type Listener struct {
 	// Address to listen on, e.g. 127.0.0.1:9091. Port 0 picks a free one.
 	// The IPv6 wildcard [::] takes IPv4 too.
 	Address netip.AddrPort
-	// Mode says how a connection's destination is learned. Default: TPROXY.
+	// Mode says how a connection's destination is learned. It must be set.
 	Mode tproxy.Mode
 	// Upstream is the destination of every connection in Forward mode, and
 	// must be left out in the others.
@@ -263,6 +263,8 @@ func (l Listener) check() error {
 	switch {
 	case !l.Address.IsValid() && len(l.Sockets)+len(l.inherited) == 0:
 		return errors.New("no address")
+	case l.Mode == 0:
+		return errors.New("no Mode: choose tproxy.TPROXY, tproxy.Redirect or tproxy.Forward")
 	case l.Mode > tproxy.Forward:
 		return fmt.Errorf("unknown %v", l.Mode)
 	case l.Mode == tproxy.Forward && (!l.Upstream.IsValid() || l.Upstream.Port() == 0):

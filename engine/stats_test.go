@@ -118,6 +118,7 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		"idle timeout":      {IdleTimeout: -1},
 		"user timeout":      {UserTimeout: -1},
 		"no address":        {Listeners: []engine.Listener{{}}},
+		"no Mode: choose":   {Listeners: []engine.Listener{{Address: ok}}},
 		"unknown mode":      {Listeners: []engine.Listener{{Address: ok, Mode: 9}}},
 		"needs an upstream": {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Forward}}},
 		"forward mode only": {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect, Upstream: ok}}},

@@ -108,7 +108,7 @@ type pairState struct {
 	Client      netip.AddrPort
 	Destination netip.AddrPort
 	Connected   netip.AddrPort // where it was sent instead, if it was
-	Listener    listenerState
+	Listener    listenerState  `json:",omitzero"` // adopted pairs have none
 	Step        tproxy.Step
 	State       string // waiting, connecting, open
 	Opened      bool

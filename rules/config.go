@@ -105,6 +105,9 @@ var interfaceName = regexp.MustCompile(`^[A-Za-z0-9_.@=][A-Za-z0-9_.@=:-]{0,14}$
 
 // WithDefaults returns c with defaults in place of zero values.
 func (c Config) WithDefaults() Config {
+	if c.Mode == 0 {
+		c.Mode = tproxy.TPROXY
+	}
 	if c.Backend == "" {
 		c.Backend = NFT
 	}

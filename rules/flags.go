@@ -13,7 +13,7 @@ func (c Config) Flags() string {
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	plain, d := Config{Mode: c.Mode, Backend: c.Backend}.WithDefaults(), c.WithDefaults()
 
-	add("--mode %v", c.Mode)
+	add("--mode %v", d.Mode)
 	for _, l := range c.Listen {
 		if l.Addr().IsValid() {
 			add("--listen %v", l)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/tproxy"
 )
 
 // stateIn is a directory with a record of this network namespace.
@@ -22,7 +24,7 @@ func stateIn(t *testing.T, sysctls ...change) (dir, path string) {
 		t.Fatal(err)
 	}
 	defer unlock()
-	s := &state{Sysctls: sysctls, Config: Config{In: []string{"eth1"}, Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9091")}}}
+	s := &state{Sysctls: sysctls, Config: Config{Mode: tproxy.TPROXY, In: []string{"eth1"}, Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9091")}}}
 	if err := s.save(dir); err != nil {
 		t.Fatal(err)
 	}

@@ -5,20 +5,19 @@ import (
 	"strings"
 )
 
-// Mode says how connections come to a listener and so how their original
-// destination is learned.
+// Mode says how connections come to a listener and so how their original destination is learned.
+// The zero value is no mode: a listener that nobody chose a mode for must not be a transparent one.
 type Mode uint8
 
 const (
-	// TPROXY: the netfilter target TPROXY (nft: tproxy) hands over connections
-	// unchanged. The accepted socket's local address is the destination.
-	// Needs CAP_NET_ADMIN.
-	TPROXY Mode = iota
-	// Redirect: the netfilter target REDIRECT rewrites the destination to the
-	// listener; connection tracking remembers the original one.
+	// TPROXY: the netfilter target TPROXY (nft: tproxy) hands over connections unchanged. The
+	// accepted socket's local address is the destination. It needs CAP_NET_ADMIN.
+	TPROXY Mode = iota + 1
+	// Redirect: the netfilter target REDIRECT rewrites the destination to the listener, and
+	// connection tracking remembers the original one.
 	Redirect
-	// Forward: clients connect to the listener on purpose and every connection
-	// goes to one fixed upstream. Needs no privilege.
+	// Forward: clients connect to the listener on purpose, and every connection goes to one fixed
+	// upstream. It needs no privilege.
 	Forward
 )
 
@@ -35,7 +34,7 @@ func (m Mode) String() string {
 	return fmt.Sprintf("mode(%d)", uint8(m))
 }
 
-// ParseMode reads the name of a mode, in any case.
+// ParseMode reads the name of a mode, in upper or lower case. There is no default.
 func ParseMode(s string) (Mode, error) {
 	for _, m := range []Mode{TPROXY, Redirect, Forward} {
 		if strings.EqualFold(s, m.String()) {

@@ -52,8 +52,10 @@ func TestUnknownNamesAreRefusedWithTheChoice(t *testing.T) {
 }
 
 func TestValuesBeyondTheListHaveAName(t *testing.T) {
-	if got := tproxy.Mode(9).String(); got != "mode(9)" {
-		t.Error(got)
+	for m, want := range map[tproxy.Mode]string{0: "mode(0)", 9: "mode(9)"} {
+		if got := m.String(); got != want {
+			t.Error(got)
+		}
 	}
 	if got := tproxy.Spoof(9).String(); got != "spoof(9)" {
 		t.Error(got)

@@ -145,7 +145,7 @@ func TestOwnAddressesAreKnown(t *testing.T) {
 // TestPairThatWaitsForADescriptorHasAConnectTimeout: it was tried again for ever.
 func TestPairThatWaitsForADescriptorHasAConnectTimeout(t *testing.T) {
 	l, observer := still(t, Options{ConnectTimeout: 3 * tickLength})
-	l.engine.dialer.Descriptors = 1 // none is low enough
+	l.engine.descriptors = 1 // none is low enough
 	l.engine.active.Add(1)
 	l.adopt(anyFlow(t), someClient, nil, netip.MustParseAddrPort("192.0.2.1:80"))
 	for range 3 {

@@ -78,7 +78,7 @@ func (e *Engine) hire(fd int, client netip.AddrPort, a Adoption) error {
 		e.memory.Add(-size)
 		return fmt.Errorf("a prefix of %d bytes: %w", size, ErrMemory)
 	}
-	undo, err := tproxy.UseConn(fd, e.dialer.ConnOptions)
+	undo, err := sock.UseConn(fd, e.options.conn())
 	if err != nil {
 		e.memory.Add(-size)
 		return err

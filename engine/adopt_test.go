@@ -173,7 +173,7 @@ func settings(t *testing.T, conn syscall.Conn) string {
 
 // TestFailedAdoptLeavesTheSocketAsItWas: whoever is refused goes on with the connection.
 func TestFailedAdoptLeavesTheSocketAsItWas(t *testing.T) {
-	o := engine.Options{KeepAlive: time.Minute, KeepAliveCount: 3, UserTimeout: time.Minute, MemoryLimit: 1 << 20}
+	o := engine.Options{KeepAlive: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Count: 3}, UserTimeout: time.Minute, MemoryLimit: 1 << 20}
 	r := newRig(t, o)
 	to := r.server.Addr().(*net.TCPAddr).AddrPort()
 	ended, err := engine.New(o)
@@ -237,7 +237,7 @@ func TestFailedNewLeavesListenersAsTheyWere(t *testing.T) {
 	}
 	defer other.Close()
 	before := settings(t, ln)
-	o := engine.Options{Listeners: []engine.Listener{{Mode: tproxy.Redirect, Sockets: []syscall.Conn{ln, other}}}, KeepAlive: time.Minute}
+	o := engine.Options{Listeners: []engine.Listener{{Mode: tproxy.Redirect, Sockets: []syscall.Conn{ln, other}}}, KeepAlive: net.KeepAliveConfig{Enable: true, Idle: time.Minute}}
 	if _, err := engine.New(o); err == nil {
 		t.Fatal("sockets of two addresses were taken for one listener")
 	}

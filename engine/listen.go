@@ -143,7 +143,7 @@ func (e *Engine) shareSockets(index int, ln Listener, o tproxy.ListenOptions, le
 		fds, lent.fds = append(fds, fd), append(lent.fds, fd)
 	}
 	for i, fd := range fds {
-		at, put, err := tproxy.UseListener(fd, o)
+		at, put, err := sock.UseListener(fd, o.Transparent, e.options.conn())
 		if err != nil {
 			return at, err
 		}
@@ -163,7 +163,7 @@ func (e *Engine) shareSockets(index int, ln Listener, o tproxy.ListenOptions, le
 			return addr, fmt.Errorf("listen %v: duplicate the socket: %w", addr, err)
 		}
 		l := e.loops[i%len(e.loops)]
-		l.listeners = append(l.listeners, listener{fd: fd, index: index, multipath: tproxy.Multipath(source)})
+		l.listeners = append(l.listeners, listener{fd: fd, index: index, multipath: sock.Multipath(source)})
 	}
 	return addr, nil
 }

@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/epoll"
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -73,7 +74,7 @@ func (l *loop) acceptFrom(ln *listener, most int) {
 			l.count.accepted++
 			if ln.multipath {
 				// An error is that of a connection that has failed meanwhile: its event tells.
-				_, _ = tproxy.UseConn(fd, l.engine.dialer.ConnOptions)
+				_, _ = sock.UseConn(fd, l.engine.options.conn())
 			}
 			l.open(fd, client, ln.index)
 			if ln.waiting {

@@ -122,12 +122,12 @@ func (p *pair) token(s side) epoll.Token {
 
 // dial opens the outgoing flow.
 func (l *loop) dial(p *pair) {
-	dial := l.engine.dialer.Dial
+	dialer := &l.engine.dialer
 	if l.mayHoldACK(p) {
-		dial = l.engine.dialer.DialToSend
+		dialer = &l.engine.dialerToSend
 		p.dir[upstream].set(ackHeld)
 	}
-	fd, step, err := dial(p.clientAddr(), l.target(p), p.step)
+	fd, step, err := dialer.Dial(p.clientAddr(), l.target(p), p.step)
 	if err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM {
 		l.waitForFD(p)
 		return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -138,14 +140,11 @@ type Options struct {
 	// UserTimeout is TCP_USER_TIMEOUT of both connections: how long sent data
 	// may stay unacknowledged. Default: 0, the kernel's own rule.
 	UserTimeout time.Duration
-	// KeepAlive is how long a connection must be silent before the kernel probes
-	// whether its other end is still there, KeepAliveInterval the time between
-	// probes, KeepAliveCount how many without an answer end it. Default: 0, the
-	// kernel's own settings; but where KeepAlive is set, the interval is no longer than
-	// that. KeepAlive may be negative: no probes.
-	KeepAlive         time.Duration
-	KeepAliveInterval time.Duration
-	KeepAliveCount    int
+	// KeepAlive says when the kernel probes whether the other end of a silent connection is still
+	// there. Default: the zero value, the kernel's own settings (two hours). A negative Idle: never.
+	// Otherwise Enable must be set; a field that is 0 is the kernel's own, but Interval is no more
+	// than Idle. The kernel counts in whole seconds, up to 32,767. See [tproxy.ConnOptions].
+	KeepAlive net.KeepAliveConfig
 
 	// Interceptor is asked about every pair. Default: none.
 	Interceptor intercept.Interceptor
@@ -253,10 +252,8 @@ func (o Options) withDefaults() (Options, error) {
 }
 
 // conn are the socket options of both connections.
-func (o *Options) conn() tproxy.ConnOptions {
-	return tproxy.ConnOptions{
-		UserTimeout: o.UserTimeout, KeepAlive: o.KeepAlive, KeepAliveInterval: o.KeepAliveInterval, KeepAliveCount: o.KeepAliveCount,
-	}
+func (o *Options) conn() sock.ConnOptions {
+	return sock.ConnOptions{UserTimeout: o.UserTimeout, KeepAlive: o.KeepAlive}
 }
 
 func (l Listener) check() error {

@@ -116,7 +116,7 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		"pipes":             {Pipes: -1},
 		"max pairs":         {MaxPairs: -1},
 		"idle timeout":      {IdleTimeout: -1},
-		"user timeout":      {UserTimeout: -1},
+		"UserTimeout: 1ns":  {UserTimeout: 1},
 		"no address":        {Listeners: []engine.Listener{{}}},
 		"no Mode: choose":   {Listeners: []engine.Listener{{Address: ok}}},
 		"unknown mode":      {Listeners: []engine.Listener{{Address: ok, Mode: 9}}},

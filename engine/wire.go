@@ -50,7 +50,7 @@ import (
 //   - held -> serving: the new engine has read the commit.
 //   - held -> closed: the link came to an end before that. The new engine only closes its
 //     descriptors. If the old one is gone as well, this is the last reference to the sockets,
-//     and the kernel resets both connections: see [tproxy.ConnOptions] on SO_LINGER.
+//     and the kernel resets both connections: see [sock.ConnOptions] on SO_LINGER.
 //
 // So a pair has one owner, or none and is reset at both ends. Done is the commit of the
 // listeners: until the new engine has read it, or the link has come to its end because the old

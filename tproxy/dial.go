@@ -16,9 +16,9 @@ type Dialer struct {
 	Spoof Spoof
 	// Mark is set as SO_MARK. Default: 0, none.
 	Mark uint32
-	// Descriptors: one with this number or above is not used, and counts as EMFILE, so
-	// that the highest are left to others. Default: 0, no limit.
-	Descriptors int
+	// Control is called with each socket before anything is set on it, as that of net.Dialer. An error
+	// closes the socket, and Dial returns it as it is. Default: nil.
+	Control func(fd int) error
 	// ConnOptions of the connections.
 	ConnOptions
 }
@@ -29,15 +29,17 @@ type Dialer struct {
 // until fd is writable and ask SO_ERROR. The error is a bare unix.Errno, and
 // step is then the one that failed last.
 func (d *Dialer) Dial(client, destination netip.AddrPort, step Step) (fd int, at Step, err error) {
-	return d.climb(client, destination, step, false)
-}
-
-// DialToSend is Dial for a connection on which there is something to send at once. The last
-// acknowledgement of the handshake goes with that, which spares a packet and the server a
-// wake-up; by itself it goes after 200 ms. Call QuickACK when something was sent: until
-// then what comes may be acknowledged 40 ms late.
-func (d *Dialer) DialToSend(client, destination netip.AddrPort, step Step) (fd int, at Step, err error) {
-	return d.climb(client, destination, step, true)
+	for {
+		fd, err = d.dial(client, destination, step)
+		if err != unix.EADDRINUSE && err != unix.EADDRNOTAVAIL && (err != unix.EACCES || step != StepFull) {
+			return fd, step, err
+		}
+		next, ok := d.Spoof.Next(step)
+		if !ok {
+			return -1, step, err
+		}
+		step = next
+	}
 }
 
 // Check tries on a socket of its own what Dial will need, and says what to do where that is not
@@ -54,11 +56,15 @@ func (d *Dialer) Check(spoof bool) error {
 		return fmt.Errorf("socket: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := d.ConnOptions.Apply(fd); err != nil {
+	if err := d.sock().Check(); err != nil {
+		return err
+	}
+	if err := d.sock().Apply(fd); err != nil {
 		return err
 	}
 	if d.Mark != 0 {
-		if err := setOption(fd, option{unix.SOL_SOCKET, unix.SO_MARK, int(d.Mark), "SO_MARK"}); err != nil {
+		mark := sock.Option{Level: unix.SOL_SOCKET, Option: unix.SO_MARK, Value: int(d.Mark), Name: "SO_MARK"}
+		if err := mark.Set(fd); err != nil {
 			return fmt.Errorf("mark outgoing connections: %w, or do without a mark", err)
 		}
 	}
@@ -75,21 +81,7 @@ func (d *Dialer) Check(spoof bool) error {
 	}
 }
 
-func (d *Dialer) climb(client, destination netip.AddrPort, step Step, toSend bool) (fd int, at Step, err error) {
-	for {
-		fd, err = d.dial(client, destination, step, toSend)
-		if err != unix.EADDRINUSE && err != unix.EADDRNOTAVAIL && (err != unix.EACCES || step != StepFull) {
-			return fd, step, err
-		}
-		next, ok := d.Spoof.Next(step)
-		if !ok {
-			return -1, step, err
-		}
-		step = next
-	}
-}
-
-func (d *Dialer) dial(client, destination netip.AddrPort, step Step, toSend bool) (int, error) {
+func (d *Dialer) dial(client, destination netip.AddrPort, step Step) (int, error) {
 	family := sock.Family(destination.Addr())
 	if step != StepNone && sock.Family(client.Addr()) != family {
 		return -1, unix.EAFNOSUPPORT // nobody can speak IPv4 in the name of an IPv6 address
@@ -98,18 +90,16 @@ func (d *Dialer) dial(client, destination netip.AddrPort, step Step, toSend bool
 	if err != nil {
 		return -1, err
 	}
-	if d.Descriptors > 0 && fd >= d.Descriptors {
-		unix.Close(fd)
-		return -1, unix.EMFILE
+	if d.Control != nil {
+		err = d.Control(fd)
 	}
-	err = d.prepare(fd)
+	if err == nil {
+		err = d.prepare(fd)
+	}
 	if err == nil && step != StepNone {
 		err = bindAs(fd, family, client, step)
 	}
 	if err == nil {
-		if toSend {
-			sock.DelayACK(fd)
-		}
 		err = sock.Connect(fd, family, destination)
 	}
 	if err != nil && err != unix.EINPROGRESS {
@@ -120,7 +110,7 @@ func (d *Dialer) dial(client, destination netip.AddrPort, step Step, toSend bool
 }
 
 func (d *Dialer) prepare(fd int) error {
-	if err := d.ConnOptions.Apply(fd); err != nil {
+	if err := d.sock().Apply(fd); err != nil {
 		return errors.Unwrap(err)
 	}
 	// From the beginning: a read that comes before anybody hears of urgent data would lose the byte.

@@ -54,47 +54,27 @@ func Listen(addr netip.AddrPort, o ListenOptions) (fd int, err error) {
 	return fd, nil
 }
 
-// UseListener makes a socket that listens already, opened by somebody else (systemd, or
-// the relay before an upgrade), fit for use, and gives its address. ReusePort and
-// Backlog stay as they were chosen then. Undo puts back what was there before; on error
-// that has been done. Connections that a Multipath listener accepts do not inherit all
-// options: give them UseConn.
-func UseListener(fd int, o ListenOptions) (addr netip.AddrPort, undo func(), err error) {
-	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || n == 0 {
-		return addr, nil, fmt.Errorf("descriptor %d is not a listening socket", fd)
-	}
-	addr, err = sock.LocalAddr(fd)
-	if err != nil || !addr.IsValid() {
-		return addr, nil, fmt.Errorf("descriptor %d is not a TCP socket", fd)
-	}
-	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if err == nil {
-		undo, err = use(fd, o.options(fd, family))
-	}
-	if err != nil {
-		return netip.AddrPort{}, nil, fmt.Errorf("listen %v: %w", addr, err)
-	}
-	return addr, undo, nil
-}
-
 // Accept takes a connection from listening socket fd. The new descriptor is
 // non-blocking and close-on-exec. The error is a bare unix.Errno.
 func Accept(fd int) (conn int, client netip.AddrPort, err error) { return sock.Accept(fd) }
 
 func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
-	options := []option{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"}}
+	if err := o.sock().Check(); err != nil {
+		return err
+	}
+	options := []sock.Option{{Level: unix.SOL_SOCKET, Option: unix.SO_REUSEADDR, Value: 1, Name: "SO_REUSEADDR"}}
 	if o.ReusePort {
-		options = append(options, option{unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT"})
+		options = append(options, sock.Option{Level: unix.SOL_SOCKET, Option: unix.SO_REUSEPORT, Value: 1, Name: "SO_REUSEPORT"})
 	}
 	if family == unix.AF_INET6 {
 		only := 1
 		if addr.Addr().IsUnspecified() {
 			only = 0
 		}
-		options = append(options, option{unix.SOL_IPV6, unix.IPV6_V6ONLY, only, "IPV6_V6ONLY"})
+		options = append(options, sock.Option{Level: unix.SOL_IPV6, Option: unix.IPV6_V6ONLY, Value: only, Name: "IPV6_V6ONLY"})
 	}
-	for _, so := range append(options, o.options(fd, family)...) {
-		if err := setOption(fd, so); err != nil {
+	for _, so := range append(options, sock.ListenerOptions(fd, family, o.Transparent, o.sock())...) {
+		if err := so.Set(fd); err != nil {
 			return err
 		}
 	}
@@ -109,21 +89,6 @@ func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {
 		return fmt.Errorf("listen: %w%s", err, bindAdvice(err))
 	}
 	return nil
-}
-
-// options are those that do not depend on when the socket was bound.
-func (o ListenOptions) options(fd, family int) []option {
-	list := []option{oobInline()}
-	if o.Transparent {
-		// It may be set already, by somebody who had the privilege.
-		if n, err := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT); err != nil || n == 0 {
-			list = append(list, option{unix.SOL_IP, unix.IP_TRANSPARENT, 1, "IP_TRANSPARENT"})
-			if family == unix.AF_INET6 {
-				list = append(list, option{unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1, "IPV6_TRANSPARENT"})
-			}
-		}
-	}
-	return o.ConnOptions.options(fd, list)
 }
 
 func bindAdvice(err error) string {

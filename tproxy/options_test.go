@@ -1,17 +1,21 @@
 package tproxy_test
 
 import (
+	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
 var connOptions = tproxy.ConnOptions{
-	UserTimeout: 12345 * time.Millisecond, KeepAlive: 1500 * time.Millisecond, KeepAliveInterval: 3 * time.Second, KeepAliveCount: 4,
+	UserTimeout: 12345 * time.Millisecond,
+	KeepAlive:   net.KeepAliveConfig{Enable: true, Idle: 1500 * time.Millisecond, Interval: 3 * time.Second, Count: 4},
 }
 
 type wantOption struct {
@@ -40,7 +44,7 @@ func expectOptions(t *testing.T, fd int, want []wantOption) {
 
 func TestKeepAliveCanBeOff(t *testing.T) {
 	listener, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
-	if _, _, err := tproxy.UseListener(listener, tproxy.ListenOptions{ConnOptions: tproxy.ConnOptions{KeepAlive: -1}}); err != nil {
+	if _, _, err := sock.UseListener(listener, false, sock.ConnOptions{KeepAlive: net.KeepAliveConfig{Idle: -1}}); err != nil {
 		t.Fatal(err)
 	}
 	connect(t, at("127.0.0.1", port))
@@ -48,36 +52,43 @@ func TestKeepAliveCanBeOff(t *testing.T) {
 	expectOptions(t, conn, []wantOption{{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0}})
 }
 
+// TestConnOptionsThatNoKernelTakes: the error names the field.
 func TestConnOptionsThatNoKernelTakes(t *testing.T) {
-	for what, o := range map[string]tproxy.ConnOptions{
-		"negative user timeout":     {UserTimeout: -1},
-		"user timeout below 1 ms":   {UserTimeout: time.Microsecond},
-		"user timeout of a month":   {UserTimeout: 30 * 24 * time.Hour},
-		"keep-alive of ten hours":   {KeepAlive: 10 * time.Hour},
-		"interval of ten hours":     {KeepAliveInterval: 10 * time.Hour},
-		"negative interval":         {KeepAliveInterval: -1},
-		"128 probes":                {KeepAliveCount: 128},
-		"off, but with an interval": {KeepAlive: -1, KeepAliveInterval: time.Second},
+	set := func(k net.KeepAliveConfig) net.KeepAliveConfig { k.Enable = true; return k }
+	for want, o := range map[string]tproxy.ConnOptions{
+		"UserTimeout: 1µs is less":            {UserTimeout: time.Microsecond},
+		"UserTimeout: 720h0m0s is more":       {UserTimeout: 30 * 24 * time.Hour},
+		"KeepAlive.Idle: 10h0m0s is more":     {KeepAlive: set(net.KeepAliveConfig{Idle: 10 * time.Hour})},
+		"KeepAlive.Interval: 10h0m0s is not":  {KeepAlive: set(net.KeepAliveConfig{Interval: 10 * time.Hour})},
+		"KeepAlive.Interval: -1ns is not":     {KeepAlive: set(net.KeepAliveConfig{Interval: -1})},
+		"KeepAlive.Count: 128 is not":         {KeepAlive: set(net.KeepAliveConfig{Count: 128})},
+		"KeepAlive: a negative Idle":          {KeepAlive: net.KeepAliveConfig{Idle: -1, Interval: time.Second}},
+		"KeepAlive: a negative Idle turns":    {KeepAlive: set(net.KeepAliveConfig{Idle: -1})},
+		"KeepAlive: Idle, Interval or Count ": {KeepAlive: net.KeepAliveConfig{Idle: time.Second}},
 	} {
-		if o.Check() == nil {
-			t.Errorf("%s: accepted", what)
+		fd, err := tproxy.Listen(addr("127.0.0.1:0"), tproxy.ListenOptions{ConnOptions: o})
+		if err == nil {
+			unix.Close(fd)
+		}
+		dialer := tproxy.Dialer{ConnOptions: o}
+		for _, err := range []error{err, dialer.Check(false)} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
 		}
 	}
-	if err := connOptions.Check(); err != nil {
-		t.Error(err)
-	}
-	// What Check lets pass, the kernel takes.
-	listener, _ := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
+	// What is let pass, the kernel takes.
 	for _, o := range []tproxy.ConnOptions{
-		{KeepAlive: 32767 * time.Second, KeepAliveInterval: 32767 * time.Second, KeepAliveCount: 127, UserTimeout: (1<<31 - 1) * time.Millisecond},
-		{KeepAlive: 1, KeepAliveInterval: 1, KeepAliveCount: 1, UserTimeout: time.Millisecond},
+		connOptions, {UserTimeout: -1},
+		{
+			KeepAlive:   set(net.KeepAliveConfig{Idle: 32767 * time.Second, Interval: 32767 * time.Second, Count: 127}),
+			UserTimeout: (1<<31 - 1) * time.Millisecond,
+		},
+		{KeepAlive: set(net.KeepAliveConfig{Idle: 1, Interval: 1, Count: 1}), UserTimeout: time.Millisecond},
 	} {
-		if err := o.Check(); err != nil {
-			t.Error(err)
-		}
-		if err := o.Apply(listener); err != nil {
-			t.Error(err)
-		}
+		listen(t, "127.0.0.1:0", tproxy.ListenOptions{ConnOptions: o})
+		dialer := tproxy.Dialer{ConnOptions: o}
+		check(t, dialer.Check(false))
 	}
 }
 
@@ -86,11 +97,11 @@ func TestConnOptionsThatNoKernelTakes(t *testing.T) {
 func TestUseListener(t *testing.T) {
 	own, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
 	out := connect(t, at("127.0.0.1", port))
-	addr, _, err := tproxy.UseListener(own, tproxy.ListenOptions{ConnOptions: connOptions})
+	addr, _, err := sock.UseListener(own, false, sock.ConnOptions(connOptions))
 	if err != nil || addr != at("127.0.0.1", port) {
 		t.Errorf("%v, %v", addr, err)
 	}
-	if _, _, err := tproxy.UseListener(out, tproxy.ListenOptions{}); err == nil {
+	if _, _, err := sock.UseListener(out, false, sock.ConnOptions{}); err == nil {
 		t.Error("a connection passes for a listener")
 	}
 	unixSocket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -98,7 +109,7 @@ func TestUseListener(t *testing.T) {
 	defer unix.Close(unixSocket)
 	check(t, unix.Bind(unixSocket, &unix.SockaddrUnix{}))
 	check(t, unix.Listen(unixSocket, 1))
-	if _, _, err := tproxy.UseListener(unixSocket, tproxy.ListenOptions{}); err == nil {
+	if _, _, err := sock.UseListener(unixSocket, false, sock.ConnOptions{}); err == nil {
 		t.Error("a unix socket passes for a TCP listener")
 	}
 }
@@ -124,7 +135,7 @@ func TestUseConnIsUndone(t *testing.T) {
 		return s
 	}
 	before := state()
-	undo, err := tproxy.UseConn(fd, connOptions)
+	undo, err := sock.UseConn(fd, sock.ConnOptions(connOptions))
 	check(t, err)
 	if state() == before {
 		t.Error("nothing was set")
@@ -143,19 +154,19 @@ func TestProbesComeNoLaterThanTheFirst(t *testing.T) {
 	defer unix.Close(fd)
 	own := getsockopt(t, fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)
 	for _, c := range []struct {
-		o    tproxy.ConnOptions
+		k    net.KeepAliveConfig
 		want int
 	}{
-		{tproxy.ConnOptions{}, own},
-		{tproxy.ConnOptions{KeepAlive: time.Duration(own+1) * time.Second}, own},
-		{tproxy.ConnOptions{KeepAlive: time.Duration(own-1) * time.Second}, own - 1},
-		{tproxy.ConnOptions{KeepAlive: time.Second / 2}, 1},
-		{tproxy.ConnOptions{KeepAlive: time.Second, KeepAliveInterval: 20 * time.Second}, 20},
+		{net.KeepAliveConfig{}, own},
+		{net.KeepAliveConfig{Enable: true, Idle: time.Duration(own+1) * time.Second}, own},
+		{net.KeepAliveConfig{Enable: true, Idle: time.Duration(own-1) * time.Second}, own - 1},
+		{net.KeepAliveConfig{Enable: true, Idle: time.Second / 2}, 1},
+		{net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: 20 * time.Second}, 20},
 	} {
 		check(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, own))
-		check(t, c.o.Apply(fd))
+		check(t, sock.ConnOptions{KeepAlive: c.k}.Apply(fd))
 		if got := getsockopt(t, fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL); got != c.want {
-			t.Errorf("%+v: %d s, want %d", c.o, got, c.want)
+			t.Errorf("%+v: %d s, want %d", c.k, got, c.want)
 		}
 	}
 }

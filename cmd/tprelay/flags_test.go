@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -60,6 +61,9 @@ func TestFlags(t *testing.T) {
 	if err := c.check(); err != nil {
 		t.Error(err)
 	}
+	if got := c.keepAlive(); got != (net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3}) {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestFlagDefaultsAreTheEngines(t *testing.T) {
@@ -71,7 +75,7 @@ func TestFlagDefaultsAreTheEngines(t *testing.T) {
 	if o.HighWatermark != engine.DefaultHighWatermark || o.LowWatermark != 0 || o.MemoryLimit != engine.DefaultMemoryLimit || o.ConnectTimeout != engine.DefaultConnectTimeout ||
 		o.IdleTimeout != 0 || o.HalfCloseTimeout != engine.DefaultHalfCloseTimeout || o.DrainTimeout != 30*time.Second || o.Loops != 0 ||
 		o.Spoof != tproxy.SpoofDefault || o.Mark != 0 || o.MaxPairs != 0 || o.MaxPairsPerSource != 0 || o.Deny != nil || o.AllowLocal ||
-		o.UserTimeout != 0 || o.KeepAlive != 0 || o.KeepAliveInterval != 0 || o.KeepAliveCount != 0 || o.NoFlowControl || o.NoSplice {
+		o.UserTimeout != 0 || o.KeepAlive != (net.KeepAliveConfig{}) || o.NoFlowControl || o.NoSplice {
 		t.Errorf("%+v", o)
 	}
 	if len(o.Listeners) != 1 || o.Listeners[0].Mode != tproxy.Forward || o.Listeners[0].Upstream.String() != "192.0.2.1:80" {
@@ -85,7 +89,7 @@ func TestZeroTurnsTimeoutsOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := c.options(nil, netip.AddrPort{}, nil)
-	if o.KeepAlive >= 0 || o.ConnectTimeout >= 0 || o.HalfCloseTimeout >= 0 || o.DrainTimeout >= 0 {
+	if o.KeepAlive != (net.KeepAliveConfig{Idle: -1}) || o.ConnectTimeout >= 0 || o.HalfCloseTimeout >= 0 || o.DrainTimeout >= 0 {
 		t.Errorf("%+v", o)
 	}
 }
@@ -125,12 +129,12 @@ func TestWrongFlagsExitWith2(t *testing.T) {
 		{append([]string{"run"}, forwarding("--deny", "example.com")...), `"example.com": want a network`},
 		{append([]string{"run"}, forwarding("--allow-local")...), "--allow-local is for --mode tproxy and redirect"},
 		{append([]string{"run"}, forwarding("--user-timeout=-1s")...), "--user-timeout -1s: want 0 or more"},
-		{append([]string{"run"}, forwarding("--user-timeout=1us")...), "user timeout: 1µs is less than 1ms"},
-		{append([]string{"run"}, forwarding("--keep-alive=-1s")...), "--keep-alive -1s: want 0 or more"},
-		{append([]string{"run"}, forwarding("--keep-alive=10h")...), "keep-alive: 10h0m0s is more than"},
-		{append([]string{"run"}, forwarding("--keep-alive-interval=-1s")...), "--keep-alive-interval -1s: want 0 or more"},
-		{append([]string{"run"}, forwarding("--keep-alive-count=128")...), "keep-alive count: 128 is not between 0 and 127"},
-		{append([]string{"run"}, forwarding("--keep-alive=0", "--keep-alive-count=3")...), "keep-alive is off"},
+		{append([]string{"run"}, forwarding("--user-timeout=1us")...), "--user-timeout 1µs: want 1ms to 596h31m23.647s, or 0"},
+		{append([]string{"run"}, forwarding("--keep-alive=-1s")...), "--keep-alive -1s: want up to 9h6m7s, or 0 for never"},
+		{append([]string{"run"}, forwarding("--keep-alive=10h")...), "--keep-alive 10h0m0s: want up to 9h6m7s"},
+		{append([]string{"run"}, forwarding("--keep-alive-interval=-1s")...), "--keep-alive-interval -1s: want up to 9h6m7s"},
+		{append([]string{"run"}, forwarding("--keep-alive-count=128")...), "--keep-alive-count 128: want up to 127"},
+		{append([]string{"run"}, forwarding("--keep-alive=0", "--keep-alive-count=3")...), "--keep-alive 0 turns probes off"},
 		{append([]string{"run"}, forwarding("--upgrade-timeout=0")...), "--upgrade-timeout 0s: want more than 0"},
 		{append([]string{"run"}, forwarding("--idle-timeout=-1s")...), "--idle-timeout -1s: want 0 or more"},
 		{append([]string{"run"}, forwarding("--drain-timeout", "30")...), "--drain-timeout: expected duration"},

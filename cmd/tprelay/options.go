@@ -12,6 +12,7 @@ import (
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/intercept"
 	"github.com/tprelay/tprelay/internal/cli"
+	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -34,6 +35,8 @@ func (c *runCmd) check() error {
 		return cli.Usagef("--max-pairs %d: want a positive number, or 0 for no limit", c.MaxPairs)
 	case c.MaxPairsPerSource < 0:
 		return cli.Usagef("--max-pairs-per-source %d: want a positive number, or 0 for no limit", c.MaxPairsPerSource)
+	case c.UserTimeout > 0 && c.UserTimeout < time.Millisecond, c.UserTimeout > sock.MaxUserTimeout:
+		return cli.Usagef("--user-timeout %v: want 1ms to %v, or 0 for the kernel's own rule", c.UserTimeout, sock.MaxUserTimeout)
 	case c.AllowLocal && forward:
 		return cli.Usagef("--allow-local is for --mode tproxy and redirect; in forward mode all connections go to --upstream")
 	case len(c.AdminHost) > 0 && !c.Admin.IsValid():
@@ -56,24 +59,16 @@ func (c *runCmd) check() error {
 		{"--half-close-timeout", c.HalfCloseTimeout},
 		{"--drain-timeout", c.DrainTimeout},
 		{"--user-timeout", c.UserTimeout},
-		{"--keep-alive-interval", c.KeepAliveInterval},
 	} {
 		if t.value < 0 {
 			return cli.Usagef("%s %v: want 0 or more", t.name, t.value)
 		}
 	}
-	if c.KeepAlive != nil && *c.KeepAlive < 0 {
-		return cli.Usagef("--keep-alive %v: want 0 or more", *c.KeepAlive)
-	}
 	if c.UpgradeTimeout <= 0 {
 		return cli.Usagef("--upgrade-timeout %v: want more than 0", c.UpgradeTimeout)
 	}
-	o := c.options(nil, netip.AddrPort{}, nil)
-	conn := tproxy.ConnOptions{
-		UserTimeout: o.UserTimeout, KeepAlive: o.KeepAlive, KeepAliveInterval: o.KeepAliveInterval, KeepAliveCount: o.KeepAliveCount,
-	}
-	if err := conn.Check(); err != nil {
-		return cli.Usagef("%w", err)
+	if err := c.checkKeepAlive(); err != nil {
+		return err
 	}
 	given := map[netip.AddrPort]bool{}
 	for _, l := range c.Listen {
@@ -83,6 +78,32 @@ func (c *runCmd) check() error {
 		given[l.AddrPort] = true
 	}
 	return nil
+}
+
+// checkKeepAlive refuses what the kernel does not take.
+func (c *runCmd) checkKeepAlive() error {
+	off := c.KeepAlive != nil && *c.KeepAlive == 0
+	switch {
+	case c.KeepAlive != nil && (*c.KeepAlive < 0 || *c.KeepAlive > sock.MaxKeepAlive):
+		return cli.Usagef("--keep-alive %v: want up to %v, or 0 for never", *c.KeepAlive, sock.MaxKeepAlive)
+	case c.KeepAliveInterval < 0 || c.KeepAliveInterval > sock.MaxKeepAlive:
+		return cli.Usagef("--keep-alive-interval %v: want up to %v, or 0 for the kernel's own", c.KeepAliveInterval, sock.MaxKeepAlive)
+	case c.KeepAliveCount < 0 || c.KeepAliveCount > sock.MaxProbes:
+		return cli.Usagef("--keep-alive-count %d: want up to %d, or 0 for the kernel's own", c.KeepAliveCount, sock.MaxProbes)
+	case off && (c.KeepAliveInterval > 0 || c.KeepAliveCount > 0):
+		return cli.Usagef("--keep-alive 0 turns probes off: leave --keep-alive-interval and --keep-alive-count out")
+	}
+	return nil
+}
+
+// keepAlive is what --keep-alive, --keep-alive-interval and --keep-alive-count say.
+func (c *runCmd) keepAlive() net.KeepAliveConfig {
+	k := net.KeepAliveConfig{Interval: c.KeepAliveInterval, Count: c.KeepAliveCount}
+	if c.KeepAlive != nil {
+		k.Idle = zeroIsNone(*c.KeepAlive)
+	}
+	k.Enable = k.Idle > 0 || k.Interval > 0 || k.Count > 0
+	return k
 }
 
 // options returns the engine's options, except Logger and Observer. upstream is the
@@ -101,8 +122,7 @@ func (c *runCmd) options(listen []listenAt, upstream netip.AddrPort, interceptor
 		Deny:              prefixes(c.Deny),
 		AllowLocal:        c.AllowLocal,
 		UserTimeout:       c.UserTimeout,
-		KeepAliveInterval: c.KeepAliveInterval,
-		KeepAliveCount:    c.KeepAliveCount,
+		KeepAlive:         c.keepAlive(),
 		ConnectTimeout:    zeroIsNone(c.ConnectTimeout),
 		IdleTimeout:       c.IdleTimeout,
 		HalfCloseTimeout:  zeroIsNone(c.HalfCloseTimeout),
@@ -111,9 +131,6 @@ func (c *runCmd) options(listen []listenAt, upstream netip.AddrPort, interceptor
 	}
 	if c.LowWatermark != nil {
 		o.LowWatermark = int(*c.LowWatermark)
-	}
-	if c.KeepAlive != nil {
-		o.KeepAlive = zeroIsNone(*c.KeepAlive)
 	}
 	for _, l := range listen {
 		ln := engine.Listener{Address: l.address, Mode: c.Mode.Mode, Upstream: upstream}

@@ -100,7 +100,7 @@ func TestMetrics(t *testing.T) {
 		"tprelay_opened_total 1",
 		`tprelay_dial_errors_total{errno="ECONNREFUSED"} 1`,
 		`tprelay_ended_total{reason="dial-error"} 1`,
-		`tprelay_spoof_total{step="none"} 1`,
+		`tprelay_spoof_total{level="none"} 1`,
 		`tprelay_delivered_bytes_total{direction="upstream",path="splice"} 5`,
 		`tprelay_delivered_bytes_total{direction="downstream",path="buffer"} 0`,
 	} {
@@ -126,8 +126,8 @@ func TestStatsAndPairs(t *testing.T) {
 		t.Errorf("%+v", stats)
 	}
 	var pairs []struct {
-		Destination, Listener, Mode, Step string
-		Upstream                          struct {
+		Destination, Listener, Mode, SpoofLevel string
+		Upstream                                struct {
 			Bytes uint64
 			Path  string
 		}
@@ -136,7 +136,7 @@ func TestStatsAndPairs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(pairs) != 1 || pairs[0].Upstream.Bytes != 5 || pairs[0].Upstream.Path != "splice" || pairs[0].Mode != "forward" ||
-		pairs[0].Step != "none" || pairs[0].Listener != relay.Addrs()[0].String() {
+		pairs[0].SpoofLevel != "none" || pairs[0].Listener != relay.Addrs()[0].String() {
 		t.Errorf("%+v", pairs)
 	}
 	if text := get(t, web+"/pairs?limit=0", 200); strings.TrimSpace(text) != "[]" {

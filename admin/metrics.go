@@ -63,7 +63,7 @@ func numbers() []number {
 var (
 	ended      = describe("ended_total", "Pairs that ended, by reason.", "reason")
 	dialErrors = describe("dial_errors_total", "Failed outgoing connections, by errno.", "errno")
-	steps      = describe("spoof_total", "Outgoing connections by how their source address was chosen.", "step")
+	levels     = describe("spoof_total", "Outgoing connections by how their source address was chosen.", "level")
 	delivered  = describe("delivered_bytes_total", "Bytes that the receivers' sockets have accepted (sent, or waiting in a send buffer), by direction and path.", "direction", "path")
 )
 
@@ -72,7 +72,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, n := range numbers() {
 		out <- n.desc
 	}
-	for _, d := range []*prometheus.Desc{ended, dialErrors, steps, delivered} {
+	for _, d := range []*prometheus.Desc{ended, dialErrors, levels, delivered} {
 		out <- d
 	}
 }
@@ -92,8 +92,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for errno, n := range s.DialErrors {
 		count(dialErrors, n, errno)
 	}
-	for step, n := range s.Steps {
-		count(steps, n, step.String())
+	for level, n := range s.SpoofLevels {
+		count(levels, n, level.String())
 	}
 	count(delivered, s.UpstreamSplice, "upstream", "splice")
 	count(delivered, s.UpstreamBuffer, "upstream", "buffer")

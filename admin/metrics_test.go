@@ -21,11 +21,11 @@ func (counted) Pairs(func(engine.PairInfo) bool) error { return nil }
 // TestEveryStatisticIsAMetric: each number of engine.Stats is the value of one metric.
 func TestEveryStatisticIsAMetric(t *testing.T) {
 	s := engine.Stats{
-		Ended:      map[engine.Reason]uint64{engine.ReasonEOF: 987_001},
-		DialErrors: map[string]uint64{"ECONNREFUSED": 987_002},
-		Steps:      map[tproxy.Step]uint64{tproxy.StepIP: 987_003},
+		Ended:       map[engine.Reason]uint64{engine.ReasonEOF: 987_001},
+		DialErrors:  map[string]uint64{"ECONNREFUSED": 987_002},
+		SpoofLevels: map[tproxy.SpoofLevel]uint64{tproxy.LevelIP: 987_003},
 	}
-	want := map[string]string{"987001": "Ended", "987002": "DialErrors", "987003": "Steps"}
+	want := map[string]string{"987001": "Ended", "987002": "DialErrors", "987003": "SpoofLevels"}
 	for i, v := 0, reflect.ValueOf(&s).Elem(); i < v.NumField(); i++ {
 		if f := v.Field(i); f.Kind() != reflect.Map {
 			n := 876_000 + i

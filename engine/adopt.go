@@ -136,7 +136,7 @@ func (l *loop) adopt(fd int, client netip.AddrPort, prefix []byte, destination n
 		l.end(p, ReasonDrained, nil)
 		return
 	}
-	p.step = l.engine.options.Spoof.First(tproxy.Forward)
+	p.level = l.engine.options.Spoof.First(tproxy.Forward)
 	r := reference{p.slot, p.generation}
 	l.route(p, destination)
 	switch {

@@ -15,7 +15,7 @@ type counters struct {
 	accepted, adopted, opened       uint64
 	takenOver                       uint64
 	ended                           [reasons]uint64
-	steps                           [tproxy.Steps]uint64
+	levels                          [tproxy.LevelFull + 1]uint64
 	delivered                       [2][2]uint64 // by direction; splice, buffer
 	throttles, moderations          uint64
 	pauses, starved                 uint64
@@ -46,9 +46,9 @@ func (c *counters) add(s *Stats) {
 			s.Ended[Reason(r)] += n
 		}
 	}
-	for step, n := range c.steps {
+	for level, n := range c.levels {
 		if n > 0 {
-			s.Steps[tproxy.Step(step)] += n
+			s.SpoofLevels[tproxy.SpoofLevel(level)] += n
 		}
 	}
 	s.UpstreamSplice += c.delivered[upstream][0]

@@ -33,7 +33,7 @@ func TestEveryCounterIsInStats(t *testing.T) {
 	}
 	fill(reflect.ValueOf(&c).Elem())
 
-	s := Stats{Ended: map[Reason]uint64{}, Steps: map[tproxy.Step]uint64{}}
+	s := Stats{Ended: map[Reason]uint64{}, SpoofLevels: map[tproxy.SpoofLevel]uint64{}}
 	c.add(&s)
 	sum := uint64(0)
 	for i, v := 0, reflect.ValueOf(s); i < v.NumField(); i++ {

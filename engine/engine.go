@@ -285,7 +285,7 @@ func (e *Engine) leave() { e.active.Add(-1) }
 // Stats sums the loops' numbers, without stopping them: each loop's are as of its last
 // wait.
 func (e *Engine) Stats() Stats {
-	s := Stats{Ended: map[Reason]uint64{}, DialErrors: map[string]uint64{}, Steps: map[tproxy.Step]uint64{}}
+	s := Stats{Ended: map[Reason]uint64{}, DialErrors: map[string]uint64{}, SpoofLevels: map[tproxy.SpoofLevel]uint64{}}
 	for _, l := range e.loops {
 		l.mu.Lock()
 		c := l.published

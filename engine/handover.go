@@ -356,7 +356,7 @@ func (l *loop) rewatch(p *pair) {
 func (l *loop) wireState(p *pair) pairState {
 	w := pairState{
 		ID: p.id, Duration: l.age(p), Silent: time.Duration(l.tick-p.last) * tickLength, Client: p.clientAddr(), Destination: p.destinationAddr(),
-		Step: p.step, State: stateNames[p.state], Opened: p.opened, Cause: p.cause,
+		Step: p.level, State: stateNames[p.state], Opened: p.opened, Cause: p.cause,
 	}
 	if x := l.extra(p); x != nil {
 		w.Connected = x.connected

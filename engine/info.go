@@ -57,13 +57,13 @@ type PairInfo struct {
 	Connected   netip.AddrPort // where the outgoing connection really goes
 	Listener    netip.AddrPort // invalid for an adopted connection
 	Mode        tproxy.Mode
-	Step        tproxy.Step   // how the outgoing connection's source address was chosen
-	Established bool          // the outgoing connection stands
-	Since       time.Time     // by the wall clock as it goes now: Duration ago
-	Duration    time.Duration // so far, or until the end, by the monotonic clock
-	Upstream    DirectionInfo // client to destination
-	Downstream  DirectionInfo // destination to client
-	Reason      Reason        // why it ended; ReasonNone while it lives
+	SpoofLevel  tproxy.SpoofLevel // how the outgoing connection's source address was chosen
+	Established bool              // the outgoing connection stands
+	Since       time.Time         // by the wall clock as it goes now: Duration ago
+	Duration    time.Duration     // so far, or until the end, by the monotonic clock
+	Upstream    DirectionInfo     // client to destination
+	Downstream  DirectionInfo     // destination to client
+	Reason      Reason            // why it ended; ReasonNone while it lives
 	// Err is the error that ended the pair, or nil. It is or wraps the syscall.Errno of a failed
 	// system call (errors.Is(info.Err, syscall.ECONNREFUSED)), or says how a callback panicked.
 	Err error
@@ -97,8 +97,9 @@ type Stats struct {
 	Ended  map[Reason]uint64
 	// DialErrors counts failed outgoing connections by errno name, e.g. ECONNREFUSED.
 	DialErrors map[string]uint64
-	// Steps counts outgoing connections by the spoofing step they stand on.
-	Steps map[tproxy.Step]uint64
+	// SpoofLevels counts outgoing connections that were established by how their source address was
+	// chosen.
+	SpoofLevels map[tproxy.SpoofLevel]uint64
 
 	// Bytes that sinks' sockets have accepted (DirectionInfo.Bytes), by direction and path.
 	UpstreamSplice   uint64

@@ -69,9 +69,9 @@ func (e *Engine) openListeners() (err error) {
 
 // checkDialer fails where dialing would: every client would be reset.
 func (e *Engine) checkDialer() error {
-	spoof := e.options.Spoof.First(tproxy.Forward) != tproxy.StepNone
+	spoof := e.options.Spoof.First(tproxy.Forward) != tproxy.LevelNone
 	for _, ln := range e.options.Listeners {
-		spoof = spoof || e.options.Spoof.First(ln.Mode) != tproxy.StepNone
+		spoof = spoof || e.options.Spoof.First(ln.Mode) != tproxy.LevelNone
 	}
 	return e.dialer.Check(spoof)
 }

@@ -39,7 +39,7 @@ func (l *loop) open(fd int, client netip.AddrPort, index int) {
 		}
 	}
 	p.setDestination(destination)
-	p.step = l.engine.options.Spoof.First(ln.Mode)
+	p.level = l.engine.options.Spoof.First(ln.Mode)
 	l.route(p, destination)
 }
 
@@ -127,7 +127,7 @@ func (l *loop) dial(p *pair) {
 		dialer = &l.engine.dialerToSend
 		p.dir[upstream].set(ackHeld)
 	}
-	fd, step, err := dialer.Dial(p.clientAddr(), l.target(p), p.step)
+	fd, level, err := dialer.Dial(p.clientAddr(), l.target(p), p.level)
 	if err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM {
 		l.waitForFD(p)
 		return
@@ -137,7 +137,7 @@ func (l *loop) dial(p *pair) {
 		return
 	}
 	l.stopWaitingForFD(p)
-	p.fd[outgoing], p.step, p.state = int32(fd), step, stateConnecting
+	p.fd[outgoing], p.level, p.state = int32(fd), level, stateConnecting
 	if err := l.poller.Add(fd, p.token(outgoing)); err != nil {
 		l.dialFailed(p, err)
 		return
@@ -206,7 +206,7 @@ func (l *loop) connected(p *pair, ev epoll.Event) {
 	p.state, p.opened = stateOpen, true
 	p.last = l.tick
 	l.count.opened++
-	l.count.steps[p.step]++
+	l.count.levels[p.level]++
 	if f := l.engine.options.Observer.PairOpened; f != nil {
 		if err := l.callPairOpened(f, l.info(p)); err != nil {
 			l.end(p, ReasonPanicked, err)

@@ -111,7 +111,7 @@ type pair struct {
 	destPort    uint16
 	listener    int16 // index; -1: adopted
 	state       state
-	step        tproxy.Step
+	level       tproxy.SpoofLevel
 	broken      [2]bool // the flow has failed: see failed
 	cause       uint8   // why, as errno
 	queued      bool    // on the ready list

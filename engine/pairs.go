@@ -67,7 +67,7 @@ func (l *loop) info(p *pair) PairInfo {
 		Connected:   l.target(p),
 		Listener:    l.engine.listenAddr(p),
 		Mode:        l.engine.mode(p),
-		Step:        p.step,
+		SpoofLevel:  p.level,
 		Established: p.opened,
 		Since:       l.now.Add(-l.age(p)).Round(0), // without the monotonic clock's reading
 		Duration:    l.age(p),

@@ -332,7 +332,7 @@ func (l *loop) takeIn(w pairState, fds []int, body []byte) {
 		l.attach(p, intercept.Decision{Destination: w.Connected})
 	}
 	p.listener = l.engine.listenerIndex(w.Listener)
-	p.step, p.opened, p.cause = w.Step, w.Opened, w.Cause
+	p.level, p.opened, p.cause = w.Step, w.Opened, w.Cause
 	p.shared = true // until the old engine has closed its descriptors
 	l.countSource(p)
 	for s, d := range w.Directions {

@@ -109,7 +109,7 @@ type pairState struct {
 	Destination netip.AddrPort
 	Connected   netip.AddrPort // where it was sent instead, if it was
 	Listener    listenerState  `json:",omitzero"` // adopted pairs have none
-	Step        tproxy.Step
+	Step        tproxy.SpoofLevel
 	State       string // waiting, connecting, open
 	Opened      bool
 	Cause       uint8 // errno, if a flow has failed

@@ -47,7 +47,7 @@ func TestAddressesDoNotAllocate(t *testing.T) {
 			var d tproxy.Dialer
 			ready := make([]unix.PollFd, 1)
 			n := testing.AllocsPerRun(50, func() {
-				out, _, err := d.Dial(netip.AddrPort{}, destination, tproxy.StepNone)
+				out, _, err := d.Dial(netip.AddrPort{}, destination, tproxy.LevelNone)
 				if err != nil {
 					t.Error(err)
 				}

@@ -10,42 +10,49 @@ import (
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
-// Dialer opens outgoing connections, in the client's name where its policy says
-// so. Urgent data stays in the stream (SO_OOBINLINE). The zero value spoofs nothing in Forward and Redirect mode; see Spoof.First.
+// Dialer opens outgoing connections, from the client's address where its policy says so. The zero
+// value spoofs in TPROXY mode only. A Dialer is safe for concurrent use as long as no field changes.
 type Dialer struct {
+	// Spoof says how to go on when the address of a level is taken. Default: see SpoofDefault.
 	Spoof Spoof
-	// Mark is set as SO_MARK. Default: 0, none.
+	// Mark is set on the sockets (SO_MARK), for packet filter rules and routing. It needs
+	// CAP_NET_ADMIN or, since Linux 5.17, CAP_NET_RAW. Default: 0, none.
 	Mark uint32
-	// Control is called with each socket before anything is set on it, as that of net.Dialer. An error
-	// closes the socket, and Dial returns it as it is. Default: nil.
+	// Control is called with each new socket before anything is set on it, like that of net.Dialer.
+	// When it fails, the socket is closed, and Dial returns the error as it is. Default: nil.
 	Control func(fd int) error
 	// ConnOptions of the connections.
 	ConnOptions
 }
 
-// Dial starts to connect to destination, beginning at the given step of the
-// ladder and climbing down as far as the policy allows while addresses are
-// taken, or are below 1024 and this process lacks CAP_NET_BIND_SERVICE. The connection is usually still being made when Dial returns: wait
-// until fd is writable and ask SO_ERROR. The error is a bare unix.Errno, and
-// step is then the one that failed last.
-func (d *Dialer) Dial(client, destination netip.AddrPort, step Step) (fd int, at Step, err error) {
+// Dial starts to connect to destination. It begins at the given level (see [Spoof.First]) and goes
+// on to the next as long as the policy has one, when the address of a level is taken, or when its
+// port is below 1024 and the process lacks CAP_NET_BIND_SERVICE. Client is not used at LevelNone.
+//
+// Dial does not wait: the connection is usually still being made when it returns. Wait until fd is
+// writable, then ask SO_ERROR. The error is a bare unix.Errno, EAFNOSUPPORT if client and
+// destination are not of one family. At is the level of the connection, or the one that failed last.
+func (d *Dialer) Dial(client, destination netip.AddrPort, level SpoofLevel) (fd int, at SpoofLevel, err error) {
 	for {
-		fd, err = d.dial(client, destination, step)
-		if err != unix.EADDRINUSE && err != unix.EADDRNOTAVAIL && (err != unix.EACCES || step != StepFull) {
-			return fd, step, err
+		fd, err = d.dial(client, destination, level)
+		if err != unix.EADDRINUSE && err != unix.EADDRNOTAVAIL && (err != unix.EACCES || level != LevelFull) {
+			return fd, level, err
 		}
-		next, ok := d.Spoof.Next(step)
+		next, ok := d.Spoof.next(level)
 		if !ok {
-			return -1, step, err
+			return -1, level, err
 		}
-		step = next
+		level = next
 	}
 }
 
-// Check tries on a socket of its own what Dial will need, and says what to do where that is not
-// permitted. Spoof: some dials begin above StepNone. CAP_NET_RAW will do instead of CAP_NET_ADMIN,
-// for Mark since Linux 5.17.
+// Check tries on a socket of its own what Dial will need, and the error says what to do where that
+// is not permitted. Spoof says that some dials begin above LevelNone. CAP_NET_RAW will do instead of
+// CAP_NET_ADMIN, for Mark since Linux 5.17.
 func (d *Dialer) Check(spoof bool) error {
+	if err := d.sock().Check(); err != nil {
+		return err
+	}
 	family, somebody := unix.AF_INET, netip.AddrFrom4([4]byte{192, 0, 2, 1}) // TEST-NET-1: nobody's
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err == unix.EAFNOSUPPORT {
@@ -56,9 +63,6 @@ func (d *Dialer) Check(spoof bool) error {
 		return fmt.Errorf("socket: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := d.sock().Check(); err != nil {
-		return err
-	}
 	if err := d.sock().Apply(fd); err != nil {
 		return err
 	}
@@ -71,7 +75,7 @@ func (d *Dialer) Check(spoof bool) error {
 	if !spoof {
 		return nil
 	}
-	switch err := bindAs(fd, family, netip.AddrPortFrom(somebody, 0), StepFull); err {
+	switch err := bindAs(fd, family, netip.AddrPortFrom(somebody, 0), LevelFull); err {
 	case nil:
 		return nil
 	case unix.EPERM:
@@ -81,9 +85,9 @@ func (d *Dialer) Check(spoof bool) error {
 	}
 }
 
-func (d *Dialer) dial(client, destination netip.AddrPort, step Step) (int, error) {
+func (d *Dialer) dial(client, destination netip.AddrPort, level SpoofLevel) (int, error) {
 	family := sock.Family(destination.Addr())
-	if step != StepNone && sock.Family(client.Addr()) != family {
+	if level != LevelNone && sock.Family(client.Addr()) != family {
 		return -1, unix.EAFNOSUPPORT // nobody can speak IPv4 in the name of an IPv6 address
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
@@ -96,8 +100,8 @@ func (d *Dialer) dial(client, destination netip.AddrPort, step Step) (int, error
 	if err == nil {
 		err = d.prepare(fd)
 	}
-	if err == nil && step != StepNone {
-		err = bindAs(fd, family, client, step)
+	if err == nil && level != LevelNone {
+		err = bindAs(fd, family, client, level)
 	}
 	if err == nil {
 		err = sock.Connect(fd, family, destination)
@@ -124,15 +128,15 @@ func (d *Dialer) prepare(fd int) error {
 }
 
 // bindAs binds fd to the client's address, before it connects.
-func bindAs(fd, family int, client netip.AddrPort, step Step) error {
-	level, name := unix.SOL_IP, unix.IP_TRANSPARENT
+func bindAs(fd, family int, client netip.AddrPort, level SpoofLevel) error {
+	protocol, name := unix.SOL_IP, unix.IP_TRANSPARENT
 	if family == unix.AF_INET6 {
-		level, name = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+		protocol, name = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
 	}
-	if err := unix.SetsockoptInt(fd, level, name, 1); err != nil {
+	if err := unix.SetsockoptInt(fd, protocol, name, 1); err != nil {
 		return err
 	}
-	if step == StepIP {
+	if level == LevelIP {
 		// The kernel chooses the port in connect, where it knows the whole
 		// 4-tuple, and not in bind, where 28,000 ports are all there are.
 		if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {

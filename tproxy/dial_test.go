@@ -25,18 +25,18 @@ func TestStepsBindAsAsked(t *testing.T) {
 			listener, port := listen(t, e.listen, tproxy.ListenOptions{})
 			client, server := at(e.client, 4321), at(e.server, port)
 			d := tproxy.Dialer{Spoof: tproxy.SpoofFull}
-			for _, want := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP, tproxy.StepNone} {
-				out, step := dial(t, d, client, server, want)
-				if step != want {
-					t.Errorf("step %v, want %v", step, want)
+			for _, want := range []tproxy.SpoofLevel{tproxy.LevelFull, tproxy.LevelIP, tproxy.LevelNone} {
+				out, level := dial(t, d, client, server, want)
+				if level != want {
+					t.Errorf("level %v, want %v", level, want)
 				}
 				_, seen := accept(t, listener)
 				if seen != local(t, out) {
-					t.Errorf("step %v: the server sees %v, we are %v", want, seen, local(t, out))
+					t.Errorf("level %v: the server sees %v, we are %v", want, seen, local(t, out))
 				}
 				sameIP, samePort := seen.Addr() == client.Addr().Unmap(), seen.Port() == client.Port()
-				if sameIP != (want != tproxy.StepNone) || samePort != (want == tproxy.StepFull) {
-					t.Errorf("step %v: the server sees %v of client %v", want, seen, client)
+				if sameIP != (want != tproxy.LevelNone) || samePort != (want == tproxy.LevelFull) {
+					t.Errorf("level %v: the server sees %v of client %v", want, seen, client)
 				}
 			}
 		})
@@ -48,10 +48,10 @@ func TestClientMayBeAStranger(t *testing.T) {
 	for _, c := range []struct{ client, server string }{{"192.0.2.1", serverV4}, {"2001:db8::1", serverV6}} {
 		client := at(c.client, 4321)
 		var d tproxy.Dialer
-		fd, step, err := d.Dial(client, at(c.server, 80), tproxy.StepFull)
+		fd, level, err := d.Dial(client, at(c.server, 80), tproxy.LevelFull)
 		check(t, err)
-		if got := local(t, fd); step != tproxy.StepFull || got != client {
-			t.Errorf("step %v, bound to %v; want %v", step, got, client)
+		if got := local(t, fd); level != tproxy.LevelFull || got != client {
+			t.Errorf("level %v, bound to %v; want %v", level, got, client)
 		}
 		unix.Close(fd)
 	}
@@ -64,8 +64,8 @@ func TestOneClientPortToTwoServersIsFullForBoth(t *testing.T) {
 	d := tproxy.Dialer{Spoof: tproxy.SpoofFull}
 	for _, server := range []string{serverV4 + ":80", serverV4 + ":81", "127.0.0.1:80"} {
 		listener, _ := listen(t, server, tproxy.ListenOptions{})
-		if _, step := dial(t, d, client, addr(server), tproxy.StepFull); step != tproxy.StepFull {
-			t.Errorf("%s: step %v", server, step)
+		if _, level := dial(t, d, client, addr(server), tproxy.LevelFull); level != tproxy.LevelFull {
+			t.Errorf("%s: level %v", server, level)
 		}
 		if _, seen := accept(t, listener); seen != client {
 			t.Errorf("%s sees %v", server, seen)
@@ -80,9 +80,9 @@ func TestTakenConnectionFallsToIP(t *testing.T) {
 			listener, port := listen(t, e.listen, tproxy.ListenOptions{})
 			client, server := at(e.client, 4321), at(e.server, port)
 			d := tproxy.Dialer{Spoof: tproxy.SpoofFull}
-			for _, want := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP, tproxy.StepIP} {
-				if _, step := dial(t, d, client, server, tproxy.StepFull); step != want {
-					t.Errorf("step %v, want %v", step, want)
+			for _, want := range []tproxy.SpoofLevel{tproxy.LevelFull, tproxy.LevelIP, tproxy.LevelIP} {
+				if _, level := dial(t, d, client, server, tproxy.LevelFull); level != want {
+					t.Errorf("level %v, want %v", level, want)
 				}
 				if _, seen := accept(t, listener); seen.Addr() != client.Addr().Unmap() {
 					t.Errorf("the server sees %v", seen)
@@ -96,9 +96,9 @@ func TestPortOfAListenerFallsToIP(t *testing.T) {
 	namespace(t)
 	listen(t, clientV4+":4321", tproxy.ListenOptions{})
 	listener, _ := listen(t, serverV4+":80", tproxy.ListenOptions{})
-	_, step := dial(t, tproxy.Dialer{}, at(clientV4, 4321), at(serverV4, 80), tproxy.StepFull)
-	if _, seen := accept(t, listener); step != tproxy.StepIP || seen.Addr() != netip.MustParseAddr(clientV4) {
-		t.Errorf("step %v, the server sees %v", step, seen)
+	_, level := dial(t, tproxy.Dialer{}, at(clientV4, 4321), at(serverV4, 80), tproxy.LevelFull)
+	if _, seen := accept(t, listener); level != tproxy.LevelIP || seen.Addr() != netip.MustParseAddr(clientV4) {
+		t.Errorf("level %v, the server sees %v", level, seen)
 	}
 }
 
@@ -108,26 +108,26 @@ func TestLadderEndsAtIPUnlessNoneIsAllowed(t *testing.T) {
 	ports(t, "40000", "40003")
 	listen(t, serverV4+":80", tproxy.ListenOptions{})
 	client, server := at(clientV4, 40000), at(serverV4, 80)
-	for _, want := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP, tproxy.StepIP, tproxy.StepIP} { // the client's four ports
-		if _, step := dial(t, tproxy.Dialer{}, client, server, tproxy.StepFull); step != want {
-			t.Fatalf("step %v, want %v", step, want)
+	for _, want := range []tproxy.SpoofLevel{tproxy.LevelFull, tproxy.LevelIP, tproxy.LevelIP, tproxy.LevelIP} { // the client's four ports
+		if _, level := dial(t, tproxy.Dialer{}, client, server, tproxy.LevelFull); level != want {
+			t.Fatalf("level %v, want %v", level, want)
 		}
 	}
 	before := descriptors()
 	for _, policy := range []tproxy.Spoof{tproxy.SpoofFull, tproxy.SpoofIP} {
 		d := tproxy.Dialer{Spoof: policy}
-		fd, step, err := d.Dial(client, server, policy.First(tproxy.TPROXY))
-		if fd != -1 || step != tproxy.StepIP || err != unix.EADDRNOTAVAIL {
-			t.Errorf("%v: descriptor %d, step %v, %v; want EADDRNOTAVAIL at ip", policy, fd, step, err)
+		fd, level, err := d.Dial(client, server, policy.First(tproxy.TPROXY))
+		if fd != -1 || level != tproxy.LevelIP || err != unix.EADDRNOTAVAIL {
+			t.Errorf("%v: descriptor %d, level %v, %v; want EADDRNOTAVAIL at ip", policy, fd, level, err)
 		}
 	}
 	if now := descriptors(); !slices.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 	for _, policy := range []tproxy.Spoof{tproxy.SpoofFullOrNone, tproxy.SpoofIPOrNone} {
-		out, step := dial(t, tproxy.Dialer{Spoof: policy}, client, server, policy.First(tproxy.TPROXY))
-		if step != tproxy.StepNone || local(t, out).Addr() == client.Addr() {
-			t.Errorf("%v: step %v as %v", policy, step, local(t, out))
+		out, level := dial(t, tproxy.Dialer{Spoof: policy}, client, server, policy.First(tproxy.TPROXY))
+		if level != tproxy.LevelNone || local(t, out).Addr() == client.Addr() {
+			t.Errorf("%v: level %v as %v", policy, level, local(t, out))
 		}
 	}
 }
@@ -138,25 +138,25 @@ func TestNobodySpeaksForAnAddressOfTheOtherFamily(t *testing.T) {
 	before := descriptors()
 	d := tproxy.Dialer{Spoof: tproxy.SpoofFullOrNone}
 	for _, ends := range [][2]netip.AddrPort{{client, server}, {server, client}} {
-		for _, step := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP} {
-			fd, at, err := d.Dial(ends[0], ends[1], step)
-			if fd != -1 || at != step || err != unix.EAFNOSUPPORT {
-				t.Errorf("%v as %v: descriptor %d, step %v, %v; want EAFNOSUPPORT", ends[1], ends[0], fd, at, err)
+		for _, level := range []tproxy.SpoofLevel{tproxy.LevelFull, tproxy.LevelIP} {
+			fd, at, err := d.Dial(ends[0], ends[1], level)
+			if fd != -1 || at != level || err != unix.EAFNOSUPPORT {
+				t.Errorf("%v as %v: descriptor %d, level %v, %v; want EAFNOSUPPORT", ends[1], ends[0], fd, at, err)
 			}
 		}
 	}
 	if now := descriptors(); !slices.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
-	dial(t, d, client, server, tproxy.StepNone) // as this host: no matter who the client is
+	dial(t, d, client, server, tproxy.LevelNone) // as this host: no matter who the client is
 }
 
 func TestDialedConnectionHasItsOptions(t *testing.T) {
 	namespace(t)
 	listen(t, serverV4+":80", tproxy.ListenOptions{})
 	d := tproxy.Dialer{Mark: 0x7001, ConnOptions: connOptions}
-	for _, step := range []tproxy.Step{tproxy.StepFull, tproxy.StepIP, tproxy.StepNone} {
-		fd, _ := dial(t, d, at(clientV4, 4321), at(serverV4, 80), step)
+	for _, level := range []tproxy.SpoofLevel{tproxy.LevelFull, tproxy.LevelIP, tproxy.LevelNone} {
+		fd, _ := dial(t, d, at(clientV4, 4321), at(serverV4, 80), level)
 		expectOptions(t, fd, append(wantOptions, wantOption{"SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, 0x7001}))
 	}
 }
@@ -166,9 +166,9 @@ func TestOtherErrorsEndTheLadder(t *testing.T) {
 	namespace(t)
 	before := descriptors()
 	d := tproxy.Dialer{Spoof: tproxy.SpoofFullOrNone}
-	fd, step, err := d.Dial(at(clientV4, 4321), addr("198.51.100.1:80"), tproxy.StepFull) // no route
-	if fd != -1 || step != tproxy.StepFull || err != unix.ENETUNREACH {
-		t.Errorf("descriptor %d, step %v, %v; want ENETUNREACH at full", fd, step, err)
+	fd, level, err := d.Dial(at(clientV4, 4321), addr("198.51.100.1:80"), tproxy.LevelFull) // no route
+	if fd != -1 || level != tproxy.LevelFull || err != unix.ENETUNREACH {
+		t.Errorf("descriptor %d, level %v, %v; want ENETUNREACH at full", fd, level, err)
 	}
 	if now := descriptors(); !slices.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
@@ -178,7 +178,7 @@ func TestOtherErrorsEndTheLadder(t *testing.T) {
 func TestRefusalIsToldBySOError(t *testing.T) {
 	namespace(t)
 	var d tproxy.Dialer
-	fd, _, err := d.Dial(netip.AddrPort{}, at(serverV4, 80), tproxy.StepNone)
+	fd, _, err := d.Dial(netip.AddrPort{}, at(serverV4, 80), tproxy.LevelNone)
 	check(t, err)
 	defer unix.Close(fd)
 	await(t, fd, unix.POLLOUT)

@@ -6,7 +6,7 @@
 //	conn, client, err := tproxy.Accept(fd)
 //	destination, err := tproxy.Destination(conn, tproxy.TPROXY, client.Addr())
 //	d := tproxy.Dialer{Spoof: tproxy.SpoofFull}
-//	out, step, err := d.Dial(client, destination, tproxy.StepFull)
+//	out, step, err := d.Dial(client, destination, tproxy.LevelFull)
 //
 // IP_TRANSPARENT needs CAP_NET_ADMIN (or CAP_NET_RAW) in the user namespace
 // that owns the network namespace. All descriptors are non-blocking and

@@ -122,13 +122,13 @@ func TestListenWithoutDescriptorsFails(t *testing.T) {
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: limit.Max}))
 	_, listening := tproxy.Listen(addr("127.0.0.1:0"), tproxy.ListenOptions{})
 	var d tproxy.Dialer
-	fd, step, dialing := d.Dial(addr("10.9.9.9:1"), addr("127.0.0.1:1"), tproxy.StepFull)
+	fd, level, dialing := d.Dial(addr("10.9.9.9:1"), addr("127.0.0.1:1"), tproxy.LevelFull)
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
 	if listening == nil || listening.Error() != "listen 127.0.0.1:0: socket: too many open files" {
 		t.Errorf("listen: %v", listening)
 	}
-	if fd != -1 || step != tproxy.StepFull || dialing != unix.EMFILE {
-		t.Errorf("dial: %d, step %v, %v", fd, step, dialing)
+	if fd != -1 || level != tproxy.LevelFull || dialing != unix.EMFILE {
+		t.Errorf("dial: %d, level %v, %v", fd, level, dialing)
 	}
 }
 
@@ -163,8 +163,8 @@ func runTask(task string) (status int) {
 	how, address, _ := strings.Cut(task, " ")
 	if how == "spoof" { // no ladder leads around a missing privilege
 		d := tproxy.Dialer{Spoof: tproxy.SpoofFullOrNone}
-		_, step, err := d.Dial(addr("192.0.2.1:4321"), addr(address), tproxy.StepFull)
-		fmt.Printf("%v: %v\n", step, err)
+		_, level, err := d.Dial(addr("192.0.2.1:4321"), addr(address), tproxy.LevelFull)
+		fmt.Printf("%v: %v\n", level, err)
 		return 0
 	}
 	_, err := tproxy.Listen(addr(address), tproxy.ListenOptions{Transparent: how == "transparent"})

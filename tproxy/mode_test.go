@@ -65,8 +65,8 @@ func TestValuesBeyondTheListHaveAName(t *testing.T) {
 func TestNamesInJSON(t *testing.T) {
 	got, err := json.Marshal(struct {
 		Mode tproxy.Mode
-		Step tproxy.Step
-	}{tproxy.Redirect, tproxy.StepIP})
+		Step tproxy.SpoofLevel
+	}{tproxy.Redirect, tproxy.LevelIP})
 	if err != nil || string(got) != `{"Mode":"redirect","Step":"ip"}` {
 		t.Errorf("%s, %v", got, err)
 	}
@@ -94,14 +94,14 @@ func TestLadder(t *testing.T) {
 		{tproxy.SpoofNone, tproxy.TPROXY, "none"},
 		{tproxy.SpoofNone, tproxy.Redirect, "none"},
 	} {
-		step := c.policy.First(c.mode)
-		got := step.String()
+		level := c.policy.First(c.mode)
+		got := level.String()
 		for ok := true; ok; {
-			last := step
-			if step, ok = c.policy.Next(step); ok {
-				got += " " + step.String()
-			} else if step != last {
-				t.Errorf("%v in mode %v: past its end the ladder goes to %v", c.policy, c.mode, step)
+			last := level
+			if level, ok = c.policy.Next(level); ok {
+				got += " " + level.String()
+			} else if level != last {
+				t.Errorf("%v in mode %v: past its end the ladder goes to %v", c.policy, c.mode, level)
 			}
 		}
 		if got != c.want {

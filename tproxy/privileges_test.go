@@ -58,11 +58,11 @@ func TestCheckSaysWhatDialingLacks(t *testing.T) {
 				t.Errorf("%s: %v", c.what, err)
 			case c.want == "":
 				// What Check lets pass, Dial does.
-				step := tproxy.StepNone
+				level := tproxy.LevelNone
 				if c.spoof {
-					step = tproxy.StepIP
+					level = tproxy.LevelIP
 				}
-				fd, _, err := d.Dial(at(clientV4, 7), at(serverV4, 9), step)
+				fd, _, err := d.Dial(at(clientV4, 7), at(serverV4, 9), level)
 				if err == nil {
 					unix.Close(fd)
 				}

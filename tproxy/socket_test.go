@@ -40,16 +40,16 @@ func listen(t testing.TB, address string, o tproxy.ListenOptions) (fd int, port 
 }
 
 // dial opens a connection that must come about, and closes it with the test.
-func dial(t testing.TB, d tproxy.Dialer, client, destination netip.AddrPort, step tproxy.Step) (fd int, on tproxy.Step) {
+func dial(t testing.TB, d tproxy.Dialer, client, destination netip.AddrPort, level tproxy.SpoofLevel) (fd int, on tproxy.SpoofLevel) {
 	t.Helper()
-	fd, on, err := d.Dial(client, destination, step)
+	fd, on, err := d.Dial(client, destination, level)
 	if err != nil {
-		t.Fatalf("dial %v as %v, step %v: %v", destination, client, on, err)
+		t.Fatalf("dial %v as %v, level %v: %v", destination, client, on, err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
 	await(t, fd, unix.POLLOUT)
 	if e := getsockopt(t, fd, unix.SOL_SOCKET, unix.SO_ERROR); e != 0 {
-		t.Fatalf("dial %v as %v, step %v: %v", destination, client, on, unix.Errno(e))
+		t.Fatalf("dial %v as %v, level %v: %v", destination, client, on, unix.Errno(e))
 	}
 	return fd, on
 }
@@ -57,7 +57,7 @@ func dial(t testing.TB, d tproxy.Dialer, client, destination netip.AddrPort, ste
 // connect opens an ordinary connection.
 func connect(t testing.TB, destination netip.AddrPort) int {
 	t.Helper()
-	fd, _ := dial(t, tproxy.Dialer{}, netip.AddrPort{}, destination, tproxy.StepNone)
+	fd, _ := dial(t, tproxy.Dialer{}, netip.AddrPort{}, destination, tproxy.LevelNone)
 	return fd
 }
 

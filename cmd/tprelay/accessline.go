@@ -10,20 +10,20 @@ import (
 
 // accessLine is one line of the access log. Scripts depend on the names of its fields.
 type accessLine struct {
-	Time        time.Time       `json:"time"` // when the pair ended, UTC
-	ID          uint64          `json:"id"`
-	Client      netip.AddrPort  `json:"client"`
-	Destination netip.AddrPort  `json:"destination,omitzero"` // the original one
-	Connected   netip.AddrPort  `json:"connected,omitzero"`
-	Listener    netip.AddrPort  `json:"listener,omitzero"`
-	Mode        string          `json:"mode"`
-	Spoof       tproxy.Step     `json:"spoof"` // full, ip or none
-	Established bool            `json:"established"`
-	DurationMS  float64         `json:"duration_ms"`
-	Up          accessDirection `json:"up"`   // client to destination
-	Down        accessDirection `json:"down"` // destination to client
-	Reason      engine.Reason   `json:"reason"`
-	Error       string          `json:"error,omitempty"`
+	Time        time.Time         `json:"time"` // when the pair ended, UTC
+	ID          uint64            `json:"id"`
+	Client      netip.AddrPort    `json:"client"`
+	Destination netip.AddrPort    `json:"destination,omitzero"` // the original one
+	Connected   netip.AddrPort    `json:"connected,omitzero"`
+	Listener    netip.AddrPort    `json:"listener,omitzero"`
+	Mode        string            `json:"mode"`
+	Spoof       tproxy.SpoofLevel `json:"spoof"` // full, ip or none
+	Established bool              `json:"established"`
+	DurationMS  float64           `json:"duration_ms"`
+	Up          accessDirection   `json:"up"`   // client to destination
+	Down        accessDirection   `json:"down"` // destination to client
+	Reason      engine.Reason     `json:"reason"`
+	Error       string            `json:"error,omitempty"`
 }
 
 type accessDirection struct {
@@ -44,7 +44,7 @@ func newAccessLine(p engine.PairInfo) accessLine {
 		Connected:   p.Connected,
 		Listener:    p.Listener,
 		Mode:        p.Mode.String(),
-		Spoof:       p.Step,
+		Spoof:       p.SpoofLevel,
 		Established: p.Established,
 		DurationMS:  milliseconds(p.Duration),
 		Up:          newAccessDirection(p.Upstream),

@@ -31,7 +31,7 @@ var ended = engine.PairInfo{
 	Destination: netip.MustParseAddrPort("198.51.100.1:443"),
 	Connected:   netip.MustParseAddrPort("198.51.100.2:443"),
 	Mode:        tproxy.TPROXY,
-	Step:        tproxy.StepIP,
+	SpoofLevel:  tproxy.LevelIP,
 	Established: true,
 	Since:       time.Date(2026, 1, 2, 15, 4, 5, 0, time.FixedZone("", 3600)),
 	Duration:    1500 * time.Millisecond,

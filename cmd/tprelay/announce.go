@@ -46,7 +46,7 @@ func (c *runCmd) rulesHints(listening []netip.AddrPort) []string {
 		Mode:        c.Mode.Mode,
 		Listen:      listening,
 		In:          []string{"IFACE"},
-		Transparent: c.Spoof.First(c.Mode.Mode) != tproxy.StepNone,
+		Transparent: c.Spoof.First(c.Mode.Mode) != tproxy.LevelNone,
 	}
 	if config.Validate() == nil {
 		return []string{"tprelay rules print " + config.Flags()}

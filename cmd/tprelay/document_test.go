@@ -59,9 +59,9 @@ type everything struct{}
 
 func (everything) Stats() engine.Stats {
 	return engine.Stats{
-		Ended:      map[engine.Reason]uint64{engine.ReasonEOF: 1},
-		DialErrors: map[string]uint64{"ECONNREFUSED": 1},
-		Steps:      map[tproxy.Step]uint64{tproxy.StepFull: 1},
+		Ended:       map[engine.Reason]uint64{engine.ReasonEOF: 1},
+		DialErrors:  map[string]uint64{"ECONNREFUSED": 1},
+		SpoofLevels: map[tproxy.SpoofLevel]uint64{tproxy.LevelFull: 1},
 	}
 }
 

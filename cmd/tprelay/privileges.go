@@ -18,9 +18,9 @@ import (
 func (c *runCmd) capabilities() []cap.Value {
 	first := c.Spoof.First(c.Mode.Mode)
 	switch {
-	case first == tproxy.StepFull:
+	case first == tproxy.LevelFull:
 		return []cap.Value{transparency(), cap.NET_BIND_SERVICE}
-	case first == tproxy.StepIP, c.Mode.Mode == tproxy.TPROXY, c.Mark != 0:
+	case first == tproxy.LevelIP, c.Mode.Mode == tproxy.TPROXY, c.Mark != 0:
 		return []cap.Value{transparency()}
 	}
 	return nil

@@ -205,8 +205,8 @@ func (g *gateway) end() {
 	if s.Active != 0 || s.Pending != 0 || s.Memory != 0 || s.PipesInUse != 0 || s.PipesIdle != 0 || s.Buffers != 0 {
 		g.t.Errorf("left behind: %+v", s)
 	}
-	g.t.Logf("accepted %d, opened %d, ended %v, steps %v, dial errors %v, spliced %d up %d down, buffered %d up %d down, pauses %d, stale %d",
-		s.Accepted, s.Opened, s.Ended, s.Steps, s.DialErrors, s.UpstreamSplice, s.DownstreamSplice,
+	g.t.Logf("accepted %d, opened %d, ended %v, levels %v, dial errors %v, spliced %d up %d down, buffered %d up %d down, pauses %d, stale %d",
+		s.Accepted, s.Opened, s.Ended, s.SpoofLevels, s.DialErrors, s.UpstreamSplice, s.DownstreamSplice,
 		s.UpstreamBuffer, s.DownstreamBuffer, s.Pauses, s.StaleEvents)
 }
 

@@ -20,23 +20,23 @@ import (
 
 const scarcePorts = "40000 40001"
 
-// refusedStep stands for a client that was reset, since the ladder was at its end.
-const refusedStep = tproxy.Steps
+// refusedLevel stands for a client that was reset, because the policy had no level left.
+const refusedLevel = tproxy.LevelFull + 1
 
-// ladders are, for every policy, the steps of connections that come one after the other
+// ladders are, for every policy, the levels of connections that come one after the other
 // and stay.
-var ladders = map[tproxy.Spoof][]tproxy.Step{
-	tproxy.SpoofFull:       {tproxy.StepFull, tproxy.StepIP, tproxy.StepIP, refusedStep, refusedStep},
-	tproxy.SpoofIP:         {tproxy.StepIP, tproxy.StepIP, refusedStep, refusedStep},
-	tproxy.SpoofNone:       {tproxy.StepNone, tproxy.StepNone, refusedStep},
-	tproxy.SpoofFullOrNone: {tproxy.StepFull, tproxy.StepIP, tproxy.StepIP, tproxy.StepNone, tproxy.StepNone, refusedStep},
-	tproxy.SpoofIPOrNone:   {tproxy.StepIP, tproxy.StepIP, tproxy.StepNone, tproxy.StepNone, refusedStep},
+var ladders = map[tproxy.Spoof][]tproxy.SpoofLevel{
+	tproxy.SpoofFull:       {tproxy.LevelFull, tproxy.LevelIP, tproxy.LevelIP, refusedLevel, refusedLevel},
+	tproxy.SpoofIP:         {tproxy.LevelIP, tproxy.LevelIP, refusedLevel, refusedLevel},
+	tproxy.SpoofNone:       {tproxy.LevelNone, tproxy.LevelNone, refusedLevel},
+	tproxy.SpoofFullOrNone: {tproxy.LevelFull, tproxy.LevelIP, tproxy.LevelIP, tproxy.LevelNone, tproxy.LevelNone, refusedLevel},
+	tproxy.SpoofIPOrNone:   {tproxy.LevelIP, tproxy.LevelIP, tproxy.LevelNone, tproxy.LevelNone, refusedLevel},
 }
 
 // TestLadderWithScarcePorts: each policy goes as far down as it says, resets who comes
-// when nothing is left, counts every step, and climbs again when a port is free.
+// when nothing is left, counts every level, and climbs again when a port is free.
 func TestLadderWithScarcePorts(t *testing.T) {
-	for spoof, steps := range ladders {
+	for spoof, levels := range ladders {
 		t.Run(spoof.String(), func(t *testing.T) {
 			var to atomic.Pointer[netip.AddrPort]
 			s := setup{engine: engine.Options{
@@ -52,10 +52,10 @@ func TestLadderWithScarcePorts(t *testing.T) {
 				meant := l.at // another each time: the client's port is the same
 				var clients, servers []*net.TCPConn
 				var refused int
-				come := func(want tproxy.Step) {
+				come := func(want tproxy.SpoofLevel) {
 					t.Helper()
 					meant = netip.AddrPortFrom(meant.Addr(), meant.Port()-1)
-					if want == refusedStep {
+					if want == refusedLevel {
 						g.dialFromPortIsReset(clientPort, meant)
 						refused++
 						return
@@ -63,23 +63,23 @@ func TestLadderWithScarcePorts(t *testing.T) {
 					client := g.dialFrom(clientPort, meant)
 					server := l.accept()
 					exchange(t, client, server)
-					if got := g.stepOf(remote(server)); got != want {
-						t.Errorf("connection %d came as %v, step %v; want %v", len(clients), remote(server), got, want)
+					if got := g.levelOf(remote(server)); got != want {
+						t.Errorf("connection %d came as %v, level %v; want %v", len(clients), remote(server), got, want)
 					}
 					clients, servers = append(clients, client), append(servers, server)
 				}
-				for _, want := range steps {
+				for _, want := range levels {
 					come(want)
 				}
 				// Whose port comes free again is the next one's.
 				first := 0
 				for i := range clients {
-					if g.stepOf(remote(servers[i])) != tproxy.StepFull {
+					if g.levelOf(remote(servers[i])) != tproxy.LevelFull {
 						first = i
 						break
 					}
 				}
-				free := g.stepOf(remote(servers[first]))
+				free := g.levelOf(remote(servers[first]))
 				ended := len(g.endedPairs(refused))
 				servers[first].Close() // first, so that no TIME_WAIT holds the port on h2
 				expect(t, "client", clients[first], 0, 0)
@@ -88,13 +88,13 @@ func TestLadderWithScarcePorts(t *testing.T) {
 				come(free)
 
 				s := g.Stats()
-				count := map[tproxy.Step]uint64{free: 1}
-				for _, step := range steps {
-					count[step]++
+				count := map[tproxy.SpoofLevel]uint64{free: 1}
+				for _, level := range levels {
+					count[level]++
 				}
-				for step := range refusedStep {
-					if s.Steps[step] != count[step] {
-						t.Errorf("steps %v; want %d of %v", s.Steps, count[step], step)
+				for level := range refusedLevel {
+					if s.SpoofLevels[level] != count[level] {
+						t.Errorf("levels %v; want %d of %v", s.SpoofLevels, count[level], level)
 					}
 				}
 				if n := s.DialErrors["EADDRNOTAVAIL"] + s.DialErrors["EADDRINUSE"]; n != uint64(refused) || s.Ended[engine.ReasonDialError] != n {
@@ -109,15 +109,15 @@ func TestLadderWithScarcePorts(t *testing.T) {
 	}
 }
 
-// stepOf tells the step from what the server sees of a client that has clientPort.
-func (g *gateway) stepOf(seen netip.AddrPort) tproxy.Step {
+// levelOf tells the level from what the server sees of a client that has clientPort.
+func (g *gateway) levelOf(seen netip.AddrPort) tproxy.SpoofLevel {
 	switch {
 	case seen.Addr() != g.client():
-		return tproxy.StepNone
+		return tproxy.LevelNone
 	case seen.Port() == clientPort:
-		return tproxy.StepFull
+		return tproxy.LevelFull
 	}
-	return tproxy.StepIP
+	return tproxy.LevelIP
 }
 
 // dialFromPortIsReset is dialIsReset from a port of h1.
@@ -131,7 +131,7 @@ func (g *gateway) dialFromPortIsReset(port uint16, to netip.AddrPort) {
 
 // TestPortBoundOnTheRelay: a program on h2 has bound the client's address and port, and
 // would not share them (no SO_REUSEADDR); it need not listen. The policies that begin
-// with the client's port go one step down.
+// with the client's port go one level down.
 func TestPortBoundOnTheRelay(t *testing.T) {
 	for _, spoof := range []tproxy.Spoof{tproxy.SpoofFull, tproxy.SpoofIP, tproxy.SpoofFullOrNone} {
 		t.Run(spoof.String(), func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestPortBoundOnTheRelay(t *testing.T) {
 					client := g.dialFrom(clientPort, l.at)
 					server := l.accept()
 					exchange(t, client, server)
-					if step := g.stepOf(remote(server)); step != tproxy.StepIP {
+					if level := g.levelOf(remote(server)); level != tproxy.LevelIP {
 						t.Errorf("came as %v", remote(server))
 					}
 					server.Close()
@@ -159,8 +159,8 @@ func TestPortBoundOnTheRelay(t *testing.T) {
 				if spoof == tproxy.SpoofIP {
 					full = 0
 				}
-				if s := g.Stats(); s.Steps[tproxy.StepFull] != full || s.Steps[tproxy.StepIP] != 4-full || s.Steps[tproxy.StepNone] != 0 {
-					t.Errorf("steps: %v", s.Steps)
+				if s := g.Stats(); s.SpoofLevels[tproxy.LevelFull] != full || s.SpoofLevels[tproxy.LevelIP] != 4-full || s.SpoofLevels[tproxy.LevelNone] != 0 {
+					t.Errorf("levels: %v", s.SpoofLevels)
 				}
 				server.Close()
 				client.Close()
@@ -203,10 +203,10 @@ func (g *gateway) bindAlone(h *netlab.Host, to netip.AddrPort) (fd int) {
 // gone, whoever comes is reset at once, and not left to wait for a minute.
 func TestScarcePortsInTimeWait(t *testing.T) {
 	const come = 8
-	for spoof, most := range map[tproxy.Spoof]map[tproxy.Step]uint64{
-		tproxy.SpoofFull:       {tproxy.StepFull: 1, tproxy.StepIP: 2},
-		tproxy.SpoofIP:         {tproxy.StepIP: 2},
-		tproxy.SpoofFullOrNone: {tproxy.StepFull: 1, tproxy.StepIP: 2, tproxy.StepNone: 2},
+	for spoof, most := range map[tproxy.Spoof]map[tproxy.SpoofLevel]uint64{
+		tproxy.SpoofFull:       {tproxy.LevelFull: 1, tproxy.LevelIP: 2},
+		tproxy.SpoofIP:         {tproxy.LevelIP: 2},
+		tproxy.SpoofFullOrNone: {tproxy.LevelFull: 1, tproxy.LevelIP: 2, tproxy.LevelNone: 2},
 	} {
 		t.Run(spoof.String(), func(t *testing.T) {
 			eachWith(t, families(tproxy.TPROXY), setup{engine: engine.Options{Spoof: spoof}}, func(t *testing.T, g *gateway) {
@@ -215,10 +215,10 @@ func TestScarcePortsInTimeWait(t *testing.T) {
 				g.setSysctl(g.H1, "net.ipv4.tcp_max_tw_buckets", "0") // so that it can come again from the same port
 				l := g.listen()
 				l.serve(echo)
-				var steps []bool
+				var served []bool
 				for i := range come {
 					c := g.knock(netip.AddrPortFrom(g.client(), clientPort), l.at)
-					steps = append(steps, c.served)
+					served = append(served, c.served)
 					if c.served {
 						if err := c.CloseWrite(); err != nil {
 							t.Fatal(err)
@@ -229,19 +229,19 @@ func TestScarcePortsInTimeWait(t *testing.T) {
 					g.endedPairs(i + 1)
 				}
 				s := g.Stats()
-				t.Logf("served: %v, steps %v, dial errors %v", steps, s.Steps, s.DialErrors)
-				var served uint64
-				for step, n := range s.Steps {
-					served += n
-					if n > most[step] {
-						t.Errorf("%d on step %v, of which there are %d", n, step, most[step])
+				t.Logf("served: %v, levels %v, dial errors %v", served, s.SpoofLevels, s.DialErrors)
+				var total uint64
+				for level, n := range s.SpoofLevels {
+					total += n
+					if n > most[level] {
+						t.Errorf("%d on level %v, of which there are %d", n, level, most[level])
 					}
 				}
-				if first := slices.Index(steps, false); first <= 0 {
+				if first := slices.Index(served, false); first <= 0 {
 					t.Error("ports never ran out, or never were there")
 				}
-				if s.Ended[engine.ReasonDialError]+served != come {
-					t.Errorf("%d served, %v", served, s.Ended)
+				if s.Ended[engine.ReasonDialError]+total != come {
+					t.Errorf("%d served, %v", total, s.Ended)
 				}
 			})
 		})

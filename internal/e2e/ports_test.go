@@ -77,8 +77,8 @@ func TestSameClientPortToTwoServers(t *testing.T) {
 			}
 		}
 		s := g.Stats()
-		if g.mode == tproxy.TPROXY && s.Steps[tproxy.StepFull] != 6 || s.Opened != 6 {
-			t.Errorf("opened %d, steps %v", s.Opened, s.Steps)
+		if g.mode == tproxy.TPROXY && s.SpoofLevels[tproxy.LevelFull] != 6 || s.Opened != 6 {
+			t.Errorf("opened %d, levels %v", s.Opened, s.SpoofLevels)
 		}
 	})
 }
@@ -112,8 +112,8 @@ func TestSameFourTupleTwice(t *testing.T) {
 			}
 			t.Cleanup(func() { server.Close(); client.Close() })
 		}
-		if s := g.Stats(); s.Steps[tproxy.StepFull] != 1 || s.Steps[tproxy.StepIP] != 1 {
-			t.Errorf("steps: %v", s.Steps)
+		if s := g.Stats(); s.SpoofLevels[tproxy.LevelFull] != 1 || s.SpoofLevels[tproxy.LevelIP] != 1 {
+			t.Errorf("levels: %v", s.SpoofLevels)
 		}
 	})
 }
@@ -145,8 +145,8 @@ func TestPortTakenOnTheRelay(t *testing.T) {
 		if remote(server).Addr() != g.client() || remote(server).Port() == clientPort {
 			t.Errorf("came as %v", remote(server))
 		}
-		if s := g.Stats(); s.Steps[tproxy.StepIP] != 1 || s.Steps[tproxy.StepFull] != 0 {
-			t.Errorf("steps: %v", s.Steps)
+		if s := g.Stats(); s.SpoofLevels[tproxy.LevelIP] != 1 || s.SpoofLevels[tproxy.LevelFull] != 0 {
+			t.Errorf("levels: %v", s.SpoofLevels)
 		}
 		server.Close()
 		client.Close()

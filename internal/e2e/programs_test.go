@@ -109,8 +109,8 @@ func TestRedirectSpoofsTheClientsAddressWhenAskedTo(t *testing.T) {
 		if err := <-sent; err != nil {
 			t.Fatal(err)
 		}
-		if s := g.Stats(); s.Steps[tproxy.StepIP] != 1 {
-			t.Errorf("steps: %v", s.Steps)
+		if s := g.Stats(); s.SpoofLevels[tproxy.LevelIP] != 1 {
+			t.Errorf("levels: %v", s.SpoofLevels)
 		}
 	})
 }

@@ -24,8 +24,8 @@ func TestReconnectWithinTimeWait(t *testing.T) {
 				each(t, append(variants(tproxy.TPROXY), families(tproxy.Redirect)...), func(t *testing.T, g *gateway) {
 					spoofed := g.reconnect(first == "client", timestamps)
 					s := g.Stats()
-					t.Logf("steps %v; %d came from the client's own port; SYNs sent again: %d by h1, %d by h2",
-						s.Steps, spoofed, g.tcpCounter(g.H1, "TCPSynRetrans"), g.tcpCounter(g.H2, "TCPSynRetrans"))
+					t.Logf("levels %v; %d came from the client's own port; SYNs sent again: %d by h1, %d by h2",
+						s.SpoofLevels, spoofed, g.tcpCounter(g.H1, "TCPSynRetrans"), g.tcpCounter(g.H2, "TCPSynRetrans"))
 					if s.Opened != reconnects {
 						t.Errorf("opened %d", s.Opened)
 					}
@@ -36,8 +36,8 @@ func TestReconnectWithinTimeWait(t *testing.T) {
 					if first == "client" && !timestamps {
 						full = 1
 					}
-					if s.Steps[tproxy.StepFull] != full || s.Steps[tproxy.StepIP] != reconnects-full || uint64(spoofed) != full {
-						t.Errorf("steps %v, and %d came from the client's own port; want %d", s.Steps, spoofed, full)
+					if s.SpoofLevels[tproxy.LevelFull] != full || s.SpoofLevels[tproxy.LevelIP] != reconnects-full || uint64(spoofed) != full {
+						t.Errorf("levels %v, and %d came from the client's own port; want %d", s.SpoofLevels, spoofed, full)
 					}
 				})
 			})

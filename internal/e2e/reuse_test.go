@@ -63,8 +63,8 @@ func TestPortReuseDoesNotStall(t *testing.T) {
 				}
 				// Where the client comes again before the relay has closed its outgoing
 				// connection, the client's port is still in use.
-				if s.Steps[tproxy.StepFull] == 0 || s.Steps[tproxy.StepFull]+s.Steps[tproxy.StepIP] != reuseRequests {
-					t.Errorf("steps: %v", s.Steps)
+				if s.SpoofLevels[tproxy.LevelFull] == 0 || s.SpoofLevels[tproxy.LevelFull]+s.SpoofLevels[tproxy.LevelIP] != reuseRequests {
+					t.Errorf("levels: %v", s.SpoofLevels)
 				}
 				if n := g.tcpCounter(g.H2, "TCPSynRetrans"); n > direct {
 					t.Errorf("the relay sent %d SYNs again", n)

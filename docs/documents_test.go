@@ -20,6 +20,7 @@ func TestDocumentsShowTheExamples(t *testing.T) {
 		{"../README.md", program, "\trelay, err := engine.New(", "\n\tif err"},
 		{"embed.md", program, "package main", "\n\x00"},
 		{"embed.md", examples, "\tbanner := ", "\n\n\trelay, err"},
+		{"embed.md", examples, "\tobserver := ", "\n\n\trelay, err"},
 	} {
 		_, code, ok := strings.Cut(c.source, c.from)
 		if !ok {

@@ -2,10 +2,13 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/intercept"
@@ -75,6 +78,46 @@ func Example_interceptor() {
 	// Output:
 	// relayed by tprelay
 	// hello
+}
+
+// An observer that counts the connections that their servers refused.
+func Example_observer() {
+	var refused atomic.Int64
+	observer := engine.Observer{
+		PairEnded: func(p engine.PairInfo) {
+			if errors.Is(p.Err, syscall.ECONNREFUSED) {
+				refused.Add(1)
+			}
+		},
+	}
+
+	relay, err := engine.New(engine.Options{
+		Observer: observer,
+		Listeners: []engine.Listener{{
+			Address:  netip.MustParseAddrPort("127.0.0.1:0"),
+			Mode:     tproxy.Forward,
+			Upstream: netip.MustParseAddrPort("127.0.0.1:1"), // where nothing listens
+		}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	ended := make(chan error)
+	go func() { ended <- relay.Run(context.Background()) }()
+
+	conn, err := net.Dial("tcp", relay.Addrs()[0].String())
+	if err == nil { // the reset may be as fast
+		_, err = conn.Read(make([]byte, 1))
+		conn.Close()
+	}
+	fmt.Println("reset:", errors.Is(err, syscall.ECONNRESET))
+	relay.Close()
+	<-ended
+	fmt.Println("refused:", refused.Load())
+
+	// Output:
+	// reset: true
+	// refused: 1
 }
 
 // greeter serves one connection and gives the address where.

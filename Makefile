@@ -48,10 +48,10 @@ endif
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-demo: ## a bottleneck, with and without flow control, in under a minute; no root needed
+demo: ## a slow link, with and without flow control, in under a minute; no root needed
 	@.ci/setup demo
-	@echo "building bin/tpbench (the first time takes a minute)"
-	@$(GO) build -o bin/tpbench ./cmd/tpbench
+	@echo "building bin/tprelay and bin/tpbench (the first time takes a minute)"
+	@$(GO) build -o bin/ ./cmd/tprelay ./cmd/tpbench
 	@bin/tpbench demo $(DEMOFLAGS) </dev/null
 
 test: ## every test, with the race detector; of some packages only with PACKAGES=./engine

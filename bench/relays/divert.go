@@ -28,11 +28,13 @@ func (s site) divert(ctx context.Context, way Way) (undo func() error, err error
 		return func() error { return nil }, nil
 	}
 	cfg := rules.Config{
-		Mode:     mode,
-		Listen:   []netip.AddrPort{s.listen},
-		In:       []string{netlab.Left},
-		Ports:    rules.Ports{{First: s.Server.Port(), Last: next(s.Server).Port()}},
-		StateDir: filepath.Join(s.dir, "rules"), // the default is root's
+		Mode:   mode,
+		Listen: []netip.AddrPort{s.listen},
+		In:     []string{s.Lab.H2.Ifaces[0].Name},
+		Ports:  rules.Ports{{First: s.Server.Port(), Last: next(s.Server).Port()}},
+		// The hosts of a lab need nothing; others may check source addresses.
+		SetSysctls: true,
+		StateDir:   filepath.Join(s.dir, "rules"), // the default is root's
 	}
 	h2 := s.Lab.H2
 	if err := h2.Do(func() error { return rules.Apply(ctx, cfg) }); err != nil {

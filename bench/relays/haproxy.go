@@ -21,7 +21,7 @@ const haproxyPipe = 1 << 20
 type haproxySettings struct {
 	Listen                         netip.AddrPort
 	Threads                        int
-	Splice                         bool
+	Splice, Transparent            bool
 	Descriptors, Maxconn, Maxpipes uint64
 	PipeSize                       int
 }
@@ -33,7 +33,7 @@ func haproxies() []Relay {
 	of := func(name, kind, more string, settings haproxySettings) Relay {
 		return Relay{
 			Name: name, Title: title + ", " + kind, Advice: advice + "; " + more, Way: Transparent,
-			program: "haproxy", debian: "haproxy", shares: true,
+			program: "haproxy", debian: "haproxy", shares: true, both: true,
 			recipe: settings.processes,
 		}
 	}
@@ -55,7 +55,7 @@ func (h haproxySettings) processes(s site) ([]process, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, fmt.Errorf("limit of descriptors: %w", err)
 	}
-	h.Listen = s.listen
+	h.Listen, h.Transparent = s.listen, s.way == Transparent
 	h.size(limit.Max)
 	config := filepath.Join(s.dir, "haproxy.cfg")
 	if err := h.write(config); err != nil {

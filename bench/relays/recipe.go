@@ -12,6 +12,7 @@ import (
 // site is what a recipe works with.
 type site struct {
 	Env
+	way    Way            // how connections come to the relay
 	listen netip.AddrPort // where the relay is to listen
 	dir    string         // for its files; removed when it stops
 }
@@ -40,7 +41,7 @@ func (env Env) listenAt(way Way) netip.AddrPort {
 	if way == Transparent {
 		return env.Listen
 	}
-	return netip.AddrPortFrom(env.Lab.H2.Iface(netlab.Left).Addr4, env.Listen.Port())
+	return netip.AddrPortFrom(env.Lab.H2.Addr4, env.Listen.Port())
 }
 
 // forwarded gives the two addresses to listen on, and the server for each, of a

@@ -67,6 +67,7 @@ type Relay struct {
 	program string // what has to be installed; "" if nothing has
 	debian  string // the package that has it
 	shares  bool   // several processes of it may listen on one port (SO_REUSEPORT)
+	both    bool   // it takes connections from REDIRECT rules as well as from TPROXY
 	recipe  recipe
 }
 
@@ -114,6 +115,17 @@ func Find(name, command string) (Relay, error) {
 		names = append(names, p.Name)
 	}
 	return Relay{}, fmt.Errorf("relay %q: there is none of that name; there are %s", name, strings.Join(names, ", "))
+}
+
+// Redirected is the same relay with REDIRECT rules in place of TPROXY's, and [Direct] itself.
+func (p Relay) Redirected() (Relay, error) {
+	if p.Way == Transparent && !p.both {
+		return p, fmt.Errorf("relay %s: works with TPROXY only", p.Name)
+	}
+	if p.Way == Transparent {
+		p.Way = Redirect
+	}
+	return p, nil
 }
 
 // Missing says in one line what has to be installed before the relay can be

@@ -45,7 +45,7 @@ func (p Relay) Start(ctx context.Context, env Env) (*Running, error) {
 	if env.Processes > 1 && !p.shares {
 		return nil, fmt.Errorf("relay %s: cannot share its port between %d processes", p.Name, env.Processes)
 	}
-	s := site{Env: env, listen: env.listenAt(p.Way)}
+	s := site{Env: env, way: p.Way, listen: env.listenAt(p.Way)}
 	if p.Way == Forward {
 		r.target = s.listen
 	}

@@ -1,6 +1,10 @@
 package relays
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/tprelay/tprelay/tproxy"
+)
 
 // direct is what all others are compared to: no relay at all.
 func direct() Relay {
@@ -16,12 +20,16 @@ func direct() Relay {
 func tprelays() []Relay {
 	of := func(name, title, advice string, flags ...string) Relay {
 		return Relay{
-			Name: name, Title: title, Advice: advice, Way: Transparent, shares: true,
+			Name: name, Title: title, Advice: advice, Way: Transparent, shares: true, both: true,
 			recipe: func(s site) ([]process, error) {
 				if s.TPRelay == "" {
 					return nil, errors.New("no path of tprelay was given")
 				}
-				args := []string{s.TPRelay, "run", "--mode", "tproxy", "--listen", s.listen.String(), "--log-level", "warn"}
+				mode := tproxy.TPROXY
+				if s.way == Redirect {
+					mode = tproxy.Redirect
+				}
+				args := []string{s.TPRelay, "run", "--mode", mode.String(), "--listen", s.listen.String(), "--log-level", "warn"}
 				args = append(append(args, flags...), s.Flags...)
 				return []process{{args: args, ports: []uint16{s.listen.Port()}, socket: s.Processes > 1}}, nil
 			},

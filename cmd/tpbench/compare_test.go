@@ -38,9 +38,7 @@ func printed[T any](t *testing.T, cmd *exec.Cmd) (v T) {
 
 // TestCompareMeasures asks for figures only, not for how large they are.
 func TestCompareMeasures(t *testing.T) {
-	if _, err := backend(); err != nil {
-		t.Skip(err)
-	}
+	needsRules(t)
 	for name, ordinary := range map[string]bool{"root": false, "ordinary user": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -59,9 +57,7 @@ func TestCompareMeasures(t *testing.T) {
 
 // Whatever the machine uses, the lab's hosts use what was asked for.
 func TestCompareSetsTheCongestionControl(t *testing.T) {
-	if _, err := backend(); err != nil {
-		t.Skip(err)
-	}
+	needsRules(t)
 	seen := filepath.Join(t.TempDir(), "seen")
 	cmd := process(t, false, "compare", "--relays", "command", "--relay-command", "cat /proc/sys/net/ipv4/tcp_congestion_control > "+seen,
 		"--only", "bulk-1-up", "--rounds", "1", "--seconds", "0.1", "--congestion", "reno")

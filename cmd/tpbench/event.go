@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"sync"
 
-	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/bottleneck"
 	"github.com/tprelay/tprelay/bench/units"
 )
 
@@ -40,8 +40,8 @@ type event struct {
 }
 
 // interval is what the event says of a piece of time.
-func (e event) interval() flow.Interval {
-	return flow.Interval{Start: e.Start, End: e.End, Bytes: e.Bytes}
+func (e event) interval() bottleneck.Interval {
+	return bottleneck.Interval{Start: e.Start, End: e.End, Bytes: e.Bytes}
 }
 
 // String gives the event in plain words.

@@ -12,8 +12,8 @@ import (
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
-// asProgram tells the test binary to be tpbench: the demo runs itself anew, as the
-// ends and as the relay, and so do tests.
+// asProgram tells the test binary to be tpbench: it runs itself anew, as ends and as relays,
+// and tests run it.
 const asProgram = "TPBENCH_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -44,8 +44,6 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 		"compare --relays direct --baseline x": "--baseline x: it is not among the relays that are measured",
 		"report":                               "<dir>",
 		"demo --seconds 2":                     "--seconds 2: must be between 3 and 600",
-		"demo --mode forward":                  "--mode",
-		"demo --traffic ping":                  "--traffic",
 		"demo --access 5mbps":                  `rate "5mbps"`,
 		"demo --bottleneck 1":                  "must be between 8kbit and 1000gbit",
 		"demo --queue 0s":                      "--queue 0s",
@@ -53,6 +51,13 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 		"slow --relays nobody":                 "there are direct, tprelay, ",
 		"slow --relays direct,direct":          "--relays: direct is named twice",
 		"slow --relays command":                "say with --relay-command what to run",
+		"slow --mode forward":                  "--mode",
+		"slow --mode redirect --relays iocopy": "--relays: relay iocopy: works with TPROXY only",
+		"slow --flows 0":                       "--flows 0: must be between 1 and 1000",
+		"slow --crowd 1001":                    "--crowd 1001: must be between 0 and 1000",
+		"slow --again=-1":                      "--again -1: must not be negative",
+		"slow --check speed":                   `--check "speed": want all, or some of ratio,settle,`,
+		"slow --attach 1,2":                    "--attach: want three process ids, of h1, h2 and h3",
 		"slow --rounds 0":                      "--rounds 0: must be between 1 and 100",
 		"slow --seconds 2":                     "--seconds 2: must be between 3 and 600",
 		"slow --reader fast":                   "--reader",
@@ -63,16 +68,6 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 		"probe --interval 1ms":                 "--interval 1ms: must be between 5ms and 1s",
 		"probe --unsent 2GiB":                  "--unsent 2.0 GiB: must be at most 1GiB",
 		"probe --high-watermark x":             `size "x"`,
-		"serve localhost:5201":                 "want ADDR:PORT",
-		"serve --loops=-1":                     "--loops -1",
-		"load":                                 "<target>",
-		"load 127.0.0.1:0":                     "want ADDR:PORT",
-		"load 127.0.0.1:1 --connections 0":     "--connections 0",
-		"load 127.0.0.1:1 --block 0":           "--block 0",
-		"load 127.0.0.1:1 --seconds 0":         "--seconds 0",
-		"load 127.0.0.1:1 --drain=-1s":         "--drain -1s",
-		"load 127.0.0.1:1 --bytes a":           `size "a"`,
-		"relay --listen 127.0.0.1:1 --mode x":  "--mode",
 	} {
 		var stdout, stderr bytes.Buffer
 		if status := program(strings.Fields(args), &stdout, &stderr); status != cli.Usage {
@@ -92,12 +87,12 @@ func TestHelpExitsWith0AndHidesWhatIsForItself(t *testing.T) {
 	if status := program([]string{"--help"}, &stdout, &stderr); status != cli.OK || stderr.Len() > 0 {
 		t.Errorf("status %d, %s", status, stderr.String())
 	}
-	for _, command := range []string{"demo", "slow", "probe", "compare", "report", "serve", "load"} {
+	for _, command := range []string{"demo", "slow", "probe", "compare", "report"} {
 		if !strings.Contains(stdout.String(), command) {
 			t.Errorf("no %s in:\n%s", command, stdout.String())
 		}
 	}
-	for _, hidden := range []string{"Be the relay", "Be an end"} {
+	for _, hidden := range []string{"Be an end", "Be a relay"} {
 		if strings.Contains(stdout.String(), hidden) {
 			t.Errorf("a hidden command shows:\n%s", stdout.String())
 		}
@@ -113,15 +108,5 @@ func TestPlaceForResultsIsLookedAtBeforeTheyAreMeasured(t *testing.T) {
 	status := program([]string{"compare", "--relays", "direct", "--only", "rr-1", "--rounds", "1", "--seconds", "0.1", "--out", file}, &stdout, &stderr)
 	if want := "tpbench: --out: no place for results: mkdir " + file + ": not a directory\n"; status != cli.Failure || stderr.String() != want {
 		t.Errorf("status %d, %q", status, &stderr)
-	}
-}
-
-func TestRefusedConnectionExitsWith1(t *testing.T) {
-	var stdout, stderr bytes.Buffer
-	if status := program([]string{"load", "127.0.0.1:1"}, &stdout, &stderr); status != cli.Failure {
-		t.Errorf("status %d", status)
-	}
-	if text := stderr.String(); !strings.Contains(text, "tpbench: load 127.0.0.1:1: ") || strings.Count(text, "\n") != 1 {
-		t.Errorf("it said %q", text)
 	}
 }

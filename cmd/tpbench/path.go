@@ -3,7 +3,7 @@ package main
 import (
 	"time"
 
-	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/bottleneck"
 	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/internal/cli"
 )
@@ -16,11 +16,14 @@ type pathFlags struct {
 	Access     units.Rate     `default:"20mbit" help:"Rate of the link h1-h2, before the relay."`
 	Bottleneck units.Rate     `default:"6mbit" help:"Rate of the link h2-h3, behind it."`
 	Queue      time.Duration  `default:"100ms" help:"Queue before each link, as the time that it takes to pass; at least ten packets."`
+	Attach     []int          `placeholder:"PID,PID,PID" help:"Measure on three hosts that exist already, such as Mininet's: those in whose network namespaces these processes run. The flags of the links then say what they are, and change nothing. Needs root."`
 	Delay      *time.Duration `placeholder:"10ms" help:"Delay of each link, one way. Default: 10ms where the kernel has netem, else none. If given, and there is no netem, tpbench delays by itself: the CPU time that takes is missing elsewhere, most of all at high rates."`
 }
 
 func (p *pathFlags) check() error {
 	switch {
+	case len(p.Attach) != 0 && len(p.Attach) != 3:
+		return cli.Usagef("--attach: want three process ids, of h1, h2 and h3")
 	case p.Queue <= 0 || p.Queue > 10*time.Second:
 		return cli.Usagef("--queue %v: must be more than 0 and at most 10s", p.Queue)
 	case p.Delay != nil && (*p.Delay < 0 || *p.Delay > 10*time.Second):
@@ -29,8 +32,8 @@ func (p *pathFlags) check() error {
 	return nil
 }
 
-func (p *pathFlags) path() flow.Path {
-	path := flow.Path{Access: uint64(p.Access), Bottleneck: uint64(p.Bottleneck), Queue: p.Queue, Delay: defaultDelay, NetemOnly: true}
+func (p *pathFlags) path() bottleneck.Path {
+	path := bottleneck.Path{Access: uint64(p.Access), Bottleneck: uint64(p.Bottleneck), Queue: p.Queue, Delay: defaultDelay, NetemOnly: true, Attach: p.Attach}
 	if p.Delay != nil {
 		path.Delay, path.NetemOnly = *p.Delay, false
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/bottleneck"
 	"github.com/tprelay/tprelay/bench/relays"
 	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
@@ -56,11 +56,11 @@ func (c *probeCmd) Run(command *kong.Context) error {
 	if c.JSON == "-" || c.Plot == "-" {
 		person = command.Stderr
 	}
-	var m *flow.Measured
+	var m *bottleneck.Measured
 	err = writeTo(c.JSON, command.Stdout, func(w io.Writer) error {
 		buffered := bufio.NewWriter(w)
 		out := json.NewEncoder(buffered)
-		m, err = setup.Run(ctx, peer, func(s flow.Sample) {
+		m, err = setup.Run(ctx, peer, func(s bottleneck.Sample) {
 			_ = out.Encode(s) // what fails here fails at Flush again
 			_ = buffered.Flush()
 		})
@@ -73,7 +73,7 @@ func (c *probeCmd) Run(command *kong.Context) error {
 		return fmt.Errorf("probe: %w", err)
 	}
 	m.Round = 1
-	result := &flow.Comparison{Settings: setup.Settings(), Relays: []flow.Name{{Name: peer.Name, Title: peer.Title}}, Runs: []*flow.Measured{m}}
+	result := &bottleneck.Comparison{Settings: setup.Settings(), Relays: []bottleneck.Name{{Name: peer.Name, Title: peer.Title}}, Runs: []*bottleneck.Measured{m}}
 	result.Settings.Command = commandLine(command.Args)
 	if setup.Path.Note != "" {
 		result.Notes = append(result.Notes, setup.Path.Note)

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
-	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,8 +13,6 @@ import (
 type progress struct {
 	to       io.Writer
 	terminal bool
-	phase    string
-	seconds  int
 }
 
 func newProgress(to io.Writer) *progress {
@@ -29,16 +24,6 @@ func newProgress(to io.Writer) *progress {
 	return p
 }
 
-// begin begins a phase that will take so many seconds.
-func (p *progress) begin(phase string, seconds int) {
-	p.phase, p.seconds = phase, seconds
-	if p.terminal {
-		p.line(phase)
-	} else {
-		fmt.Fprintf(p.to, "%s, %d s\n", phase, seconds)
-	}
-}
-
 // step says what is done now, where every phase is short: on a terminal the line
 // changes, elsewhere there is one more.
 func (p *progress) step(text string) {
@@ -47,32 +32,6 @@ func (p *progress) step(text string) {
 	} else {
 		fmt.Fprintln(p.to, text)
 	}
-}
-
-// watch keeps the line fresh until ctx ends; the returned group waits for that.
-func (p *progress) watch(ctx context.Context, live func() string) *sync.WaitGroup {
-	var wg sync.WaitGroup
-	if !p.terminal {
-		return &wg
-	}
-	began := time.Now()
-	wg.Go(func() {
-		ticker := time.NewTicker(250 * time.Millisecond)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				text := fmt.Sprintf("%s: %d of %d s", p.phase, min(int(time.Since(began).Seconds()), p.seconds), p.seconds)
-				if now := live(); now != "" {
-					text += ", " + now
-				}
-				p.line(text)
-			}
-		}
-	})
-	return &wg
 }
 
 // clear takes the line away.

@@ -13,8 +13,9 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/bottleneck"
 	"github.com/tprelay/tprelay/bench/relays"
+	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
@@ -23,28 +24,58 @@ import (
 type slowCmd struct {
 	Relays       []string `default:"direct,tprelay,tprelay-no-flow-control,haproxy,iocopy" help:"Relays, of those that tpbench compare --list names. What a relay adds is told if direct is among them."`
 	RelayCommand string   `placeholder:"CMD" help:"${relay_command}"`
+	Mode         string   `enum:"tproxy,redirect" default:"tproxy" help:"How connections come to the relays: ${enum}."`
 	Rounds       int      `default:"3" help:"How often each relay is measured; the medians are printed."`
+	Again        int      `default:"2" help:"How often a transfer is repeated when the machine's host took more than 2 % of the CPU time (steal). The least disturbed one counts."`
+	Flows        int      `default:"1" help:"Connections at a time."`
+	Crowd        int      `default:"0" help:"At the end, measure the memory of the first relay with so many connections at a time. 0: do not."`
+	Ordinary     bool     `help:"Measure twice each time: rates, settle time, bytes in flight and memory with a sender that leaves its send buffer to its kernel, as most programs do; delay with one that keeps to --unsent."`
+	Goals        bool     `help:"Print also what the project requires of tprelay, and whether it is met."`
+	Check        []string `placeholder:"GOAL" help:"Like --goals, and exit with status 1 if one of these goals is missed: all, or some of ratio, settle, throughput, delay, excess, pending, memory, flows, control; works: only if nothing arrived, or if the sender was not faster without flow control."`
 	JSON         string   `name:"json" placeholder:"FILE" help:"Write all figures and samples there as JSON; -: print them instead of the table. Default: nowhere."`
 	transferFlags
 }
 
 // Run measures the relays in turn, and prints a table.
 func (c *slowCmd) Run(command *kong.Context) error {
+	goals, err := bottleneck.ChooseGoals(c.Check)
+	if err != nil {
+		return cli.Usagef("--check %w", err)
+	}
+	result, err := c.measure(command, "slow")
+	if err = errors.Join(err, c.tell(command.Stdout, result)); err != nil {
+		return err
+	}
+	if missed := result.Missed(goals); len(missed) > 0 {
+		return fmt.Errorf("slow: missed: %s", strings.Join(missed, ", "))
+	}
+	return nil
+}
+
+// measure does it, for the command of that name. The result holds what was measured before an
+// error.
+func (c *slowCmd) measure(command *kong.Context, name string) (*bottleneck.Comparison, error) {
+	result := &bottleneck.Comparison{}
 	chosen, err := c.relays()
 	if err != nil {
-		return err
+		return result, err
 	}
 	if err := netlab.Enter(); err != nil {
-		return err
+		return result, err
 	}
 	setup := c.setup()
+	setup.Flows, setup.Ordinary, setup.Redirect, setup.Again = c.Flows, c.Ordinary, c.Mode == "redirect", c.Again
 	if setup.Self, err = os.Executable(); err != nil {
-		return fmt.Errorf("slow: path of this program: %w", err)
+		return result, fmt.Errorf("%s: path of this program: %w", name, err)
 	}
-	result := &flow.Comparison{Settings: setup.Settings()}
-	result.Settings.Rounds, result.Settings.Command = c.Rounds, commandLine(command.Args)
+	result.Settings = setup.Settings()
+	set := &result.Settings
+	set.Rounds, set.Crowd, set.Command = c.Rounds, c.Crowd, commandLine(command.Args)
+	if set.Watermark = int64(c.HighWatermark); set.Watermark == 0 {
+		set.Watermark = engine.DefaultHighWatermark
+	}
 	if setup.TPRelay, chosen, err = c.installed(chosen, result); err != nil {
-		return err
+		return result, fmt.Errorf("%s: %w", name, err)
 	}
 	for _, note := range result.Notes {
 		fmt.Fprintln(command.Stderr, note)
@@ -54,16 +85,14 @@ func (c *slowCmd) Run(command *kong.Context) error {
 	context.AfterFunc(ctx, stop) // a second signal ends at once
 
 	p := newProgress(command.Stderr)
-	err = setup.Compare(ctx, chosen, result, func(round int, relay string) {
-		p.step(fmt.Sprintf("round %d of %d: %s, %d s", round, c.Rounds, relay, c.Seconds))
-	})
+	err = setup.Compare(ctx, chosen, result, p.step)
 	p.clear()
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")
 	} else if err != nil {
-		err = fmt.Errorf("slow: %w", err)
+		err = fmt.Errorf("%s: %w", name, err)
 	}
-	return errors.Join(err, c.tell(command.Stdout, result))
+	return result, err
 }
 
 // relays are those that were asked for.
@@ -74,14 +103,24 @@ func (c *slowCmd) relays() (chosen []relays.Relay, err error) {
 	if err := checkFile("--json", c.JSON); err != nil {
 		return nil, err
 	}
-	if c.Rounds < 1 || c.Rounds > 100 {
+	switch {
+	case c.Rounds < 1 || c.Rounds > 100:
 		return nil, cli.Usagef("--rounds %d: must be between 1 and 100", c.Rounds)
+	case c.Again < 0:
+		return nil, cli.Usagef("--again %d: must not be negative", c.Again)
+	case c.Flows < 1 || c.Flows > 1000:
+		return nil, cli.Usagef("--flows %d: must be between 1 and 1000", c.Flows)
+	case c.Crowd < 0 || c.Crowd > 1000:
+		return nil, cli.Usagef("--crowd %d: must be between 0 and 1000", c.Crowd)
 	}
 	if c.RelayCommand != "" && !slices.Contains(c.Relays, "command") {
 		c.Relays = append(c.Relays, "command")
 	}
 	for _, name := range c.Relays {
 		p, err := relays.Find(name, c.RelayCommand)
+		if err == nil && c.Mode == "redirect" {
+			p, err = p.Redirected()
+		}
 		if err != nil {
 			return nil, cli.Usagef("--relays: %w", err)
 		}
@@ -94,7 +133,7 @@ func (c *slowCmd) relays() (chosen []relays.Relay, err error) {
 }
 
 // installed leaves out the relays whose programs are not here, and notes that.
-func (c *slowCmd) installed(chosen []relays.Relay, r *flow.Comparison) (tprelay string, left []relays.Relay, err error) {
+func (c *slowCmd) installed(chosen []relays.Relay, r *bottleneck.Comparison) (tprelay string, left []relays.Relay, err error) {
 	tprelay, err = findTPRelay(c.TPRelay)
 	for _, p := range chosen {
 		missing := p.Missing()
@@ -106,16 +145,16 @@ func (c *slowCmd) installed(chosen []relays.Relay, r *flow.Comparison) (tprelay 
 			continue
 		}
 		left = append(left, p)
-		r.Relays = append(r.Relays, flow.Name{Name: p.Name, Title: p.Title})
+		r.Relays = append(r.Relays, bottleneck.Name{Name: p.Name, Title: p.Title})
 	}
 	if len(left) == 0 {
-		return "", nil, fmt.Errorf("slow: no relay is left: %s", strings.Join(r.Notes, "; "))
+		return "", nil, fmt.Errorf("no relay is left: %s", strings.Join(r.Notes, "; "))
 	}
 	return tprelay, left, nil
 }
 
-// tell prints the table and writes the files, if there is anything.
-func (c *slowCmd) tell(w io.Writer, r *flow.Comparison) error {
+// tell prints the tables and writes the files, if there is anything.
+func (c *slowCmd) tell(w io.Writer, r *bottleneck.Comparison) error {
 	if len(r.Runs) == 0 {
 		return nil
 	}
@@ -133,17 +172,47 @@ func (c *slowCmd) tell(w io.Writer, r *flow.Comparison) error {
 		return nil
 	}
 	var b strings.Builder
-	s := r.Settings
-	fmt.Fprintln(&b, s)
-	for _, note := range r.Notes {
-		fmt.Fprintln(&b, note)
-	}
-	b.WriteByte('\n')
+	describe(&b, r)
 	align(&b, r.Rows())
 	b.WriteByte('\n')
-	for _, sentence := range s.Legend() {
+	for _, sentence := range r.Settings.Legend() {
 		fmt.Fprintln(&b, sentence)
+	}
+	if c.Goals || len(c.Check) > 0 {
+		b.WriteByte('\n')
+		align(&b, bottleneck.GoalRows(r.Goals()))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// describe says what was measured, above the table.
+func describe(b *strings.Builder, r *bottleneck.Comparison) {
+	fmt.Fprintln(b, r.Settings)
+	for _, note := range r.Notes {
+		fmt.Fprintln(b, note)
+	}
+	b.WriteByte('\n')
+}
+
+// align writes rows in columns: numbers to the right, and text to the left.
+func align(b *strings.Builder, rows [][]string) {
+	width := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			width[i] = max(width[i], len(cell))
+		}
+	}
+	for _, row := range rows {
+		for i, cell := range row {
+			switch i {
+			case 0:
+				fmt.Fprintf(b, "%-*s", width[i], cell)
+			case len(row) - 1:
+				fmt.Fprintf(b, "  %s\n", cell)
+			default:
+				fmt.Fprintf(b, "  %*s", width[i], cell)
+			}
+		}
+	}
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/bottleneck"
 )
 
 // aTPRelay builds tprelay where everybody may run it.
@@ -36,25 +36,23 @@ func TestSlowAndProbeMeasure(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
-	if _, err := backend(); err != nil {
-		t.Skip(err)
-	}
+	needsRules(t)
 	tprelay := aTPRelay(t)
 	for name, ordinary := range map[string]bool{"root": false, "ordinary user": true} {
 		t.Run("slow, "+name, func(t *testing.T) {
 			t.Parallel()
 			cmd := process(t, ordinary, "slow", "--seconds", "3", "--rounds", "1", "--relays", "direct,tprelay,iocopy", "--tprelay", tprelay, "--json", "-")
-			c := printed[flow.Comparison](t, cmd)
+			c := printed[bottleneck.Comparison](t, cmd)
 			if len(c.Runs) != 3 {
 				t.Fatalf("%d runs", len(c.Runs))
 			}
 			for _, m := range c.Runs {
-				want := []string{flow.SenderRate, flow.ArrivedRate, flow.Ratio, flow.DelayMedian, flow.DelayP99, flow.OnTheWay}
+				want := []string{bottleneck.SenderRate, bottleneck.ArrivedRate, bottleneck.Ratio, bottleneck.DelayMedian, bottleneck.DelayP99, bottleneck.InFlight}
 				if m.Relay != "direct" {
-					want = append(want, flow.Throughput, flow.AddedMedian, flow.AddedP99, flow.BeyondDirect, flow.Growth)
+					want = append(want, bottleneck.Throughput, bottleneck.AddedMedian, bottleneck.AddedP99, bottleneck.ExcessInFlight, bottleneck.Growth)
 				}
 				if m.Relay == "tprelay" {
-					want = append(want, flow.PendingMost)
+					want = append(want, bottleneck.PendingMost)
 				}
 				for _, figure := range want {
 					if _, ok := m.Figures[figure]; !ok {
@@ -81,7 +79,7 @@ func TestSlowAndProbeMeasure(t *testing.T) {
 			n := 0
 			for dec := json.NewDecoder(&stdout); dec.More(); n++ {
 				dec.DisallowUnknownFields()
-				var s flow.Sample
+				var s bottleneck.Sample
 				if err := dec.Decode(&s); err != nil {
 					t.Fatal(err)
 				}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tprelay/tprelay/bench/flow"
+	"github.com/tprelay/tprelay/bench/bottleneck"
 	"github.com/tprelay/tprelay/bench/units"
 	"github.com/tprelay/tprelay/internal/cli"
 )
@@ -60,8 +60,8 @@ func checkFile(flag, path string) error {
 }
 
 // setup is what the transfers have in common, but for the programs.
-func (c *transferFlags) setup() flow.Setup {
-	s := flow.Setup{Path: c.path(), Length: time.Duration(c.Seconds) * time.Second, Every: c.Interval, Unsent: int(c.Unsent)}
+func (c *transferFlags) setup() bottleneck.Setup {
+	s := bottleneck.Setup{Path: c.path(), Length: time.Duration(c.Seconds) * time.Second, Every: c.Interval, Unsent: int(c.Unsent)}
 	switch c.Reader {
 	case "slow":
 		s.Reader.Pace = int64(c.Bottleneck) / 8

@@ -34,7 +34,7 @@ type Host struct {
 	Name string
 	// Addr4 and Addr6 are the addresses of the first interface: eth0, or left on h2.
 	Addr4, Addr6 netip.Addr
-	// Ifaces are the interfaces: eth0, or left and right on h2.
+	// Ifaces are the interfaces: eth0; on h2, left and right, of which the first leads to h1.
 	Ifaces []Iface
 
 	lab    *Lab
@@ -46,11 +46,12 @@ type Host struct {
 	ns int          // descriptor of the namespace; -1 once closed
 }
 
-func newHost(lab *Lab, name string) (*Host, error) {
+// newHost makes a host of the network namespace that enter puts the calling thread in.
+func newHost(lab *Lab, name string, enter func() error) (*Host, error) {
 	h := &Host{Name: name, lab: lab, ns: -1, ways: map[string]*way{}}
 	thread, err := startThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("new network namespace: %w; call netlab.Enter first, or run as root", err)
+		if err := enter(); err != nil {
+			return err
 		}
 		ns, err := openNetns()
 		if err != nil {
@@ -69,6 +70,14 @@ func newHost(lab *Lab, name string) (*Host, error) {
 	}
 	h.thread = thread
 	return h, nil
+}
+
+// newNetns moves the calling thread into a new network namespace.
+func newNetns() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("new network namespace: %w; call netlab.Enter first, or run as root", err)
+	}
+	return nil
 }
 
 // openNetns opens the network namespace of the calling thread.

@@ -52,7 +52,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
 )
 
 // ErrClosed is returned for whatever is asked of a lab that was closed.
@@ -89,6 +88,8 @@ type Lab struct {
 	ctx    context.Context // ends when Close begins; commands die with it
 	cancel context.CancelFunc
 	lines  []*line // fixed once built
+
+	attached bool // the hosts are somebody else's
 
 	mu      sync.Mutex
 	closed  bool
@@ -180,14 +181,14 @@ func (lab *Lab) close() error {
 	lab.cancel()
 	// Descendants too, at once: programs are not over as long as somebody holds
 	// their outputs.
-	errs := []error{killInside(lab.hosts(), 5*time.Second)}
+	errs := []error{lab.killInside()}
 	for _, c := range running {
 		<-c.done
 	}
 	// Once more for what was just being forked. Only then may the threads end: a
 	// program is killed by the kernel when the thread that forked it does, and
 	// we would rather have waited for it.
-	errs = append(errs, killInside(lab.hosts(), 5*time.Second))
+	errs = append(errs, lab.killInside())
 	for _, l := range lab.lines {
 		errs = append(errs, l.close())
 	}

@@ -10,13 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killInside kills whoever is in the namespaces of the hosts: what programs of
-// the lab forked and left behind. Nobody else can be in there, as the
+// killInside kills every process in the namespaces of the hosts: what programs of
+// the lab forked and left behind. Nothing else can be in there, as the
 // namespaces have no name to enter them by. A process is held by a descriptor
-// while we look at it, so that a reused number never hits a stranger.
-func killInside(hosts []*Host, limit time.Duration) error {
+// while we look at it, so that a reused number never hits a stranger. In a lab that
+// was attached to, others run too, and it kills nothing.
+func (lab *Lab) killInside() error {
+	const limit = 5 * time.Second
+	if lab.attached {
+		return nil
+	}
 	inodes := map[uint64]bool{}
-	for _, h := range hosts {
+	for _, h := range lab.hosts() {
 		inodes[h.inode] = true
 	}
 	for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {

@@ -16,13 +16,13 @@ import (
 // their namespace and were never anywhere else.
 func (lab *Lab) build(cfg Config) error {
 	var err error
-	if lab.H1, err = newHost(lab, "h1"); err != nil {
+	if lab.H1, err = newHost(lab, "h1", newNetns); err != nil {
 		return err
 	}
-	if lab.H2, err = newHost(lab, "h2"); err != nil {
+	if lab.H2, err = newHost(lab, "h2", newNetns); err != nil {
 		return err
 	}
-	if lab.H3, err = newHost(lab, "h3"); err != nil {
+	if lab.H3, err = newHost(lab, "h3", newNetns); err != nil {
 		return err
 	}
 	for _, h := range lab.hosts() {

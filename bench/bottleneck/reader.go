@@ -1,0 +1,97 @@
+package bottleneck
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reader is how the receiver reads. The zero value reads what there is.
+type Reader struct {
+	// Pace, if not 0, is how many bytes per second it takes.
+	Pace int64
+	// Stopped: it reads nothing.
+	Stopped bool
+	// From Stop to Resume, counted from the beginning, it reads nothing. Default: it does
+	// not stop.
+	Stop, Resume time.Duration
+}
+
+// readerBuffer is the receive buffer of a reader that is slow or stopped, in bytes, as
+// it is asked for: what comes beyond it has to wait on the path, and not in the
+// reader's kernel.
+const readerBuffer = 64 << 10
+
+// mostLate is how late a slow reader may be and read faster for a while.
+const mostLate = 100 * time.Millisecond
+
+// prepare makes a listener whose connections have that buffer.
+func (r Reader) prepare(l *net.TCPListener) error {
+	if r == (Reader{}) {
+		return nil
+	}
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, readerBuffer)
+	}); err != nil {
+		return err
+	}
+	return failed
+}
+
+// read reads until it is broken off by a deadline or ctx ends.
+func (r Reader) read(ctx context.Context, conn net.Conn, b *blocks, counts *counts) error {
+	if r.Stopped {
+		<-ctx.Done()
+		return nil
+	}
+	size := 64 << 10
+	if r.Pace > 0 {
+		size = int(min(max(r.Pace/50, 1), 16<<10)) // a fiftieth of a second's worth, within reason
+	}
+	buf := make([]byte, size)
+	for next := b.clock.now(); ; {
+		if now := b.clock.now(); now >= r.Stop && now < r.Resume && !sleep(ctx, r.Resume-now) {
+			return nil
+		}
+		n, err := conn.Read(buf)
+		if n > 0 {
+			counts.arrived.Add(int64(n))
+			if err := b.take(buf[:n]); err != nil {
+				return err
+			}
+		}
+		if closed(err) && err != nil {
+			return nil
+		}
+		if err != nil {
+			return broken(err)
+		}
+		if r.Pace == 0 {
+			continue
+		}
+		// What a timer is late is made up for, but not what the sender is.
+		next = max(next, b.clock.now()-mostLate) + time.Duration(float64(n)/float64(r.Pace)*float64(time.Second))
+		if !sleep(ctx, next-b.clock.now()) {
+			return nil
+		}
+	}
+}
+
+// sleep says whether it slept so long before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -17,6 +17,7 @@
 package admin
 
 import (
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -51,15 +52,18 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// pageSource has TILES where the page gets the numbers that it shows.
+//
 //go:embed page.html
-var page []byte
+var pageSource []byte
 
 // Handler serves s. It bounds neither connections nor time: Serve does.
 func Handler(s Source, o Options) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(o.Metrics...)
 
+	page := bytes.Replace(pageSource, []byte("TILES"), tiles(), 1)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Stats()) })

@@ -1,78 +1,112 @@
 package admin
 
 import (
+	"encoding/json"
+	"reflect"
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tprelay/tprelay/engine"
 )
 
-// collector turns engine.Stats into metrics, afresh for each scrape.
-type collector struct{ source Source }
-
-func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("tprelay_"+name, help, labels, nil)
-}
-
-// number is a metric that is one field of Stats.
+// number is a field of engine.Stats that is a number: a counter if it is unsigned, and a gauge
+// otherwise.
 type number struct {
-	desc  *prometheus.Desc
-	kind  prometheus.ValueType
-	value func(*engine.Stats) float64
+	field string
+	name  string // of the metric, behind tprelay_; the unit of what ends in _bytes is bytes
+	tile  string // what the page calls it; empty if it does not show it
+	help  string
 }
 
-func counter(name, help string, value func(*engine.Stats) uint64) number {
-	return number{describe(name, help), prometheus.CounterValue, func(s *engine.Stats) float64 { return float64(value(s)) }}
-}
-
-func gauge(name, help string, value func(*engine.Stats) int64) number {
-	return number{describe(name, help), prometheus.GaugeValue, func(s *engine.Stats) float64 { return float64(value(s)) }}
-}
-
+// numbers has a row for every number of engine.Stats. It is the one place that a new one needs to
+// be a metric, and to be on the page.
 func numbers() []number {
 	return []number{
-		counter("accepted_total", "Connections taken from listeners.", func(s *engine.Stats) uint64 { return s.Accepted }),
-		counter("adopted_total", "Connections handed over by the embedding program.", func(s *engine.Stats) uint64 { return s.Adopted }),
-		counter("handed_over_total", "Pairs given to the process that took over.", func(s *engine.Stats) uint64 { return s.HandedOver }),
-		counter("taken_over_total", "Pairs taken from the process before this one.", func(s *engine.Stats) uint64 { return s.TakenOver }),
-		counter("opened_total", "Pairs whose outgoing connection was established.", func(s *engine.Stats) uint64 { return s.Opened }),
-		gauge("pairs", "Pairs now.", func(s *engine.Stats) int64 { return s.Active }),
-		gauge("pending_bytes", "Bytes taken from sources and not yet accepted by sinks.", func(s *engine.Stats) int64 { return s.Pending }),
-		gauge("memory_bytes", "Bytes charged to the memory limit.", func(s *engine.Stats) int64 { return s.Memory }),
-		gauge("kernel_memory_bytes", "Memory that the kernel holds for the pairs' sockets, some seconds ago at most; not part of the memory limit.", func(s *engine.Stats) int64 { return s.KernelMemory }),
-		counter("pauses_total", "Times that a direction stopped reading because its sink was full.", func(s *engine.Stats) uint64 { return s.Pauses }),
-		counter("starved_total", "Times that a direction could not read because of the memory limit.", func(s *engine.Stats) uint64 { return s.Starved }),
-		counter("moderations_total", "Times that a direction proved to be bulk, and its source was told to wake the relay for a lot only.", func(s *engine.Stats) uint64 { return s.Moderations }),
-		counter("throttles_total", "Times that the socket buffers of a stalling direction were set.", func(s *engine.Stats) uint64 { return s.Throttles }),
-		gauge("pipes_in_use", "Pipes that hold bytes.", func(s *engine.Stats) int64 { return s.PipesInUse }),
-		gauge("pipes_idle", "Empty pipes in the pools.", func(s *engine.Stats) int64 { return s.PipesIdle }),
-		counter("pipe_misses_total", "Times that no pipe was to be had and a buffer was used.", func(s *engine.Stats) uint64 { return s.PipeMisses }),
-		gauge("buffers", "Buffers in use.", func(s *engine.Stats) int64 { return s.Buffers }),
-		counter("waits_total", "Calls of epoll_wait.", func(s *engine.Stats) uint64 { return s.Waits }),
-		counter("events_total", "Events that they brought.", func(s *engine.Stats) uint64 { return s.Events }),
-		counter("stale_events_total", "Events of pairs that had ended.", func(s *engine.Stats) uint64 { return s.StaleEvents }),
-		counter("splices_total", "Calls of splice.", func(s *engine.Stats) uint64 { return s.Splices }),
-		counter("source_empty_total", "EAGAIN from a source that had nothing.", func(s *engine.Stats) uint64 { return s.SourceEmpty }),
-		counter("pipe_full_total", "EAGAIN from a source because the pipe was full.", func(s *engine.Stats) uint64 { return s.PipeFull }),
-		counter("sink_full_total", "Times that a sink took less than all.", func(s *engine.Stats) uint64 { return s.SinkFull }),
-		counter("splice_refused_total", "Directions that use buffers because a socket refused splice.", func(s *engine.Stats) uint64 { return s.SpliceRefused }),
-		counter("accept_errors_total", "Failed accepts.", func(s *engine.Stats) uint64 { return s.AcceptErrors }),
-		counter("accept_pauses_total", "Times that a listener waited: no descriptors, or too many pairs.", func(s *engine.Stats) uint64 { return s.AcceptPauses }),
+		{"Active", "pairs", "pairs", "Pairs now."},
+		{"Accepted", "accepted_total", "accepted", "Connections taken from listeners."},
+		{"Adopted", "adopted_total", "", "Connections that the embedding program accepted."},
+		{"HandedOver", "handed_over_total", "", "Pairs given to another process."},
+		{"TakenOver", "taken_over_total", "", "Pairs taken from another process."},
+		{"Opened", "opened_total", "opened", "Pairs whose outgoing connection was established."},
+		{"Pending", "pending_bytes", "pending", "Bytes taken from sources and not yet accepted by sinks."},
+		{"Memory", "memory_bytes", "memory charged", "Bytes charged to the memory limit."},
+		{"KernelMemory", "kernel_memory_bytes", "", "Memory that the kernel holds for the pairs' sockets, sampled every few seconds; not part of the memory limit."},
+		{"Pauses", "pauses_total", "pauses", "Times that a direction stopped reading because its sink was full."},
+		{"Starved", "starved_total", "", "Times that a direction could not read because of the memory limit."},
+		{"Moderations", "moderations_total", "", "Times that a direction proved to be bulk, and its source was set to wake the relay less often."},
+		{"Throttles", "throttles_total", "throttles", "Times that the socket buffers of a stalling direction were set."},
+		{"PipesInUse", "pipes_in_use", "pipes in use", "Pipes that hold bytes."},
+		{"PipesIdle", "pipes_idle", "", "Empty pipes in the pools."},
+		{"PipeMisses", "pipe_misses_total", "", "Times that a buffer was used because no pipe was free."},
+		{"Buffers", "buffers", "buffers", "Buffers in use."},
+		{"Waits", "waits_total", "", "Calls of epoll_wait."},
+		{"Events", "events_total", "", "Events that epoll_wait returned."},
+		{"StaleEvents", "stale_events_total", "", "Events of pairs that had ended."},
+		{"Splices", "splices_total", "", "Calls of splice."},
+		{"SourceEmpty", "source_empty_total", "", "EAGAIN from a source that had nothing."},
+		{"PipeFull", "pipe_full_total", "", "EAGAIN from a source because the pipe was full."},
+		{"SinkFull", "sink_full_total", "", "Times that a sink took less than all."},
+		{"SpliceRefused", "splice_refused_total", "", "Directions that use buffers because a socket refused splice."},
+		{"AcceptErrors", "accept_errors_total", "", "Failed accepts."},
+		{"AcceptPauses", "accept_pauses_total", "", "Times that a listener waited, because descriptors or --max-pairs were used up."},
 	}
 }
 
-var (
-	ended      = describe("ended_total", "Pairs that ended, by reason.", "reason")
-	dialErrors = describe("dial_errors_total", "Failed outgoing connections, by errno.", "errno")
-	levels     = describe("spoof_total", "Outgoing connections by how their source address was chosen.", "level")
-	delivered  = describe("delivered_bytes_total", "Bytes that the receivers' sockets have accepted (sent, or waiting in a send buffer), by direction and path.", "direction", "path")
-)
+// tiles are the numbers that the page shows, in JSON: the field of engine.Stats, the title, and
+// whether it is in bytes.
+func tiles() []byte {
+	list := [][3]any{}
+	for _, n := range numbers() {
+		if n.tile != "" {
+			list = append(list, [3]any{n.field, n.tile, strings.HasSuffix(n.name, "_bytes")})
+		}
+	}
+	text, _ := json.Marshal(list) // of texts and bools cannot fail
+	return text
+}
+
+// collector turns engine.Stats into metrics, afresh for each scrape.
+type collector struct {
+	source                               Source
+	numbers                              []metric
+	ended, dialErrors, levels, delivered *prometheus.Desc
+}
+
+// metric is the metric of one number.
+type metric struct {
+	desc  *prometheus.Desc
+	index []int // of the field
+}
+
+func newCollector(source Source) collector {
+	describe := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("tprelay_"+name, help, labels, nil)
+	}
+	c := collector{
+		source:     source,
+		ended:      describe("ended_total", "Pairs that ended, by reason.", "reason"),
+		dialErrors: describe("dial_errors_total", "Failed outgoing connections, by errno.", "errno"),
+		levels:     describe("spoof_total", "Outgoing connections by how their source address was chosen.", "level"),
+		delivered: describe("delivered_bytes_total",
+			"Bytes that the receivers' sockets have accepted (sent, or waiting in a send buffer), by direction and path.", "direction", "path"),
+	}
+	for _, n := range numbers() {
+		field, ok := reflect.TypeFor[engine.Stats]().FieldByName(n.field)
+		if !ok {
+			panic("admin: engine.Stats has no " + n.field)
+		}
+		c.numbers = append(c.numbers, metric{describe(n.name, n.help), field.Index})
+	}
+	return c
+}
 
 // Describe is prometheus.Collector's.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, n := range numbers() {
-		out <- n.desc
+	for _, m := range c.numbers {
+		out <- m.desc
 	}
-	for _, d := range []*prometheus.Desc{ended, dialErrors, levels, delivered} {
+	for _, d := range []*prometheus.Desc{c.ended, c.dialErrors, c.levels, c.delivered} {
 		out <- d
 	}
 }
@@ -80,23 +114,28 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 // Collect is prometheus.Collector's.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	s := c.source.Stats()
-	for _, n := range numbers() {
-		out <- prometheus.MustNewConstMetric(n.desc, n.kind, n.value(&s))
+	fields := reflect.ValueOf(s)
+	for _, m := range c.numbers {
+		if v := fields.FieldByIndex(m.index); v.CanUint() {
+			out <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, float64(v.Uint()))
+		} else {
+			out <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, float64(v.Int()))
+		}
 	}
 	count := func(d *prometheus.Desc, n uint64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}
 	for reason, n := range s.Ended {
-		count(ended, n, reason.String())
+		count(c.ended, n, reason.String())
 	}
 	for errno, n := range s.DialErrors {
-		count(dialErrors, n, errno)
+		count(c.dialErrors, n, errno)
 	}
 	for level, n := range s.SpoofLevels {
-		count(levels, n, level.String())
+		count(c.levels, n, level.String())
 	}
-	count(delivered, s.UpstreamSplice, "upstream", "splice")
-	count(delivered, s.UpstreamBuffer, "upstream", "buffer")
-	count(delivered, s.DownstreamSplice, "downstream", "splice")
-	count(delivered, s.DownstreamBuffer, "downstream", "buffer")
+	count(c.delivered, s.UpstreamSplice, "upstream", "splice")
+	count(c.delivered, s.UpstreamBuffer, "upstream", "buffer")
+	count(c.delivered, s.DownstreamSplice, "downstream", "splice")
+	count(c.delivered, s.DownstreamBuffer, "downstream", "buffer")
 }

@@ -10,20 +10,19 @@ import (
 
 const (
 	maxListeners = 64
-	// acceptBatch is how many connections a listener gives in one turn.
+	// acceptBatch is how many connections are accepted from a listener in one turn.
 	acceptBatch = 64
-	// listenerKey is the first token key of listeners; pairs have those below.
+	// listenerKey is the first token key of listeners. Keys below it are those of pairs.
 	listenerKey = 1 << 30
 )
 
 // listener is a loop's own socket for one of the configured addresses.
 type listener struct {
-	fd    int
-	index int // in Options.Listeners
-	// multipath: what it accepts did not inherit all of its options.
-	multipath bool
-	ready     bool
-	waiting   bool // until the next tick, or longer: descriptors, memory or pairs ran out
+	fd        int
+	index     int  // in Options.Listeners
+	multipath bool // its connections do not inherit all of its options
+	ready     bool // connections may wait in the backlog
+	waiting   bool // until resumeListeners, because descriptors, memory or pairs ran out
 }
 
 func listenerToken(i int) epoll.Token { return epoll.Token{Key: listenerKey + int32(i)} }
@@ -32,6 +31,7 @@ func tokenListener(t epoll.Token) (int, bool) {
 	return int(t.Key - listenerKey), t.Key >= listenerKey
 }
 
+// listenerReady reports whether connections may wait in the backlog of any listener.
 func (l *loop) listenerReady() bool {
 	for i := range l.listeners {
 		if l.listeners[i].ready {
@@ -41,7 +41,7 @@ func (l *loop) listenerReady() bool {
 	return false
 }
 
-// listenerWaiting: every listener that is ready waits for a tick.
+// listenerWaiting reports whether every listener that is ready waits for a tick.
 func (l *loop) listenerWaiting() bool {
 	for i := range l.listeners {
 		if l.listeners[i].ready && !l.listeners[i].waiting {
@@ -51,7 +51,7 @@ func (l *loop) listenerWaiting() bool {
 	return true
 }
 
-// accept takes connections from every listener that may have some.
+// accept takes connections from every listener that is ready.
 func (l *loop) accept() {
 	for i := range l.listeners {
 		ln := &l.listeners[i]
@@ -61,8 +61,8 @@ func (l *loop) accept() {
 	}
 }
 
-// acceptFrom takes up to most connections. Its events are edge-triggered: as long
-// as the kernel has not said EAGAIN, the listener stays ready.
+// acceptFrom takes up to most connections from ln. Events are edge-triggered, so the listener stays
+// ready until the kernel says EAGAIN.
 func (l *loop) acceptFrom(ln *listener, most int) {
 	for range most {
 		if !l.engine.admit() {
@@ -73,7 +73,7 @@ func (l *loop) acceptFrom(ln *listener, most int) {
 		if err == nil {
 			l.count.accepted++
 			if ln.multipath {
-				// An error is that of a connection that has failed meanwhile: its event tells.
+				// An error means that the connection has failed meanwhile. An event will report it.
 				_, _ = sock.UseConn(fd, l.engine.options.conn())
 			}
 			l.open(fd, client, ln.index)
@@ -94,18 +94,18 @@ func (l *loop) acceptFrom(ln *listener, most int) {
 		case unix.EINTR, unix.ECONNABORTED:
 		case unix.EBADF, unix.EINVAL, unix.ENOTSOCK, unix.EFAULT:
 			l.count.acceptErrors++
-			ln.ready = false // it will not get better
+			ln.ready = false // the socket cannot recover
 			l.engine.options.Logger.Error("listener failed", "listen", l.engine.addrs[ln.index], "err", err)
 			return
 		default:
-			// Errors of the connection that was to be accepted, not of the
-			// listener: accept(2) names EPERM, EPROTO, ENETDOWN and more.
+			// The error is that of the connection, not of the listener: accept(2) lists
+			// EPERM, EPROTO, ENETDOWN and more.
 			l.count.acceptErrors++
 		}
 	}
 }
 
-// hold lets a listener wait until resumeListeners. The kernel's backlog keeps who comes.
+// hold lets a listener wait until resumeListeners. New connections stay in the kernel's backlog.
 func (l *loop) hold(ln *listener) {
 	if !ln.waiting {
 		ln.waiting = true
@@ -113,35 +113,35 @@ func (l *loop) hold(ln *listener) {
 	}
 }
 
-// holdListeners lets all of them wait.
+// holdListeners lets all listeners wait.
 func (l *loop) holdListeners() {
 	for i := range l.listeners {
 		l.hold(&l.listeners[i])
 	}
 }
 
-// resumeListeners lets them go on, unless there are pairs that need a descriptor first:
-// each that was accepted meanwhile would take another one.
+// resumeListeners lets all listeners go on, unless pairs still need a descriptor: each connection
+// that was accepted meanwhile would take one more.
 func (l *loop) resumeListeners() {
 	for i := range l.listeners {
 		l.listeners[i].waiting = l.fdWaiters > 0 || l.holding
 	}
 }
 
-// closeListeners takes those who wait in the backlogs now, and closes them: who comes
-// meanwhile would have no end.
+// closeListeners accepts the connections that are in the backlogs now, and closes the listeners. It
+// does not wait for an empty backlog, because a busy listener never has one.
 func (l *loop) closeListeners() {
 	for i := range l.listeners {
 		ln := &l.listeners[i]
 		if !ln.waiting && l.tcpInfo(ln.fd) {
-			l.acceptFrom(ln, int(l.tcp.Unacked)) // of a listener: how many can be accepted
+			l.acceptFrom(ln, int(l.tcp.Unacked)) // of a listener: the length of its accept queue
 		}
 	}
 	l.discardListeners()
 }
 
-// discardListeners closes the listeners. They may have duplicates in another process, so
-// closing alone would not take them off the poller.
+// discardListeners closes the listeners. It removes them from the poller first: they may have
+// duplicates in another process, and then closing does not.
 func (l *loop) discardListeners() {
 	for i := range l.listeners {
 		l.poller.Remove(l.listeners[i].fd)

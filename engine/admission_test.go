@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -147,7 +148,7 @@ func TestNewFailsWithoutThePrivilegeToSpoofOrMark(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Capset(&header, &all[0])
-	checkLeaks(t)
+	leak.Check(t)
 	redirect := []engine.Listener{{Address: netip.MustParseAddrPort("127.0.0.1:0"), Mode: tproxy.Redirect}}
 	for what, o := range map[string]engine.Options{
 		"IP_TRANSPARENT": {Listeners: redirect, Spoof: tproxy.SpoofFull},

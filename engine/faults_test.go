@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/internal/leak"
 )
 
 // Faults that real sockets do not make on demand are made by strace(1): a relay in a
@@ -85,7 +86,7 @@ const (
 )
 
 func (f fault) run(t *testing.T, strace string) {
-	checkLeaks(t)
+	leak.Check(t)
 	enter := func() error { return nil }
 	if f.narrow {
 		enter = engine.PrivateNetwork(t, smallBuffers)

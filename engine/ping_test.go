@@ -9,6 +9,7 @@ import (
 
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/leak"
 )
 
 func TestPingTellsLoopsThatAreStuck(t *testing.T) {
@@ -75,7 +76,7 @@ func TestCallsAtTheWrongTimeSayWhy(t *testing.T) {
 // TestCloseInsteadOfRunDialsNobody: what was adopted is reset, and the observer is told, who may
 // call the engine.
 func TestCloseInsteadOfRunDialsNobody(t *testing.T) {
-	checkLeaks(t)
+	leak.Check(t)
 	server, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)

@@ -9,8 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -44,7 +43,7 @@ type rig struct {
 // be left.
 func newRig(t testing.TB, o engine.Options) *rig {
 	t.Helper()
-	checkLeaks(t)
+	leak.Check(t)
 	server, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
@@ -199,28 +198,8 @@ func (r *rig) only() (info engine.PairInfo) {
 	return info
 }
 
-// checkLeaks fails the test if, when all its clean-up is done, descriptors or
-// goroutines are left that were not there before.
-func checkLeaks(t testing.TB) {
-	fds, routines := openDescriptors(), runtime.NumGoroutine()
-	t.Cleanup(func() {
-		var now, nowRoutines int
-		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-			now, nowRoutines = openDescriptors(), runtime.NumGoroutine()
-			if now <= fds && nowRoutines <= routines {
-				return
-			}
-		}
-		stacks := make([]byte, 1<<16)
-		t.Errorf("descriptors: %d, before: %d; goroutines: %d, before: %d\n%s",
-			now, fds, nowRoutines, routines, stacks[:runtime.Stack(stacks, true)])
-	})
-}
-
-func openDescriptors() int {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	return len(entries)
-}
+// openDescriptors is how many descriptors this process has.
+func openDescriptors() int { return len(leak.Descriptors()) }
 
 // noise is n bytes that look like nothing else.
 func noise(n int) []byte {

@@ -2,9 +2,9 @@ package splice_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/splice"
 )
 
@@ -105,11 +106,11 @@ func runLimitTask() (status int) {
 
 	// Who wants no small ones gets none, and asks again later.
 	picky := splice.NewPool(splice.Limits{Size: 1 << 20, Least: normal, Pipes: 1, Keep: 1})
-	before := descriptors()
+	before := leak.Descriptors()
 	if id, ok := picky.Get(); ok {
 		t.Fatalf("got a pipe of %d bytes", picky.Pipe(id).Size())
 	}
-	if now := descriptors(); !slices.Equal(now, before) {
+	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Fatalf("descriptors before: %v, now: %v", before, now)
 	}
 	for _, id := range lent {

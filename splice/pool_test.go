@@ -1,12 +1,13 @@
 package splice_test
 
 import (
+	"maps"
 	"os"
-	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/splice"
 )
 
@@ -29,11 +30,11 @@ func expect(t *testing.T, pool *splice.Pool, open, idle int, misses uint64) {
 }
 
 func TestPoolOpensNothingUnasked(t *testing.T) {
-	before := descriptors()
+	before := leak.Descriptors()
 	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 100, Keep: 100})
 	defer pool.Close()
 	expect(t, pool, 0, 0, 0)
-	if now := descriptors(); !slices.Equal(now, before) {
+	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 }
@@ -42,14 +43,14 @@ func TestGetLendsWhatWasPut(t *testing.T) {
 	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 4, Keep: 4})
 	defer pool.Close()
 	first := get(t, pool)
-	before := descriptors()
+	before := leak.Descriptors()
 	pool.Put(first)
 	expect(t, pool, 1, 1, 0)
 	if again := get(t, pool); again != first {
 		t.Errorf("lent pipe %d, then %d", first, again)
 	}
 	expect(t, pool, 1, 0, 0)
-	if now := descriptors(); !slices.Equal(now, before) {
+	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 	pool.Put(first)
@@ -78,20 +79,20 @@ func TestPipeWithBytesIsNeverPooled(t *testing.T) {
 func TestPoolKeepsOnlySoMany(t *testing.T) {
 	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 8, Keep: 3})
 	defer pool.Close()
-	before := len(descriptors())
+	before := len(leak.Descriptors())
 	var lent []splice.ID
 	for range 8 {
 		lent = append(lent, get(t, pool))
 	}
 	expect(t, pool, 8, 0, 0)
-	if n := len(descriptors()) - before; n != 16 {
+	if n := len(leak.Descriptors()) - before; n != 16 {
 		t.Errorf("8 pipes took %d descriptors", n)
 	}
 	for _, id := range lent {
 		pool.Put(id)
 	}
 	expect(t, pool, 3, 3, 0)
-	if n := len(descriptors()) - before; n != 6 {
+	if n := len(leak.Descriptors()) - before; n != 6 {
 		t.Errorf("3 pipes that were kept take %d descriptors", n)
 	}
 }
@@ -137,7 +138,7 @@ func TestClosedPipesLeaveTheirSlots(t *testing.T) {
 }
 
 func TestCloseLeavesNoDescriptors(t *testing.T) {
-	before := descriptors()
+	before := leak.Descriptors()
 	pool := splice.NewPool(splice.Limits{Size: pipeSize, Pipes: 10, Keep: 10})
 	var lent []splice.ID
 	for range 10 {
@@ -148,7 +149,7 @@ func TestCloseLeavesNoDescriptors(t *testing.T) {
 	}
 	pool.Close()
 	expect(t, pool, 0, 0, 0)
-	if now := descriptors(); !slices.Equal(now, before) {
+	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 	pool.Put(get(t, pool)) // a closed pool is an empty one

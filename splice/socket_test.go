@@ -2,6 +2,7 @@ package splice_test
 
 import (
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -170,8 +171,10 @@ func (s *socket) ioctl(request uint) int {
 // arrived waits until n bytes have come.
 func (s *socket) arrived(n int) {
 	s.t.Helper()
-	if !settles(func() bool { return s.queued() >= n }) {
-		s.t.Fatalf("%d of %d bytes came", s.queued(), n)
+	for deadline := time.Now().Add(time.Minute); s.queued() < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%d of %d bytes came", s.queued(), n)
+		}
 	}
 }
 

@@ -1,12 +1,13 @@
 package tproxy_test
 
 import (
+	"maps"
 	"net/netip"
-	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -113,7 +114,7 @@ func TestLadderEndsAtIPUnlessNoneIsAllowed(t *testing.T) {
 			t.Fatalf("level %v, want %v", level, want)
 		}
 	}
-	before := descriptors()
+	before := leak.Descriptors()
 	for _, policy := range []tproxy.Spoof{tproxy.SpoofFull, tproxy.SpoofIP} {
 		d := tproxy.Dialer{Spoof: policy}
 		fd, level, err := d.Dial(client, server, policy.First(tproxy.TPROXY))
@@ -121,7 +122,7 @@ func TestLadderEndsAtIPUnlessNoneIsAllowed(t *testing.T) {
 			t.Errorf("%v: descriptor %d, level %v, %v; want EADDRNOTAVAIL at ip", policy, fd, level, err)
 		}
 	}
-	if now := descriptors(); !slices.Equal(now, before) {
+	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 	for _, policy := range []tproxy.Spoof{tproxy.SpoofFullOrNone, tproxy.SpoofIPOrNone} {
@@ -135,7 +136,7 @@ func TestLadderEndsAtIPUnlessNoneIsAllowed(t *testing.T) {
 func TestNobodySpeaksForAnAddressOfTheOtherFamily(t *testing.T) {
 	_, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
 	client, server := addr("[fd99::9]:4321"), at("127.0.0.1", port)
-	before := descriptors()
+	before := leak.Descriptors()
 	d := tproxy.Dialer{Spoof: tproxy.SpoofFullOrNone}
 	for _, ends := range [][2]netip.AddrPort{{client, server}, {server, client}} {
 		for _, level := range []tproxy.SpoofLevel{tproxy.LevelFull, tproxy.LevelIP} {
@@ -145,7 +146,7 @@ func TestNobodySpeaksForAnAddressOfTheOtherFamily(t *testing.T) {
 			}
 		}
 	}
-	if now := descriptors(); !slices.Equal(now, before) {
+	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 	dial(t, d, client, server, tproxy.LevelNone) // as this host: no matter who the client is
@@ -164,13 +165,13 @@ func TestDialedConnectionHasItsOptions(t *testing.T) {
 // What fails for another reason than a taken address does not climb down.
 func TestOtherErrorsEndTheLadder(t *testing.T) {
 	namespace(t)
-	before := descriptors()
+	before := leak.Descriptors()
 	d := tproxy.Dialer{Spoof: tproxy.SpoofFullOrNone}
 	fd, level, err := d.Dial(at(clientV4, 4321), addr("198.51.100.1:80"), tproxy.LevelFull) // no route
 	if fd != -1 || level != tproxy.LevelFull || err != unix.ENETUNREACH {
 		t.Errorf("descriptor %d, level %v, %v; want ENETUNREACH at full", fd, level, err)
 	}
-	if now := descriptors(); !slices.Equal(now, before) {
+	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 }

@@ -2,9 +2,9 @@ package tproxy_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -92,7 +93,7 @@ func TestMappedAddressIsIPv4(t *testing.T) {
 }
 
 func TestListenErrorsSayWhatToDo(t *testing.T) {
-	before := descriptors()
+	before := leak.Descriptors()
 	fd, port := func() (int, uint16) {
 		fd, err := tproxy.Listen(addr("127.0.0.1:0"), tproxy.ListenOptions{})
 		check(t, err)
@@ -108,7 +109,7 @@ func TestListenErrorsSayWhatToDo(t *testing.T) {
 		}
 	}
 	unix.Close(fd)
-	if now := descriptors(); !slices.Equal(now, before) {
+	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -54,11 +55,15 @@ func namespace(t *testing.T) {
 		check(t, link.AddrAdd(lo, addr))
 	}
 	for _, ip := range []string{clientV4, serverV4, clientV6, serverV6, "::1"} {
-		if !settles(func() bool { // the kernel makes IPv6 addresses ready in its own time
+		// The kernel makes IPv6 addresses ready in its own time.
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 			routes, err := link.RouteGet(net.ParseIP(ip))
-			return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
-		}) {
-			t.Fatalf("%s does not become an address of this host", ip)
+			if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s does not become an address of this host", ip)
+			}
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tprelay/tprelay/bench/relays"
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -37,7 +38,7 @@ func TestTransferIsMeasured(t *testing.T) {
 	}
 	for name, reader := range map[string]Reader{"link": {}, "slow": {Pace: 100_000}, "stopped": {Stopped: true}} {
 		t.Run(name, func(t *testing.T) {
-			t.Cleanup(netlab.CheckLeaks(t))
+			leak.Check(t)
 			told := 0
 			m, err := setup(reader).Run(context.Background(), direct, func(Sample) { told++ })
 			if err != nil {
@@ -64,7 +65,7 @@ func TestTransferIsMeasured(t *testing.T) {
 }
 
 func TestSeveralConnectionsAreOneTransfer(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	iocopy, err := relays.Find("iocopy", "")
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +83,7 @@ func TestSeveralConnectionsAreOneTransfer(t *testing.T) {
 }
 
 func TestOrdinarySenderIsMeasuredBesideTheOther(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	direct, err := relays.Find(Direct, "")
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +113,7 @@ func TestOrdinarySenderIsMeasuredBesideTheOther(t *testing.T) {
 }
 
 func TestReaderStopsAndGoesOn(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	direct, err := relays.Find(Direct, "")
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +147,7 @@ func aTPBench(t *testing.T) string {
 }
 
 func TestTransferThatDoesNotArriveFails(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab, err := netlab.New(netlab.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +170,7 @@ func TestTransferThatDoesNotArriveFails(t *testing.T) {
 }
 
 func TestInterruptedTransferSaysSo(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	direct, err := relays.Find(Direct, "")
 	if err != nil {
 		t.Fatal(err)

@@ -4,11 +4,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
 func TestPathTellsHowItDelays(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	for _, netemOnly := range []bool{true, false} {
 		p := Path{Access: 20e6, Bottleneck: 6e6, Queue: 100 * time.Millisecond, Delay: time.Millisecond, NetemOnly: netemOnly}
 		lab, err := p.Lab()

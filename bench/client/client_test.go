@@ -20,6 +20,7 @@ import (
 	"github.com/tprelay/tprelay/bench/server"
 	"github.com/tprelay/tprelay/bench/worker"
 	"github.com/tprelay/tprelay/bench/worker/workertest"
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -86,7 +87,7 @@ func measureAll(t *testing.T, address netip.AddrPort, jobs []worker.Job) []*work
 const short = 600 * time.Millisecond
 
 func TestEachKindMeasures(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	for name, job := range map[string]worker.Job{
 		"rr":                {Kind: worker.RR},
 		"rr, many":          {Kind: worker.RR, Connections: 300, Threads: 2},
@@ -103,7 +104,7 @@ func TestEachKindMeasures(t *testing.T) {
 		"slow":              {Kind: worker.Slow, Connections: 2, Pace: 1 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Cleanup(netlab.CheckLeaks(t))
+			leak.Check(t)
 			server, address := serve(t, job.Threads)
 			job.Address = address
 			client := start(t, t.Context(), job).Ready()
@@ -145,7 +146,7 @@ func TestEachKindMeasures(t *testing.T) {
 }
 
 func TestServerGivesOneResultPerWindow(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	server, address := serve(t, 1)
 	for range 2 {
 		client := start(t, t.Context(), worker.Job{Kind: worker.Bulk, Address: address}).Ready()
@@ -160,7 +161,7 @@ func TestServerGivesOneResultPerWindow(t *testing.T) {
 }
 
 func TestNobodyListens(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	jobs := []worker.Job{
 		{Kind: worker.RR, Connections: 100}, {Kind: worker.RR, Connections: 100, Rate: 1000}, {Kind: worker.CPS}, {Kind: worker.Bulk, Connections: 3}, {Kind: worker.Idle, Connections: 100}, {Kind: worker.Slow, Pace: 1},
 	}
@@ -201,7 +202,7 @@ func listen(t *testing.T, do func(net.Conn)) netip.AddrPort {
 }
 
 func TestWhoResetsEverythingIsCountedAsErrors(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	for name, do := range map[string]func(net.Conn){
 		"reset":  protocol.Reset,
 		"closed": func(c net.Conn) { c.Close() },
@@ -222,7 +223,7 @@ func TestWhoResetsEverythingIsCountedAsErrors(t *testing.T) {
 }
 
 func TestServerDiesInTheMiddle(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	for _, job := range []worker.Job{
 		{Kind: worker.RR, Connections: 50}, {Kind: worker.RR, Connections: 50, Rate: 1000}, {Kind: worker.CPS, Connections: 2},
 		{Kind: worker.Bulk, Connections: 2}, {Kind: worker.Bulk, Down: true}, {Kind: worker.Idle, Connections: 50}, {Kind: worker.Slow, Pace: 1 << 30},
@@ -241,7 +242,7 @@ func TestServerDiesInTheMiddle(t *testing.T) {
 }
 
 func TestWorkerEndsWithItsInput(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	_, address := serve(t, 1)
 	mute := listen(t, func(c net.Conn) { t.Cleanup(func() { c.Close() }) })
 	for _, job := range []worker.Job{
@@ -267,7 +268,7 @@ func TestWorkerEndsWithItsInput(t *testing.T) {
 }
 
 func TestWorkerEndsWithItsContext(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	_, address := serve(t, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	h := start(t, ctx, worker.Job{Kind: worker.RR, Address: address}).Ready()
@@ -278,7 +279,7 @@ func TestWorkerEndsWithItsContext(t *testing.T) {
 }
 
 func TestTakenPortIsAnError(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	_, address := serve(t, 1)
 	h := start(t, t.Context(), worker.Job{Kind: worker.Serve, Address: address})
 	if err := h.Ended(); !errors.Is(err, syscall.EADDRINUSE) {
@@ -287,7 +288,7 @@ func TestTakenPortIsAnError(t *testing.T) {
 }
 
 func TestWhatCannotBeDoneIsRefused(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	here := netip.MustParseAddrPort("127.0.0.1:1")
 	for want, job := range map[string]worker.Job{
 		`kind "ftp"`:                        {Kind: "ftp", Address: here},

@@ -10,11 +10,11 @@ import (
 
 	"github.com/tprelay/tprelay/bench/protocol"
 	"github.com/tprelay/tprelay/bench/worker"
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/leak"
 )
 
 func TestSilenceIsAnError(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	address := listen(t, func(c net.Conn) { // answers once, and then no more
 		t.Cleanup(func() { c.Close() })
 		text := make([]byte, 128)
@@ -54,7 +54,7 @@ func TestSilenceIsAnError(t *testing.T) {
 }
 
 func TestWhoGetsNoReplyIsNotWaitedForWhileOthersGetNoneEither(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	var served atomic.Int32
 	address := listen(t, func(c net.Conn) { // answers the first three
 		t.Cleanup(func() { c.Close() })

@@ -11,7 +11,7 @@ import (
 
 	"github.com/tprelay/tprelay/bench/protocol"
 	"github.com/tprelay/tprelay/bench/worker"
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/leak"
 )
 
 func TestScheduleIsEvenAndCountsItself(t *testing.T) {
@@ -94,7 +94,7 @@ func openLoop(t *testing.T, job worker.Job, length time.Duration) (sent uint64, 
 }
 
 func TestOpenLoopSendsEachRequestOnce(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	_, address := serve(t, 1)
 	for _, threads := range []int{1, 3} {
 		sent, r := openLoop(t, worker.Job{Kind: worker.RR, Address: address, Connections: 70, Rate: 5000, Threads: threads}, 200*time.Millisecond)
@@ -105,7 +105,7 @@ func TestOpenLoopSendsEachRequestOnce(t *testing.T) {
 }
 
 func TestWaitingForABusyConnectionCounts(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	const delay = 5 * time.Millisecond
 	done := make(chan struct{}, 10)
 	address := listen(t, func(c net.Conn) {

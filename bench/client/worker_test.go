@@ -12,6 +12,7 @@ import (
 
 	"github.com/tprelay/tprelay/bench/worker"
 	"github.com/tprelay/tprelay/bench/worker/workertest"
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -41,7 +42,7 @@ func startOn(t *testing.T, host *netlab.Host, job worker.Job) *worker.Worker {
 }
 
 func TestWorkersOnHostsMeasure(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := testLab(t)
 	address := netip.AddrPortFrom(lab.H3.Addr4, 8080)
 	server := startOn(t, lab.H3, worker.Job{Kind: worker.Serve, Address: address})
@@ -83,7 +84,7 @@ func TestWorkersOnHostsMeasure(t *testing.T) {
 }
 
 func TestAPausedWorkerDoesNothingUntilItIsResumed(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := testLab(t)
 	address := netip.AddrPortFrom(lab.H3.Addr4, 8080)
 	server := startOn(t, lab.H3, worker.Job{Kind: worker.Serve, Address: address})
@@ -117,7 +118,7 @@ func TestAPausedWorkerDoesNothingUntilItIsResumed(t *testing.T) {
 }
 
 func TestLastWordsAreInTheError(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := testLab(t)
 	_, err := worker.Start(t.Context(), lab.H1, "/proc/self/exe", worker.Job{Kind: worker.Serve, Address: netip.AddrPortFrom(lab.H3.Addr4, 8080)})
 	if err == nil || !strings.Contains(err.Error(), "cannot assign requested address") || strings.Contains(err.Error(), "\n") {
@@ -142,7 +143,7 @@ func TestLastWordsAreInTheError(t *testing.T) {
 }
 
 func TestKilledWorkerIsAnError(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := testLab(t)
 	w := startOn(t, lab.H1, worker.Job{Kind: worker.CPS, Address: netip.AddrPortFrom(lab.H3.Addr4, 8080)})
 	if err := w.Measure(worker.Window{From: time.Now().Add(time.Second), To: time.Now().Add(time.Hour)}); err != nil {
@@ -157,7 +158,7 @@ func TestKilledWorkerIsAnError(t *testing.T) {
 }
 
 func TestContextEndsAWorker(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := testLab(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	w, err := worker.Start(ctx, lab.H3, "/proc/self/exe", worker.Job{Kind: worker.Serve, Address: netip.AddrPortFrom(lab.H3.Addr4, 8080)})

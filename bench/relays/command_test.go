@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/leak"
 )
 
 func TestRelayThatDiesAtOnceGivesItsMessage(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	env := environment(t)
 	before := state(t, env)
 	for command, want := range map[string]string{
@@ -29,7 +29,7 @@ func TestRelayThatDiesAtOnceGivesItsMessage(t *testing.T) {
 }
 
 func TestRelayThatDoesNotListenIsNotAwaitedForEver(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	_, err := find(t, "command", "sleep 1000").Start(ctx, environment(t))
@@ -39,7 +39,7 @@ func TestRelayThatDoesNotListenIsNotAwaitedForEver(t *testing.T) {
 }
 
 func TestRelayThatEndsByItselfIsTold(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	env := environment(t)
 	tprelay := env.TPRelay
 	r := start(t, find(t, "command", tprelay+` run --mode tproxy --listen $LISTEN & sleep 1; echo bad luck >&2; kill $!; exit 4`), env)
@@ -62,7 +62,7 @@ func TestCommandServesEveryWay(t *testing.T) {
 	} {
 		way, _, _ := strings.Cut(command, "TPRELAY")
 		t.Run(strings.Trim(way, ": "), func(t *testing.T) {
-			t.Cleanup(netlab.CheckLeaks(t))
+			leak.Check(t)
 			env := environment(t)
 			before := state(t, env)
 			p := find(t, "command", strings.ReplaceAll(command, "TPRELAY", env.TPRelay))
@@ -81,7 +81,7 @@ func TestCommandServesEveryWay(t *testing.T) {
 }
 
 func TestInterruptedRelayIsNotToldAsOneThatDied(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	env := environment(t)
 	before := state(t, env)
 	ctx, interrupt := context.WithCancel(context.Background())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tprelay/tprelay/bench/relays"
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -18,7 +19,7 @@ import (
 func TestEveryPeerServesBothPorts(t *testing.T) {
 	for _, p := range relays.All("") {
 		t.Run(p.Name, func(t *testing.T) {
-			t.Cleanup(netlab.CheckLeaks(t))
+			leak.Check(t)
 			env, p := environment(t), find(t, p.Name, "")
 			before := state(t, env)
 			r := start(t, p, env)
@@ -107,7 +108,7 @@ func TestStoppingResetsOpenConnections(t *testing.T) {
 			continue
 		}
 		t.Run(p.Name, func(t *testing.T) {
-			t.Cleanup(netlab.CheckLeaks(t))
+			leak.Check(t)
 			env, p := environment(t), find(t, p.Name, "")
 			r := start(t, p, env)
 			saw := echo(t, env, env.Server)
@@ -136,7 +137,7 @@ func TestStoppingResetsOpenConnections(t *testing.T) {
 func TestHalfCloseIsPassedOn(t *testing.T) {
 	for _, name := range []string{"direct", "tprelay", "tprelay-buffered", "haproxy", "haproxy-copy", "iocopy", "iocopy-nosplice", "socat", "tokenbucket"} {
 		t.Run(name, func(t *testing.T) {
-			t.Cleanup(netlab.CheckLeaks(t))
+			leak.Check(t)
 			env, p := environment(t), find(t, name, "")
 			r := start(t, p, env)
 			l, err := env.Lab.H3.Listen("tcp", env.Server.String())
@@ -186,7 +187,7 @@ func TestHalfCloseIsPassedOn(t *testing.T) {
 func TestSeveralProcessesShareThePort(t *testing.T) {
 	for _, name := range []string{"tprelay", "haproxy", "iocopy", "gnet"} {
 		t.Run(name, func(t *testing.T) {
-			t.Cleanup(netlab.CheckLeaks(t))
+			leak.Check(t)
 			env, p := environment(t), find(t, name, "")
 			env.Processes = 3
 			if p.Way == relays.Forward {

@@ -12,7 +12,7 @@ import (
 	"github.com/tprelay/tprelay/bench/protocol"
 	"github.com/tprelay/tprelay/bench/worker"
 	"github.com/tprelay/tprelay/bench/worker/workertest"
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/leak"
 )
 
 // serve starts a server.
@@ -34,7 +34,7 @@ func requests(all ...protocol.Request) []byte {
 }
 
 func TestCoalescedAndSplitRequestsAreAnswered(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	_, address := serve(t, 1)
 	all := []protocol.Request{
 		{Length: 16, Reply: 1, Seed: 250}, {Length: 128, Reply: 128}, {Length: 17, Reply: 70000, Seed: 3},
@@ -78,7 +78,7 @@ func TestCoalescedAndSplitRequestsAreAnswered(t *testing.T) {
 }
 
 func TestCloseComesAfterTheLastByte(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	server, address := serve(t, 2)
 	p := protocol.NewPattern(8 << 20)
 	for _, size := range []int{1, 16 << 10, 64 << 10, 8 << 20} {
@@ -103,7 +103,7 @@ func TestCloseComesAfterTheLastByte(t *testing.T) {
 }
 
 func TestServerHangsUpOnGarbage(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	server, address := serve(t, 1)
 	for _, a := range []string{address.String(), worker.Job{Address: address}.StreamAddress().String()} {
 		c, err := net.Dial("tcp", a)
@@ -123,7 +123,7 @@ func TestServerHangsUpOnGarbage(t *testing.T) {
 }
 
 func TestUploadWithALostByteIsCounted(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	server, address := serve(t, 1)
 	c, err := net.Dial("tcp", address.String())
 	if err != nil {
@@ -142,7 +142,7 @@ func TestUploadWithALostByteIsCounted(t *testing.T) {
 }
 
 func TestStoppedServerEndsItsConnections(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	server, address := serve(t, 1)
 	var conns []net.Conn
 	for _, a := range []string{address.String(), worker.Job{Address: address}.StreamAddress().String()} {

@@ -2,8 +2,8 @@ package epoll_test
 
 import (
 	"errors"
+	"maps"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/epoll"
+	"github.com/tprelay/tprelay/internal/leak"
 )
 
 func TestWakeFromAnotherGoroutine(t *testing.T) {
@@ -143,11 +144,11 @@ func TestSignalDuringWaitIsNoError(t *testing.T) {
 }
 
 func TestCloseLeavesNoDescriptors(t *testing.T) {
-	before := descriptors()
+	before := leak.Descriptors()
 	p, err := epoll.New(8)
 	check(t, err)
 	check(t, p.Close())
-	if now := descriptors(); !slices.Equal(now, before) {
+	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 	if err := p.Wake(); !errors.Is(err, unix.EBADF) {
@@ -162,7 +163,7 @@ func TestNewWithoutDescriptorsFailsAndLeavesNone(t *testing.T) {
 	free, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
 	check(t, err)
 	unix.Close(free)
-	before := descriptors()
+	before := leak.Descriptors()
 	var limit unix.Rlimit
 	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 	for spare, want := range []string{"epoll_create: too many open files", "eventfd: too many open files"} {
@@ -173,7 +174,7 @@ func TestNewWithoutDescriptorsFailsAndLeavesNone(t *testing.T) {
 			t.Errorf("%d descriptors free: %v, want %s", spare, err, want)
 		}
 	}
-	if now := descriptors(); !slices.Equal(now, before) {
+	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/rules"
 	"github.com/tprelay/tprelay/tproxy"
@@ -85,7 +86,7 @@ type gateway struct {
 // newLab builds three hosts. When the test ends, nothing of them may be left.
 func newLab(t *testing.T, cfg netlab.Config) *netlab.Lab {
 	t.Helper()
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab, err := netlab.New(cfg)
 	if err != nil {
 		t.Fatal(err)

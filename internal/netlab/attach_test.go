@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
 func TestAttachedLabUsesHostsAndLeavesThem(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab, err := netlab.New(netlab.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +88,7 @@ func signalled(pid int) error {
 }
 
 func TestAttachSaysWhatIsMissing(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	if _, err := netlab.Attach(1<<30, 1, 1); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no such process: %v", err)
 	}

@@ -13,11 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
 func TestCommandRunsInTheHost(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{})
 	out, err := lab.H1.Command(within(t, 5*time.Second), "ip", "-br", "addr", "show", "eth0").Output()
 	if err != nil {
@@ -60,7 +61,7 @@ func TestCommandSharesABufferForBothOutputs(t *testing.T) {
 }
 
 func TestStdoutPipeIsReadWhileItRuns(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{})
 	c := lab.H1.Command(within(t, 5*time.Second), "sh", "-c", "echo ready; exec cat")
 	in, feed, err := os.Pipe()
@@ -92,7 +93,7 @@ func TestStdoutPipeIsReadWhileItRuns(t *testing.T) {
 }
 
 func TestContextKillsTheGroup(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{})
 	ctx, cancel := context.WithCancel(context.Background())
 	c := lab.H1.Command(ctx, "sh", "-c", "sleep 1000 & echo $!; wait")
@@ -105,7 +106,7 @@ func TestContextKillsTheGroup(t *testing.T) {
 }
 
 func TestCloseKillsDaemonsThatLeftTheGroup(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	for _, own := range []bool{false, true} {
 		lab := newLab(t, netlab.Config{})
 		c := lab.H2.Command(context.Background(), "sh", "-c", "setsid sleep 1000 & echo $!; wait")

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"golang.org/x/sys/unix"
 )
@@ -140,7 +141,7 @@ func self(t *testing.T, role string, ordinary bool) *exec.Cmd {
 func TestKillNineLeavesNothing(t *testing.T) {
 	for name, ordinary := range map[string]bool{"same user": false, "ordinary user": true} {
 		t.Run(name, func(t *testing.T) {
-			t.Cleanup(netlab.CheckLeaks(t))
+			leak.Check(t)
 			cmd := self(t, "hold", ordinary)
 			out, err := cmd.StdoutPipe()
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"golang.org/x/sys/unix"
 )
@@ -71,7 +72,7 @@ func pair(t *testing.T, from, to *netlab.Host, addr netip.Addr) (client, server 
 }
 
 func TestHostsReachOneAnother(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{})
 	hosts := []*netlab.Host{lab.H1, lab.H2, lab.H3}
 	for _, from := range hosts {
@@ -181,7 +182,7 @@ func TestMSSBoundsSegmentsBothWays(t *testing.T) {
 }
 
 func TestEnterPutsTheThreadIntoTheHost(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{})
 	ports := make(chan uint16)
 	finish := make(chan struct{})
@@ -241,7 +242,7 @@ func TestDoMayBeNested(t *testing.T) {
 }
 
 func TestDoSurvivesAFunctionThatEndsItsGoroutine(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{})
 	err := lab.H1.Do(func() error { runtime.Goexit(); return nil })
 	if err == nil || !strings.Contains(err.Error(), "ended the host's thread") {
@@ -253,7 +254,7 @@ func TestDoSurvivesAFunctionThatEndsItsGoroutine(t *testing.T) {
 }
 
 func TestClosedLabRefusesEverything(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{})
 	if err := lab.Close(); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -49,7 +50,7 @@ func roundTrip(t *testing.T, client, server net.Conn) time.Duration {
 }
 
 func TestLineDelaysBothWays(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	const delay = 20 * time.Millisecond
 	for name, link := range map[string]netlab.Link{"no rate": {Delay: delay}, "with rate": {Delay: delay, Rate: 100_000_000}} {
 		t.Run(name, func(t *testing.T) {
@@ -74,7 +75,7 @@ func TestLineDelaysBothWays(t *testing.T) {
 }
 
 func TestLineDeliversAllInOrder(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	for name, rate := range map[string]uint64{"no rate": 0, "600 Mbit/s": 600_000_000, "100 Mbit/s": 100_000_000} {
 		t.Run(name, func(t *testing.T) {
 			link := netlab.Link{Rate: rate, Delay: 5 * time.Millisecond}
@@ -127,7 +128,7 @@ func TestLineDeliversAllInOrder(t *testing.T) {
 }
 
 func TestLineDelayCanBeChanged(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newDelayedLab(t, netlab.Config{Bottleneck: netlab.Link{Delay: time.Minute}})
 	sink, err := lab.H3.ListenPacket("udp", netip.AddrPortFrom(lab.H3.Addr4, 0).String())
 	if err != nil {
@@ -172,7 +173,7 @@ func TestLineDelayCanBeChanged(t *testing.T) {
 }
 
 func TestLineIsClosedWithFramesOnTheirWay(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newDelayedLab(t, netlab.Config{Access: netlab.Link{Delay: time.Minute}, Bottleneck: netlab.Link{Delay: time.Minute}})
 	conn, err := lab.H1.Dial(within(t, 5*time.Second), "udp", netip.AddrPortFrom(lab.H3.Addr4, 9).String())
 	if err != nil {
@@ -221,7 +222,7 @@ func TestLineLooksCutFromBothEnds(t *testing.T) {
 }
 
 func TestDelayOfALinkMadeWithoutNeedsNetem(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{})
 	err := lab.SetAccess(netlab.Link{Delay: time.Millisecond})
 	if err != nil && !errors.Is(err, netlab.ErrNoNetem) {
@@ -231,7 +232,7 @@ func TestDelayOfALinkMadeWithoutNeedsNetem(t *testing.T) {
 }
 
 func TestNetemOnlyMakesNoLine(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab, err := netlab.New(netlab.Config{NetemOnly: true, Access: netlab.Link{Delay: time.Millisecond}})
 	if errors.Is(err, netlab.ErrNoNetem) {
 		t.Logf("the error: %v", err)

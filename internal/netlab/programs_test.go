@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -27,7 +28,7 @@ func skipWithout(t *testing.T, err error) {
 }
 
 func TestIperf3MeasuresTheBottleneck(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{Bottleneck: netlab.Link{Rate: 20_000_000}})
 	ctx := within(t, 30*time.Second)
 	for _, o := range []netlab.Iperf3Options{
@@ -73,7 +74,7 @@ func TestIperf3ErrorsAreTold(t *testing.T) {
 }
 
 func TestNginxServesAndTakesUploads(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{})
 	ctx := within(t, 30*time.Second)
 	nginx, err := lab.H3.Nginx(ctx, 80, "")
@@ -138,7 +139,7 @@ func TestCurlErrorsAreTold(t *testing.T) {
 }
 
 func TestSSHDRunsCommands(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	lab := newLab(t, netlab.Config{})
 	ctx := within(t, 30*time.Second)
 	sshd, err := lab.H3.SSHD(ctx, 22)

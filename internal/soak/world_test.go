@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -102,7 +103,7 @@ func (w *world) failed() int {
 // build makes the hosts and the program. All is gone when the test is over.
 func build(t *testing.T, ctx context.Context, c config) *world {
 	t.Helper()
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	dir := t.TempDir()
 	w := &world{config: c, dir: dir, program: filepath.Join(dir, "tprelay"), ledger: &ledger{}}
 	args := []string{"build", "-o", w.program}

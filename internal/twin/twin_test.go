@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/leak"
 )
 
 // config is what the environment says.
@@ -64,7 +64,7 @@ const (
 // TestTwin is described in the package comment.
 func TestTwin(t *testing.T) {
 	c := configuration(t)
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	texts()
 	program := buildProgram(t, c.race)
 	say("seed %d", c.seed)

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/tprelay/tprelay/bench/relays/gnet"
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/leak"
 )
 
 // free is an address on loopback that nobody listened on a moment ago.
@@ -150,7 +150,7 @@ func TestTakenPortIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	defer netlab.CheckLeaks(t)()
+	leak.Check(t)
 	relay := gnet.Relay{Forwards: []gnet.Forward{{Listen: l.Addr().(*net.TCPAddr).AddrPort(), Server: free(t)}}}
 	if err := relay.Run(context.Background()); err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("error %v", err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tprelay/tprelay/bench/relays/iocopy"
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestContextEndsIt(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
 	relay := iocopy.Relay{Listen: netip.MustParseAddrPort("127.0.0.1:0")}
@@ -32,7 +33,7 @@ func TestContextEndsIt(t *testing.T) {
 }
 
 func TestTakenPortIsTold(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

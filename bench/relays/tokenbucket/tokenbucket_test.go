@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -65,7 +66,7 @@ func (c *counting) Write(b []byte) (int, error) {
 }
 
 func TestNoMoreThanTheThresholdPassesAtOnce(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	sender, from := pipe(t)
 	sent := make([]byte, 50_000)
 	rand.Read(sent)
@@ -90,7 +91,7 @@ func TestNoMoreThanTheThresholdPassesAtOnce(t *testing.T) {
 }
 
 func TestRequestDoesNotWaitForMore(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	sender, from := pipe(t)
 	answered, w := io.Pipe()
 	r := Relay{Rate: 6_000_000}
@@ -111,7 +112,7 @@ func TestRequestDoesNotWaitForMore(t *testing.T) {
 }
 
 func TestContextEndsIt(t *testing.T) {
-	t.Cleanup(netlab.CheckLeaks(t))
+	leak.Check(t)
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
 	relay := Relay{Listen: netip.MustParseAddrPort("127.0.0.1:0"), Rate: 6_000_000}

@@ -244,7 +244,6 @@ func TestServerDiesInTheMiddle(t *testing.T) {
 func TestWorkerEndsWithItsInput(t *testing.T) {
 	leak.Check(t)
 	_, address := serve(t, 1)
-	mute := listen(t, func(c net.Conn) { t.Cleanup(func() { c.Close() }) })
 	for _, job := range []worker.Job{
 		{Kind: worker.RR, Connections: 50}, {Kind: worker.RR, Rate: 1}, {Kind: worker.CPS, Connections: 2}, {Kind: worker.Bulk}, {Kind: worker.Idle}, {Kind: worker.Slow, Pace: 1},
 	} {
@@ -253,15 +252,20 @@ func TestWorkerEndsWithItsInput(t *testing.T) {
 			t.Errorf("%s without a window: %v", job.Kind, err)
 		}
 		h := start(t, t.Context(), job).Ready()
-		h.Say(worker.Window{From: time.Now().Add(300 * time.Millisecond), To: time.Now().Add(time.Hour)})
-		time.Sleep(350 * time.Millisecond)
+		w := worker.Window{From: time.Now().Add(300 * time.Millisecond), To: time.Now().Add(time.Hour)}
+		h.Say(w)
+		time.Sleep(time.Until(w.From)) // a worker does not say that its window has begun
 		if err := h.End(); err != nil {
 			t.Errorf("%s in its window: %v", job.Kind, err)
 		}
-		job.Address = mute
+		came := make(chan struct{}, max(job.Connections, 1))
+		job.Address = listen(t, func(c net.Conn) {
+			t.Cleanup(func() { c.Close() })
+			came <- struct{}{}
+		})
 		h = start(t, t.Context(), job)
-		time.Sleep(20 * time.Millisecond)
-		if err := h.End(); err != nil && job.Kind != worker.CPS { // which is ready, and cannot say so
+		<-came
+		if err := h.End(); err != nil && job.Kind != worker.CPS { // a CPS worker is ready, and cannot say so
 			t.Errorf("%s while it sets up: %v", job.Kind, err)
 		}
 	}

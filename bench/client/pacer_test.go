@@ -68,7 +68,7 @@ func openLoop(t *testing.T, job worker.Job, length time.Duration) (sent uint64, 
 	if err := r.SetUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(length)
+	time.Sleep(length) // requests become due meanwhile
 	r.pacer.stop()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		var due, open uint64
@@ -122,7 +122,7 @@ func TestWaitingForABusyConnectionCounts(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				time.Sleep(delay)
+				time.Sleep(delay) // the server is slow
 				c.Write(p.From(int(r.Seed), r.Reply))
 			}
 		}()

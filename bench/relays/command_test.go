@@ -3,6 +3,8 @@ package relays_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -41,8 +43,12 @@ func TestRelayThatDoesNotListenIsNotAwaitedForEver(t *testing.T) {
 func TestRelayThatEndsByItselfIsTold(t *testing.T) {
 	leak.Check(t)
 	env := environment(t)
-	tprelay := env.TPRelay
-	r := start(t, find(t, "command", tprelay+` run --mode tproxy --listen $LISTEN & sleep 1; echo bad luck >&2; kill $!; exit 4`), env)
+	end := filepath.Join(t.TempDir(), "end")
+	command := env.TPRelay + ` run --mode tproxy --listen $LISTEN & until [ -e ` + end + ` ]; do sleep 0.01; done; echo bad luck >&2; kill $!; exit 4`
+	r := start(t, find(t, "command", command), env)
+	if err := os.WriteFile(end, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for deadline := time.Now().Add(20 * time.Second); r.Err() == nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it goes on")

@@ -87,9 +87,11 @@ func TestCloseComesAfterTheLastByte(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if err := c.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil { // the server has to wait with the longest
+				t.Fatal(err)
+			}
 			c.SetDeadline(time.Now().Add(20 * time.Second))
 			c.Write(requests(protocol.Request{Length: 128, Reply: size, Seed: 7, Close: true}))
-			time.Sleep(5 * time.Millisecond) // so that the server has to wait with the longest
 			got, err := io.ReadAll(c)
 			c.Close()
 			if err != nil || !bytes.Equal(got, p.From(7, size)) {
@@ -153,15 +155,18 @@ func TestStoppedServerEndsItsConnections(t *testing.T) {
 		defer c.Close()
 		conns = append(conns, c)
 	}
-	// A reply that nobody reads, which is to be followed by a close.
+	// A reply of which nobody reads more than the first byte, and which is to be followed by a close.
+	conns[0].SetDeadline(time.Now().Add(20 * time.Second))
 	conns[0].Write(requests(protocol.Request{Length: 16, Reply: 32 << 20, Close: true}))
-	time.Sleep(20 * time.Millisecond)
+	if _, err := io.ReadFull(conns[0], make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 	if err := server.End(); err != nil {
 		t.Error(err)
 	}
 	for _, c := range conns {
 		c.SetDeadline(time.Now().Add(20 * time.Second))
-		if n, _ := io.Copy(io.Discard, c); n >= 32<<20 {
+		if n, _ := io.Copy(io.Discard, c); n >= 32<<20-1 {
 			t.Error("all was sent")
 		}
 	}

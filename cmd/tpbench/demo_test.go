@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/tprelay/tprelay/bench/bottleneck"
 	"github.com/tprelay/tprelay/internal/cli"
@@ -95,7 +94,7 @@ func TestInterruptLeavesNothingBehind(t *testing.T) {
 					break
 				}
 			}
-			time.Sleep(500 * time.Millisecond) // into the transfer, most likely
+			awaitTransfer(t, mark(t))
 			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 				t.Fatal(err)
 			}

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/rules"
 )
 
@@ -31,17 +33,13 @@ func process(t *testing.T, ordinary bool, args ...string) *exec.Cmd {
 	temp := t.TempDir()
 	exe := self
 	if ordinary {
-		if os.Getuid() != 0 {
-			t.Skip("needs root to become somebody else")
-		}
-		if m, err := os.ReadFile("/proc/self/uid_map"); err != nil || strings.Fields(string(m))[2] == "1" {
-			t.Skip("there is nobody else in this user namespace")
+		if err := netlab.OtherUsers(); err != nil {
+			t.Skip(err)
 		}
 		temp, exe = forEverybody(t)
 	}
 	cmd := exec.Command(exe, args...)
-	mark := fmt.Sprintf("TPBENCH_TEST=%d/%s", os.Getpid(), t.Name())
-	cmd.Env = append(os.Environ(), asProgram+"=1", mark, "TMPDIR="+temp)
+	cmd.Env = append(os.Environ(), asProgram+"=1", mark(t), "TMPDIR="+temp)
 	cmd.Dir = "/"
 	if ordinary {
 		const nobody = 65534
@@ -52,8 +50,8 @@ func process(t *testing.T, ordinary bool, args ...string) *exec.Cmd {
 			cmd.Process.Kill()
 			cmd.Wait()
 		}
-		for _, left := range marked(t, mark) {
-			t.Errorf("left behind: process %s", left)
+		for pid, command := range marked(t, mark(t)) {
+			t.Errorf("left behind: process %s %s", pid, command)
 		}
 		if files, err := os.ReadDir(temp); err != nil || len(files) > 0 {
 			t.Errorf("left behind: %v, %v", files, err)
@@ -87,18 +85,65 @@ func forEverybody(t *testing.T) (temp, exe string) {
 	return temp, exe
 }
 
-// marked lists the processes with a variable in their environment.
-func marked(t *testing.T, mark string) (found []string) {
+// mark is in the environment of all processes that a test starts.
+func mark(t *testing.T) string { return fmt.Sprintf("TPBENCH_TEST=%d/%s", os.Getpid(), t.Name()) }
+
+// marked gives the processes with a variable in their environment, and their command lines.
+func marked(t *testing.T, mark string) map[string]string {
 	t.Helper()
+	found := map[string]string{}
 	paths, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range paths {
 		if environ, err := os.ReadFile(path); err == nil && bytes.Contains(environ, []byte(mark+"\x00")) {
-			comm, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
-			found = append(found, filepath.Base(filepath.Dir(path))+" "+strings.ReplaceAll(string(comm), "\x00", " "))
+			command, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+			found[filepath.Base(filepath.Dir(path))] = strings.ReplaceAll(string(command), "\x00", " ")
 		}
 	}
 	return found
+}
+
+// awaitTransfer waits until bytes flow between the hosts that the marked processes are on.
+func awaitTransfer(t *testing.T, mark string) {
+	t.Helper()
+	const some = 100_000
+	ours, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := map[string]uint64{} // by network namespace
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		for pid := range marked(t, mark) {
+			host, err := os.Readlink("/proc/" + pid + "/ns/net")
+			if err != nil || host == ours {
+				continue // it has ended, or is on no host of the demo
+			}
+			got := received(pid)
+			if before, known := first[host]; !known {
+				first[host] = got
+			} else if got >= before+some {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is transferred")
+		}
+	}
+}
+
+// received is how many bytes have come over the interfaces of a process's host: the first column
+// after the interface's name. 0: it has ended.
+func received(pid string) (sum uint64) {
+	text, _ := os.ReadFile("/proc/" + pid + "/net/dev")
+	for line := range strings.Lines(string(text)) {
+		name, columns, ok := strings.Cut(line, ":")
+		if ok && strings.TrimSpace(name) != "lo" {
+			var n uint64
+			fmt.Sscan(columns, &n)
+			sum += n
+		}
+	}
+	return sum
 }

@@ -137,6 +137,23 @@ func capable(caps ...uint) (bool, error) {
 	return true, nil
 }
 
+// OtherUsers returns nil if this process can start programs as any other user: it is root, and not
+// in a user namespace that has no other users, as [Enter] makes them.
+func OtherUsers() error {
+	if os.Geteuid() != 0 {
+		return errors.New("needs root to become somebody else")
+	}
+	users, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return err
+	}
+	// One line for each range: the first user in here, who that is outside, how many there are.
+	if fields := strings.Fields(string(users)); len(fields) == 3 && fields[2] == "1" {
+		return errors.New("there is nobody else in this user namespace")
+	}
+	return nil
+}
+
 // remedy says what may be in the way of user namespaces here.
 func remedy() string {
 	for _, block := range []struct{ file, value, remedy string }{

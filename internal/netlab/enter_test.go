@@ -97,11 +97,8 @@ func self(t *testing.T, role string, ordinary bool) *exec.Cmd {
 	t.Helper()
 	exe := "/proc/self/exe"
 	if ordinary {
-		if os.Getuid() != 0 {
-			t.Skip("needs root to become somebody else")
-		}
-		if m, err := os.ReadFile("/proc/self/uid_map"); err != nil || strings.Fields(string(m))[2] == "1" {
-			t.Skip("there is nobody else in this user namespace")
+		if err := netlab.OtherUsers(); err != nil {
+			t.Skip(err)
 		}
 		dir, err := os.MkdirTemp("", "netlab-test-")
 		if err != nil {

@@ -98,7 +98,7 @@ func cpuacct(root string) (time.Duration, error) {
 // Kernel returns the CPU time that the kernel's own threads have used so far. It is 0 in a PID
 // namespace without them.
 func Kernel() (time.Duration, error) {
-	const kthreadd = "/proc/2" // the parent of all kernel threads
+	const kthreadd = "/proc/2" // the parent of all other kernel threads
 	if name, err := os.ReadFile(kthreadd + "/comm"); err != nil || string(name) != "kthreadd\n" {
 		return 0, nil
 	}
@@ -106,7 +106,7 @@ func Kernel() (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("CPU time of the kernel's threads: %w", err)
 	}
-	return sumOf(string(children))
+	return sumOf("2 " + string(children))
 }
 
 // sumOf is the CPU time of these processes; one that has ended counts as 0.

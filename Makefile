@@ -54,6 +54,12 @@ demo: ## a slow link, with and without flow control, in under a minute; no root 
 	@$(GO) build -o bin/ ./cmd/tprelay ./cmd/tpbench
 	@bin/tpbench demo $(DEMOFLAGS) </dev/null
 
+demo-picture: ## draws the output of make demo for the README (docs/plots/demo.svg)
+	@.ci/setup demo
+	@$(GO) build -o bin/ ./cmd/tprelay ./cmd/tpbench
+	@bin/tpbench demo $(DEMOFLAGS) </dev/null >bin/demo.txt
+	@$(GO) run ./docs/terminal 'make demo' <bin/demo.txt >docs/plots/demo.svg
+
 test: ## every test, with the race detector; of some packages only with PACKAGES=./engine
 	@.ci/setup test
 	@$(if $(PACKAGES),$(GOTEST) $(PACKAGES),status=0; $(COUNT) || status=1; $(GOTEST) $(REST) || status=1; exit $$status)
@@ -147,4 +153,4 @@ setup: ## install what demo, bench, test and lint need (as root)
 clean: ## remove what was built
 	rm -rf bin cover.out .cache
 
-.PHONY: help demo test again lint build cover fuzz soak twin bench bench-quick bench-check compare mininet mininet-host mininet-vm mininet-test flow-plots setup clean
+.PHONY: help demo demo-picture test again lint build cover fuzz soak twin bench bench-quick bench-check compare mininet mininet-host mininet-vm mininet-test flow-plots setup clean

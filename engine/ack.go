@@ -1,6 +1,9 @@
 package engine
 
-import "github.com/tprelay/tprelay/internal/sock"
+import (
+	"github.com/tprelay/tprelay/engine/internal/pump"
+	"github.com/tprelay/tprelay/internal/sock"
+)
 
 // Bare acknowledgements cost as much as messages: each is a packet that both hosts take
 // through their whole stack. Two of them can be spared here without anybody having to wait.
@@ -25,22 +28,15 @@ const overloadEvents = 256
 
 // mayHoldACK: the server will hear from the client as soon as it can.
 func (l *loop) mayHoldACK(p *pair) bool {
-	return !p.dir[upstream].is(handled) && sock.Unread(int(p.fd[incoming])) > 0
+	return !p.dir[upstream].Is(pump.Handled) && sock.Unread(int(p.fd[incoming])) > 0
 }
 
-// releaseACK has what the sink of a direction says next acknowledged at once, as on any new
-// connection: after a handshake like that, the kernel would take it for the middle of a dialogue.
-func (l *loop) releaseACK(p *pair, s side) {
-	p.dir[s].clear(ackHeld)
-	sock.QuickACK(int(p.fd[s.other()]))
-}
-
-// noteReply notes that what direction d has carried is replied to.
-func (l *loop) noteReply(d *direction) {
-	took := l.millis() - d.runAt
-	if l.overloaded && d.run > 0 && took >= replyMayBeLate && took < replyIsTooLate {
-		d.set(delayACK)
+// noteReply notes that what direction d has carried is replied to now, in milliseconds.
+func (l *loop) noteReply(d *pump.Pump, now uint32) {
+	took, known := d.EndRun(now)
+	if l.overloaded && known && took >= replyMayBeLate && took < replyIsTooLate {
+		d.Set(pump.DelayACK)
 	} else {
-		d.clear(delayACK)
+		d.Clear(pump.DelayACK)
 	}
 }

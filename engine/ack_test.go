@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -186,7 +187,7 @@ func TestLateRepliesCarryAcknowledgements(t *testing.T) {
 		if _, err := from.Write([]byte(text)); err != nil {
 			t.Fatal(err)
 		}
-		for before := p.dir[s].messages; p.dir[s].messages == before; {
+		for before := p.dir[s].Messages; p.dir[s].Messages == before; {
 			serve()
 		}
 		hear(t, to, text)
@@ -211,9 +212,9 @@ func TestLateRepliesCarryAcknowledgements(t *testing.T) {
 		l.overloaded = c.overloaded
 		say(client, far, upstream, "question")
 		time.Sleep(100 * time.Millisecond) // the kernel has acknowledged it
-		p.dir[upstream].runAt = l.millis() - uint32(c.after/time.Millisecond)
+		l.now = l.now.Add(c.after)
 		say(far, client, downstream, "reply")
-		if got := p.dir[upstream].is(delayACK); got != c.want {
+		if got := p.dir[upstream].Is(pump.DelayACK); got != c.want {
 			t.Errorf("%+v: messages are left to be acknowledged: %v", c, got)
 		}
 		if n := acknowledged(); c.want != (n < 40) {

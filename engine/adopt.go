@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -125,7 +126,7 @@ func duplicate(conn syscall.Conn) (fd int, err error) {
 // adopt begins a pair with a connection that the embedder accepted.
 func (l *loop) adopt(fd int, client netip.AddrPort, prefix []byte, destination netip.AddrPort) {
 	defer func() {
-		l.settle()
+		l.env.Budget.Settle()
 		l.engine.memory.Add(-int64(len(prefix))) // charged by Adopt; what is kept is charged by the loop now
 	}()
 	l.count.adopted++
@@ -141,9 +142,10 @@ func (l *loop) adopt(fd int, client netip.AddrPort, prefix []byte, destination n
 	l.route(p, destination)
 	switch {
 	case l.find(r) == nil || len(prefix) == 0:
-	case p.dir[upstream].is(handled):
-		l.show(p, upstream, l.extra(p), prefix)
+	case p.dir[upstream].Is(pump.Handled):
+		r := p.dir[upstream].Show(&l.env, l.ends(p, upstream), prefix)
+		l.act(p, upstream, &r)
 	default:
-		l.keep(&p.dir[upstream], prefix)
+		p.dir[upstream].Keep(&l.env, prefix)
 	}
 }

@@ -107,12 +107,12 @@ func (l *loop) callOpen(p intercept.Pair) (d intercept.Decision, err error) {
 	return l.engine.options.Interceptor.Open(p), nil
 }
 
-func (l *loop) callHandle(p *pair, h intercept.Handler, c *intercept.Chunk) (v intercept.Verdict, err error) {
+func (l *loop) callHandle(id uint64, h intercept.Handler, c *intercept.Chunk) (v intercept.Verdict, err error) {
 	if l.gone {
 		return intercept.Reset, errGoexit
 	}
-	l.entered(callHandle, p.id)
-	defer l.left(callHandle, p.id, &err)
+	l.entered(callHandle, id)
+	defer l.left(callHandle, id, &err)
 	return h.Handle(c), nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine/internal/pump"
 )
 
 // The relay does not allocate the kernel's memory for a pair, but it decides how much that can
@@ -83,10 +85,10 @@ func (l *loop) beginMeter(p *pair, s side) {
 		return
 	}
 	l.meters = append(l.meters, meter{
-		reference: reference{p.slot, p.generation}, side: s, since: l.millis(), bytes: p.dir[s].bytes,
+		reference: reference{p.slot, p.generation}, side: s, since: l.millis(), bytes: p.dir[s].Bytes,
 		soft: !l.setCeiling(p, s, 0),
 	})
-	p.dir[s].set(metered)
+	p.dir[s].Set(pump.Metered)
 }
 
 // measure sets the ceilings of the directions that move, once per tick.
@@ -99,7 +101,7 @@ func (l *loop) measure() {
 			continue
 		}
 		if p.state == stateOpen && now-m.since >= sampleMillis && !l.remeasure(p, &m, now) {
-			p.dir[m.side].clear(metered)
+			p.dir[m.side].Clear(pump.Metered)
 			continue
 		}
 		keep = append(keep, m)
@@ -110,8 +112,8 @@ func (l *loop) measure() {
 // remeasure decides on the ceiling of a direction; false: it has the lowest, and needs no more.
 func (l *loop) remeasure(p *pair, m *meter, now uint32) bool {
 	d := &p.dir[m.side]
-	rate := int64(d.bytes-m.bytes) * 1000 / int64(now-m.since)
-	m.since, m.bytes = now, d.bytes
+	rate := int64(d.Bytes-m.bytes) * 1000 / int64(now-m.since)
+	m.since, m.bytes = now, d.Bytes
 	far := int64(0)
 	if rate > 0 && l.tcpInfo(int(p.fd[m.side])) {
 		far = rate * int64(l.tcp.Min_rtt) * 5 / 4 / 1e6
@@ -124,9 +126,9 @@ func (l *loop) remeasure(p *pair, m *meter, now uint32) bool {
 	}
 	want := levelFor(sum / int64(len(m.needs)))
 	switch {
-	case d.is(moderated): // see beginModeration
+	case d.Is(pump.Moderated): // see beginModeration
 		m.level, want = noCeiling, noCeiling
-	case d.is(throttled): // see lift
+	case d.Is(pump.Throttled): // see lift
 		m.level, want = 0, 0
 	case far > ceilingNeed:
 		want = noCeiling
@@ -137,12 +139,12 @@ func (l *loop) remeasure(p *pair, m *meter, now uint32) bool {
 		m.calm++
 	}
 	switch {
-	case want > m.level && !d.is(stalled): // else it is the sink that holds it up
+	case want > m.level && !d.Is(pump.Stalled): // else it is the sink that holds it up
 		l.ceiling(p, m, want)
 	case want < m.level && m.calm >= calmAfter:
 		l.ceiling(p, m, want)
 		m.calm = 0
-	case m.soft && !d.is(throttled):
+	case m.soft && !d.Is(pump.Throttled):
 		l.ceiling(p, m, m.level)
 	}
 	return m.level > 0 || m.calm < calmAfter
@@ -172,7 +174,7 @@ func (l *loop) setCeiling(p *pair, s side, level uint8) bool {
 	if l.isFar(source) {
 		return false
 	}
-	if p.dir[s].bytes < ceilingBuffer/4 {
+	if p.dir[s].Bytes < ceilingBuffer/4 {
 		// The kernel promises more with every segment, but cannot have promised much yet: so
 		// first the limit, and then the questions.
 		fixReceiveBuffer(source, size/2)

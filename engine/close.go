@@ -3,7 +3,7 @@ package engine
 import (
 	"golang.org/x/sys/unix"
 
-	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
@@ -13,7 +13,7 @@ import (
 
 // passFIN hands the source's FIN on. Invariant: nothing is pending.
 func (l *loop) passFIN(p *pair, s side) {
-	p.dir[s].set(finSent)
+	p.dir[s].Set(pump.FINSent)
 	if _, broken := p.brokenSide(); p.done() && !broken && !p.shared {
 		return // endIfDone closes both: that says it too
 	}
@@ -24,10 +24,7 @@ func (l *loop) passFIN(p *pair, s side) {
 }
 
 // done: both directions have passed on their FIN, and the sources' own were read.
-func (p *pair) done() bool {
-	const done = eof | finSent
-	return p.dir[upstream].flags&p.dir[downstream].flags&done == done
-}
+func (p *pair) done() bool { return p.dir[upstream].Done() && p.dir[downstream].Done() }
 
 // endIfDone ends the pair when it is done.
 func (l *loop) endIfDone(p *pair) bool {
@@ -35,20 +32,21 @@ func (l *loop) endIfDone(p *pair) bool {
 		return false
 	}
 	reason := ReasonEOF
-	if p.dir[upstream].is(closing) {
+	if p.dir[upstream].Is(pump.Closing) {
 		reason = ReasonIntercepted
 	}
 	l.end(p, reason, nil)
 	return true
 }
 
-// failed notes that flow s is broken: its other end sent an RST, or does not answer. What
-// was on its way to it is dropped. What came from it goes on, out of its receive buffer
-// too, and the RST travels behind it, as it would have between the two ends: a server
-// that answers and resets has been heard. It reports whether the pair lives on.
+// failed notes that flow s is broken: its other end sent an RST, or does not answer. What was on
+// its way to it is dropped. What came from it goes on, out of its receive buffer too, and the RST
+// travels behind it, as it would have between the two ends: a server that answers and resets has
+// been heard. It reports whether the pair lives on.
 func (l *loop) failed(p *pair, s side, err error) bool {
-	p.broken[s] = true
-	both := p.broken[s.other()]
+	d, other := &p.dir[s], &p.dir[s.other()]
+	d.SawFailure()
+	both := other.Is(pump.Broken)
 	if p.cause != 0 && !both {
 		return true // known already
 	}
@@ -63,48 +61,23 @@ func (l *loop) failed(p *pair, s side, err error) bool {
 	if errno, ok := err.(unix.Errno); ok && errno != unix.EPIPE { // EPIPE: a reset behind a FIN, or told before
 		p.cause = uint8(errno)
 	}
-	if !p.dir[s].is(finCame|eof) && sock.FINReceived(int(p.fd[s])) {
-		p.dir[s].set(finCame) // behind what is still to be read
+	if !d.Is(pump.FINCame|pump.EOF) && sock.FINReceived(int(p.fd[s])) {
+		d.SawFIN() // behind what is still to be read
 	}
-	to := &p.dir[s.other()]
-	l.release(to)
-	to.set(eof | finSent)
-	to.clear(readable | writable | paused | full)
-	p.dir[s].set(readable | ending)
+	other.SinkGone(&l.env)
+	d.DrainSource()
 	p.last = l.tick
 	l.rearm(p)
 	l.queue(p)
 	return true
 }
 
-// endedByReset: the end that a read of flow s has just met is no FIN. A write tells of a reset
-// by the bytes that it moved before, and keeps the error to itself; no event and no
-// read says anything of it any more. But a connection that has come to its end before we
-// sent our own FIN was reset. Where an event told of a FIN there is nothing to ask.
-func (l *loop) endedByReset(p *pair, s side) bool {
-	const closed = 7 // TCP_CLOSE in include/net/tcp_states.h
-	return !p.dir[s].is(finCame) && !p.broken[s] && !p.dir[s.other()].is(finSent) && l.tcpInfo(int(p.fd[s])) && l.tcp.State == closed &&
-		!sock.FINReceived(int(p.fd[s]))
-}
-
-// sinkFailed notes that the sink of direction s refused bytes. Always false: the
-// direction is over.
-func (l *loop) sinkFailed(p *pair, s side, err error) bool {
-	l.failed(p, s.other(), err)
-	return false
-}
-
-// cutOff: flow s has failed, and no FIN had come. After a FIN the other side has all there is:
-// it gets the FIN, and the RST behind it. Errors do not tell: a socket reports each once, and
-// reads then say 0 as after a FIN.
-func (p *pair) cutOff(s side) bool { return p.broken[s] && !p.dir[s].is(finCame) }
-
 // brokenSide is the flow that has failed, if one has.
 func (p *pair) brokenSide() (s side, broken bool) {
-	if p.broken[outgoing] {
+	if p.dir[outgoing].Is(pump.Broken) {
 		return outgoing, true
 	}
-	return incoming, p.broken[incoming]
+	return incoming, p.dir[incoming].Is(pump.Broken)
 }
 
 // end is the end of a pair, whatever state it is in: descriptors, pipe, buffers,
@@ -120,7 +93,7 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 	}
 	l.count.ended[reason]++
 	for s := range side(2) {
-		l.release(&p.dir[s])
+		p.dir[s].Release(&l.env)
 		fd := int(p.fd[s])
 		switch {
 		case fd < 0:
@@ -131,7 +104,7 @@ func (l *loop) end(p *pair, reason Reason, err error) {
 		switch {
 		case reason == ReasonHandedOver:
 			unix.Close(fd) // the connection goes on in the other engine
-		case reason == ReasonEOF, reason == ReasonIntercepted && p.dir[s].is(closing):
+		case reason == ReasonEOF, reason == ReasonIntercepted && p.dir[s].Is(pump.Closing):
 			sock.CloseWithFIN(fd)
 		case p.shared:
 			sock.Disconnect(fd)
@@ -165,24 +138,6 @@ func (l *loop) endAll(reason Reason) {
 	}
 }
 
-// detachAll lets go of the side table's entry, and gives the handlers back, which are to be closed.
-func (l *loop) detachAll(p *pair) (handlers intercept.Decision) {
-	x := l.extra(p)
-	if x == nil {
-		return handlers
-	}
-	for s := range side(2) {
-		if x.held[s] >= 0 {
-			l.dropHeld(x, s)
-		}
-	}
-	handlers = intercept.Decision{Upstream: x.handlers[upstream], Downstream: x.handlers[downstream]}
-	*x = pairExtra{}
-	l.sideTable[p.slot] = nil
-	l.freeExtras = append(l.freeExtras, x)
-	return handlers
-}
-
 // endEverything ends what the loop serves. A callback that calls runtime.Goexit may break it off
 // anywhere; cleanUp calls it again then.
 func (l *loop) endEverything() {
@@ -200,8 +155,8 @@ func (l *loop) endEverything() {
 func (l *loop) cleanUp() {
 	l.gone = true
 	l.endEverything()
-	l.pipes.Close()
-	l.largePipes.Close()
+	l.env.Pipes.Close()
+	l.env.LargePipes.Close()
 	l.publish()
 	l.poller.Close()
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -12,25 +13,22 @@ const errnos = 134
 // counters are a loop's own, plain numbers: only the loop writes them. It
 // copies them to where Stats can read them before every wait.
 type counters struct {
-	accepted, adopted, opened       uint64
-	takenOver                       uint64
-	ended                           [reasons]uint64
-	levels                          [tproxy.LevelFull + 1]uint64
-	delivered                       [2][2]uint64 // by direction; splice, buffer
-	throttles, moderations          uint64
-	pauses, starved                 uint64
-	waits, events, stale            uint64
-	splices                         uint64
-	sourceEmpty, pipeFull, sinkFull uint64
-	refused                         uint64
-	acceptErrors, acceptPauses      uint64
+	pump.Counters
+	accepted, adopted, opened  uint64
+	takenOver                  uint64
+	ended                      [reasons]uint64
+	levels                     [tproxy.LevelFull + 1]uint64
+	delivered                  [2][2]uint64 // by direction; splice, buffer
+	throttles, moderations     uint64
+	waits, events, stale       uint64
+	acceptErrors, acceptPauses uint64
 
 	// Gauges.
-	active, pending, memory int64
-	kernelMemory            int64
-	pipesInUse, pipesIdle   int64
-	pipeMisses              uint64
-	buffers                 int64
+	active, memory        int64
+	kernelMemory          int64
+	pipesInUse, pipesIdle int64
+	pipeMisses            uint64
+	buffers               int64
 }
 
 // add sums c into s.
@@ -55,11 +53,11 @@ func (c *counters) add(s *Stats) {
 	s.UpstreamBuffer += c.delivered[upstream][1]
 	s.DownstreamSplice += c.delivered[downstream][0]
 	s.DownstreamBuffer += c.delivered[downstream][1]
-	s.Pending += c.pending
+	s.Pending += c.Pending
 	s.Memory += c.memory
 	s.KernelMemory += c.kernelMemory
-	s.Pauses += c.pauses
-	s.Starved += c.starved
+	s.Pauses += c.Pauses
+	s.Starved += c.Starved
 	s.Throttles += c.throttles
 	s.Moderations += c.moderations
 	s.PipesInUse += c.pipesInUse
@@ -69,11 +67,11 @@ func (c *counters) add(s *Stats) {
 	s.Waits += c.waits
 	s.Events += c.events
 	s.StaleEvents += c.stale
-	s.Splices += c.splices
-	s.SourceEmpty += c.sourceEmpty
-	s.PipeFull += c.pipeFull
-	s.SinkFull += c.sinkFull
-	s.SpliceRefused += c.refused
+	s.Splices += c.Splices
+	s.SourceEmpty += c.SourceEmpty
+	s.PipeFull += c.PipeFull
+	s.SinkFull += c.SinkFull
+	s.SpliceRefused += c.Refused
 	s.AcceptErrors += c.acceptErrors
 	s.AcceptPauses += c.acceptPauses
 }
@@ -89,11 +87,12 @@ func errnoName(e unix.Errno) string {
 func (l *loop) publish() {
 	c := &l.count
 	c.active = int64(l.pairs.used)
-	c.pipesIdle = int64(l.pipes.Idle() + l.largePipes.Idle())
-	c.pipesInUse = int64(l.pipes.Open()+l.largePipes.Open()) - c.pipesIdle
-	c.pipeMisses = l.pipes.Misses()
-	c.buffers = int64(l.buffers.InUse())
-	l.settle()
+	c.memory = l.env.Budget.Used
+	c.pipesIdle = int64(l.env.Pipes.Idle() + l.env.LargePipes.Idle())
+	c.pipesInUse = int64(l.env.Pipes.Open()+l.env.LargePipes.Open()) - c.pipesIdle
+	c.pipeMisses = l.env.Pipes.Misses()
+	c.buffers = int64(l.env.Queues.InUse())
+	l.env.Budget.Settle()
 	l.mu.Lock()
 	l.published = *c
 	l.mu.Unlock()

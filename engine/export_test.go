@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/tprelay/tprelay/engine/internal/pump"
+
 // RaceEnabled: these tests run with the race detector, whose shadow memory counts as
 // theirs.
 const RaceEnabled = raceEnabled
@@ -12,7 +14,7 @@ func (e *Engine) Moderate() {
 			l.clock()
 			for slot := range l.pairs.size() {
 				for s := range side(2) {
-					if p := l.pairs.at(slot); p.state == stateOpen && !p.dir[s].is(moderated|throttled|eof) {
+					if p := l.pairs.at(slot); p.state == stateOpen && !p.dir[s].Is(pump.Moderated|pump.Throttled|pump.EOF) {
 						l.beginModeration(p, s)
 					}
 				}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine/internal/pump"
 )
 
 // handOverBatch is how many pairs leave a loop between two answers of the other side:
@@ -254,7 +256,7 @@ func (l *loop) freezeFrom(slot int32, most int) (batch []parcel, next int32) {
 
 // movable: there is a pair, and no handler that has not let go yet.
 func (l *loop) movable(p *pair) bool {
-	return p.state != stateFree && p.state != stateLeaving && (p.dir[upstream].flags|p.dir[downstream].flags)&handled == 0
+	return p.state != stateFree && p.state != stateLeaving && !p.dir[upstream].Is(pump.Handled) && !p.dir[downstream].Is(pump.Handled)
 }
 
 // freeze stops a pair: it has no events, no timer and no turn until thaw, or end with
@@ -263,13 +265,11 @@ func (l *loop) freeze(p *pair) (c parcel, err error) {
 	c = parcel{reference: reference{p.slot, p.generation}, state: p.state}
 	for s := range side(2) {
 		d := &p.dir[s]
-		if d.is(moderated) {
+		if d.Is(pump.Moderated) {
 			l.unmoderate(p, s) // the other side does not know
 		}
-		if d.is(inPipe) {
-			if err := l.emptyPipe(d); err != nil {
-				return c, err
-			}
+		if err := d.EmptyPipe(&l.env); err != nil {
+			return c, err
 		}
 	}
 	c.wire = l.wireState(p)
@@ -278,8 +278,8 @@ func (l *loop) freeze(p *pair) (c parcel, err error) {
 			l.poller.Remove(fd)
 			c.fds = append(c.fds, fd)
 		}
-		if d := &p.dir[s]; d.pending > 0 {
-			c.body = append(c.body, l.buffers.AppendTo(nil, d.queue()))
+		if d := &p.dir[s]; d.Pending > 0 {
+			c.body = append(c.body, d.AppendPending(&l.env, nil))
 		}
 	}
 	l.wheel.disarm(&l.pairs, p)
@@ -309,9 +309,9 @@ func (l *loop) restart(p *pair) {
 				return
 			}
 		}
-		p.dir[s].set(readable)
+		p.dir[s].MayRead()
 		if p.state == stateOpen {
-			p.dir[s].set(writable)
+			p.dir[s].MayWrite()
 		}
 	}
 	switch p.state {
@@ -330,12 +330,12 @@ func (l *loop) restart(p *pair) {
 // unwatch takes the directions of a pair off the throttle's list, which passes over pairs that
 // are not open and drops them.
 func (l *loop) unwatch(p *pair) {
-	if (p.dir[upstream].flags|p.dir[downstream].flags)&watched == 0 {
+	if !p.dir[upstream].Is(pump.Watched) && !p.dir[downstream].Is(pump.Watched) {
 		return
 	}
 	l.watches = slices.DeleteFunc(l.watches, func(w watch) bool { return w.reference == reference{p.slot, p.generation} })
-	p.dir[upstream].clear(watched)
-	p.dir[downstream].clear(watched)
+	p.dir[upstream].Clear(pump.Watched)
+	p.dir[downstream].Clear(pump.Watched)
 }
 
 // rewatch puts throttled directions on the list again, as if the throttle had just begun. The
@@ -343,7 +343,7 @@ func (l *loop) unwatch(p *pair) {
 func (l *loop) rewatch(p *pair) {
 	for s := range side(2) {
 		switch {
-		case !p.dir[s].is(throttled):
+		case !p.dir[s].Is(pump.Throttled):
 		case l.engine.options.NoFlowControl: // as the engine before this one was not told to
 			l.lift(p, s)
 		case l.tcpInfo(int(p.fd[s.other()])):
@@ -367,11 +367,11 @@ func (l *loop) wireState(p *pair) pairState {
 	for s := range side(2) {
 		d := &p.dir[s]
 		w.Directions[s] = directionState{
-			Bytes: d.bytes, Messages: d.messages, Pending: int(d.pending),
-			Pauses: d.pauses, PausedFor: time.Duration(d.stalledTicks(l.tick)) * tickLength,
-			EOF: d.is(eof), FINCame: d.is(finCame), FinSent: d.is(finSent), Ending: d.is(ending), Urgent: d.is(urgent), Buffered: d.is(buffered),
-			Detached: d.is(detached), Closing: d.is(closing), Broken: p.broken[s], Throttled: d.is(throttled), Most: d.pendingLimit,
-			ACKHeld: d.is(ackHeld),
+			Bytes: d.Bytes, Messages: d.Messages, Pending: int(d.Pending),
+			Pauses: d.Pauses, PausedFor: time.Duration(d.StalledTicks(l.tick)) * tickLength,
+			EOF: d.Is(pump.EOF), FINCame: d.Is(pump.FINCame), FinSent: d.Is(pump.FINSent), Ending: d.Is(pump.Ending), Urgent: d.Is(pump.Urgent), Buffered: d.Buffered(&l.env),
+			Detached: d.Is(pump.Detached), Closing: d.Is(pump.Closing), Broken: d.Is(pump.Broken), Throttled: d.Is(pump.Throttled), Most: d.PendingLimit,
+			ACKHeld: d.Is(pump.ACKHeld),
 		}
 	}
 	return w

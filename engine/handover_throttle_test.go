@@ -1,6 +1,10 @@
 package engine
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/tprelay/tprelay/engine/internal/pump"
+)
 
 // TestThrottledDirectionIsWatchedAgainAfterAThaw: nothing else takes the throttle off.
 func TestThrottledDirectionIsWatchedAgainAfterAThaw(t *testing.T) {
@@ -31,7 +35,7 @@ func TestThrottledDirectionIsWatchedAgainAfterAThaw(t *testing.T) {
 			}
 			w.adjust(p, upstream, 1<<20, 0)
 			w.watch(p, upstream, calmAfter)
-			if !p.dir[upstream].is(throttled) {
+			if !p.dir[upstream].Is(pump.Throttled) {
 				t.Fatal("not throttled")
 			}
 			must(w.leave(w.pairs[0]))
@@ -43,8 +47,8 @@ func TestThrottledDirectionIsWatchedAgainAfterAThaw(t *testing.T) {
 				w.pass(1)
 				w.throttle()
 			}
-			if p.dir[upstream].is(throttled) || p.dir[upstream].pendingLimit != 0 {
-				t.Errorf("throttled for ever: %v, %d", p.dir[upstream].flags, p.dir[upstream].pendingLimit)
+			if p.dir[upstream].Is(pump.Throttled) || p.dir[upstream].PendingLimit != 0 {
+				t.Errorf("throttled for ever: %v, %d", &p.dir[upstream], p.dir[upstream].PendingLimit)
 			}
 			must(w.check())
 		})

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -84,24 +85,24 @@ func (l *loop) age(p *pair) time.Duration {
 func (l *loop) directionInfo(p *pair, s side) DirectionInfo {
 	d := &p.dir[s]
 	info := DirectionInfo{
-		Bytes:        d.bytes,
-		Acknowledged: d.bytes - min(d.bytes, l.unacknowledged(p, s)),
-		Messages:     d.messages,
-		Pending:      int(d.pending),
-		Pauses:       d.pauses,
-		Paused:       d.is(stalled),
-		Throttled:    d.is(throttled),
-		EOF:          d.is(eof),
-		FinSent:      d.is(finSent),
+		Bytes:        d.Bytes,
+		Acknowledged: d.Bytes - min(d.Bytes, l.unacknowledged(p, s)),
+		Messages:     d.Messages,
+		Pending:      int(d.Pending),
+		Pauses:       d.Pauses,
+		Paused:       d.Is(pump.Stalled),
+		Throttled:    d.Is(pump.Throttled),
+		EOF:          d.Is(pump.EOF),
+		FinSent:      d.Is(pump.FINSent),
 	}
-	if x := l.extra(p); x != nil && x.held[s] >= 0 {
-		info.Pending += l.buffers.Len(x.held[s])
+	if x := l.extra(p); x != nil {
+		info.Pending += x.taps[s].Held(&l.env)
 	}
-	info.PausedFor = time.Duration(d.stalledTicks(l.tick)) * tickLength
+	info.PausedFor = time.Duration(d.StalledTicks(l.tick)) * tickLength
 	switch {
-	case d.is(buffered):
+	case d.Buffered(&l.env):
 		info.Path = PathBuffer
-	case d.is(detached):
+	case d.Is(pump.Detached):
 		info.Path = PathDetached
 	}
 	return info
@@ -115,7 +116,7 @@ func (l *loop) unacknowledged(p *pair, s side) uint64 {
 		return 0
 	}
 	n := sock.Unsent(sink)
-	if n > 0 && p.dir[s].is(finSent) && l.tcpInfo(sink) {
+	if n > 0 && p.dir[s].Is(pump.FINSent) && l.tcpInfo(sink) {
 		switch l.tcp.State {
 		case unix.BPF_TCP_FIN_WAIT1, unix.BPF_TCP_CLOSING, unix.BPF_TCP_LAST_ACK:
 			n-- // the FIN counts as one

@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/epoll"
-	"github.com/tprelay/tprelay/engine/internal/chunks"
-	"github.com/tprelay/tprelay/intercept"
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/splice"
 )
@@ -34,15 +33,10 @@ type loop struct {
 
 	listeners  []listener
 	pairs      table
+	env        pump.Env     // what pumps borrow
 	sideTable  []*pairExtra // by slot: what needs pointers, for the pairs that have it
 	freeExtras []*pairExtra
 	wheel      wheel
-	pipes      *splice.Pool
-	largePipes *splice.Pool // for directions that are moderated
-	buffers    chunks.Queues
-	scratch    []byte // held bytes of a handler, then scratchSize to read into
-	chunk      intercept.Chunk
-	high, low  int
 
 	ready, serving []reference // pairs with something to do
 	memWaiters     []reference // pairs that wait for memory
@@ -61,12 +55,10 @@ type loop struct {
 	tuned          int64 // see mostTuned; 0: not known yet
 	self           self
 
-	start  time.Time
-	now    time.Time // of this wake-up
-	tick   uint32    // of this wake-up
-	others int64     // memory charged by the other loops, as of this wake-up
+	start time.Time
+	now   time.Time // of this wake-up
+	tick  uint32    // of this wake-up
 
-	charged  int64 // what of count.memory the engine's account has
 	count    counters
 	draining bool
 	holding  bool // a hand-over is under way: accepts nobody
@@ -99,23 +91,26 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	}
 	limits := splice.Limits{Size: o.PipeSize, Least: min(o.PipeSize, DefaultPipeSize), Pipes: pipes, Keep: keepPipes, Descriptors: e.descriptors}
 	large := limits
-	large.Size = max(o.PipeSize, min(largePipeSize, o.HighWatermark))
+	large.Size = max(o.PipeSize, min(pump.LargePipeSize, o.HighWatermark))
 	large.Least, large.Pipes, large.Keep = large.Size, min(maxLargePipes, pipes), keepLargePipes
 	l := &loop{
-		engine:     e,
-		index:      index,
-		poller:     p,
-		pipes:      splice.NewPool(limits),
-		largePipes: splice.NewPool(large),
-		scratch:    make([]byte, intercept.MaxHold+scratchSize),
-		high:       o.HighWatermark,
-		low:        o.LowWatermark,
-		start:      e.start,
+		engine: e,
+		index:  index,
+		poller: p,
+		start:  e.start,
 	}
-	if o.NoFlowControl {
-		l.high = int(^uint32(0) >> 1)
-		l.low = l.high
+	l.env = pump.Env{
+		Pipes:      splice.NewPool(limits),
+		LargePipes: splice.NewPool(large),
+		PipeSize:   o.PipeSize,
+		Budget:     pump.Budget{Limit: o.MemoryLimit, Common: &e.memory},
+		Count:      &l.count.Counters,
+		High:       o.HighWatermark,
+		Low:        o.LowWatermark,
+		NoSplice:   o.NoSplice || o.NoFlowControl, // a pipe does not grow
+		Unbounded:  o.NoFlowControl,
 	}
+	l.env.Init()
 	l.mailbox.wake = p.Wake
 	return l, nil
 }
@@ -188,7 +183,7 @@ func (l *loop) clock() {
 		l.poller.HoldP = l.mayHoldP && l.count.events-l.seen >= busyEventsPerTick*uint64(tick-l.tick)
 		l.tick, l.seen = tick, l.count.events
 	}
-	l.others = l.engine.memory.Load() - l.charged
+	l.env.Budget.Look()
 }
 
 // onTick does what is due by time.
@@ -259,36 +254,29 @@ func (l *loop) dispatch(ev epoll.Event) {
 		return // restart asks for everything again
 	}
 	if ev.Broken() {
-		p.broken[s] = true
+		p.dir[s].SawFailure()
 	}
 	from, to := &p.dir[s], &p.dir[s.other()]
 	if ev.Readable() {
-		from.set(readable)
+		from.MayRead()
 	}
 	if ev.Writable() {
-		to.set(writable)
+		to.MayWrite()
 	}
 	if ev.Ending() {
-		from.set(ending)
+		from.WillEnd()
 	}
-	if ev.FIN() && !from.is(eof) { // else reading has found out, or was cut short in front of it
-		from.set(finCame)
+	if ev.FIN() {
+		from.SawFIN()
 	}
 	if ev.Urgent() {
-		l.expectUrgent(p, s)
+		from.SawUrgent()
 	}
 	if p.state == stateConnecting && s == outgoing {
 		l.connected(p, ev)
 		return
 	}
 	l.queue(p)
-}
-
-// expectUrgent puts a direction on buffers: splice(2) neither passes urgent data
-// nor stops in front of it in a way that could be told from an empty socket. Both
-// sockets have SO_OOBINLINE from the beginning.
-func (l *loop) expectUrgent(p *pair, s side) {
-	p.dir[s].set(urgent | buffered)
 }
 
 // queue puts p on the ready list, once.
@@ -318,8 +306,8 @@ func (l *loop) serve() {
 			switch {
 			case p.state == stateOpen:
 				l.service(p)
-			case p.state == stateLeaving || !p.broken[incoming]:
-			case p.state == stateConnecting && (p.dir[upstream].pending > 0 || sock.Unread(int(p.fd[incoming])) > 0):
+			case p.state == stateLeaving || !p.dir[incoming].Is(pump.Broken):
+			case p.state == stateConnecting && (p.dir[upstream].Pending > 0 || sock.Unread(int(p.fd[incoming])) > 0):
 				// Gone while we are connecting, but not without a word. When the server is
 				// there, it gets that, and the RST behind it.
 			default:
@@ -327,29 +315,4 @@ func (l *loop) serve() {
 			}
 		}
 	}
-}
-
-func (l *loop) service(p *pair) {
-	for s := range side(2) {
-		if p.broken[s] && !l.failed(p, s, nil) {
-			return
-		}
-	}
-	again := l.turn(p, upstream)
-	if p.state != stateOpen {
-		return
-	}
-	again = l.turn(p, downstream) || again
-	if p.state != stateOpen {
-		return
-	}
-	if again {
-		l.queue(p)
-		return
-	}
-	if s, broken := p.brokenSide(); broken {
-		l.passReset(p, s)
-		return
-	}
-	l.endIfDone(p)
 }

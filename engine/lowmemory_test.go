@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
@@ -35,11 +36,11 @@ func newLowMemory(t *testing.T) *lowMemory {
 	l := &lowMemory{e.loops[0], e.loops[0].pairs.take(), fds[1], fds[3]}
 	l.p.state = stateOpen
 	l.p.fd[incoming], l.p.fd[outgoing] = int32(fds[0]), int32(fds[2])
-	l.count.memory = e.options.MemoryLimit
+	l.env.Budget.Used = e.options.MemoryLimit
 	t.Cleanup(func() {
-		l.count.memory -= e.options.MemoryLimit
-		if l.count.memory != 0 || l.buffers.InUse() != 0 {
-			t.Errorf("%d bytes charged, %d buffers", l.count.memory, l.buffers.InUse())
+		l.env.Budget.Used -= e.options.MemoryLimit
+		if l.env.Budget.Used != 0 || l.env.Queues.InUse() != 0 {
+			t.Errorf("%d bytes charged, %d buffers", l.env.Budget.Used, l.env.Queues.InUse())
 		}
 		l.pairs.put(l.p)
 	})
@@ -62,7 +63,7 @@ func (l *lowMemory) during(t *testing.T, n int, after func() (left bool)) {
 	}()
 	d := &l.p.dir[upstream]
 	for done := false; ; {
-		d.set(readable | writable)
+		d.Set(pump.Readable | pump.Writable)
 		l.turn(l.p, upstream)
 		if left := after(); done && !left {
 			return
@@ -121,6 +122,6 @@ func TestNothingIsTakenWhileMemoryIsGone(t *testing.T) {
 	})
 	if taken > 0 {
 		t.Errorf("%d bytes were taken", taken)
-		l.release(&l.p.dir[upstream])
+		l.p.dir[upstream].Release(&l.env)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
@@ -166,49 +167,44 @@ func (w *modelWorld) check() error {
 		}
 		for s := range side(2) {
 			d := &p.dir[s]
-			pending += int64(d.pending)
-			switch {
-			case d.storeID < 0:
-				if d.pending != 0 || d.is(inPipe) {
-					return fmt.Errorf("slot %d direction %d: %d bytes pending nowhere", slot, s, d.pending)
-				}
-			case d.is(inPipe):
+			pending += int64(d.Pending)
+			if err := d.Check(&w.env); err != nil {
+				return fmt.Errorf("slot %d direction %d: %w", slot, s, err)
+			}
+			size, inPipe, inQueue := d.Stored(&w.env)
+			memory += size
+			if inPipe {
 				pipes++
-				memory += int64(w.pipe(d).Size())
-				if n := w.pipe(d).Pending(); n != int(d.pending) {
-					return fmt.Errorf("slot %d direction %d: %d bytes pending, %d in the pipe", slot, s, d.pending, n)
-				}
-			default:
+			}
+			if inQueue {
 				queues++
-				memory += int64(w.buffers.Size(d.queue()))
-				if n := w.buffers.Len(d.queue()); n != int(d.pending) {
-					return fmt.Errorf("slot %d direction %d: %d bytes pending, %d in the buffer", slot, s, d.pending, n)
+			}
+			if x := w.extra(p); x != nil {
+				if size, held := x.taps[s].Stored(&w.env); held {
+					queues++
+					memory += size
+					pending += int64(x.taps[s].Held(&w.env))
 				}
 			}
-			if x := w.extra(p); x != nil && x.held[s] >= 0 {
-				queues++
-				memory += int64(w.buffers.Size(x.held[s]))
-				pending += int64(w.buffers.Len(x.held[s]))
-			}
-			if n := onWatch[r][s]; (n == 1) != d.is(watched) || n > 1 {
-				return fmt.Errorf("slot %d direction %d (%v): %d times on the list of those that stalled", slot, s, d.flags, n)
+			if n := onWatch[r][s]; (n == 1) != d.Is(pump.Watched) || n > 1 {
+				return fmt.Errorf("slot %d direction %d (%v): %d times on the list of those that stalled", slot, s, d, n)
 			}
 			if err := w.checkDirection(p, s); err != nil {
-				return fmt.Errorf("slot %d direction %d (%v, %d pending): %w", slot, s, d.flags, d.pending, err)
+				return fmt.Errorf("slot %d direction %d (%v, %d pending): %w", slot, s, d, d.Pending, err)
 			}
 		}
 	}
 	switch {
 	case inUse != w.loop.pairs.used:
 		return fmt.Errorf("%d pairs, counted %d", inUse, w.loop.pairs.used)
-	case pending != w.count.pending:
-		return fmt.Errorf("%d bytes pending, counted %d", pending, w.count.pending)
-	case memory != w.count.memory:
-		return fmt.Errorf("%d bytes of memory, counted %d", memory, w.count.memory)
-	case queues != w.buffers.InUse():
-		return fmt.Errorf("%d queues in use, %d counted", queues, w.buffers.InUse())
-	case pipes != w.pipes.Open()-w.pipes.Idle()+w.largePipes.Open()-w.largePipes.Idle():
-		return fmt.Errorf("%d pipes in use, %d and %d counted", pipes, w.pipes.Open()-w.pipes.Idle(), w.largePipes.Open()-w.largePipes.Idle())
+	case pending != w.count.Pending:
+		return fmt.Errorf("%d bytes pending, counted %d", pending, w.count.Pending)
+	case memory != w.env.Budget.Used:
+		return fmt.Errorf("%d bytes of memory, counted %d", memory, w.env.Budget.Used)
+	case queues != w.env.Queues.InUse():
+		return fmt.Errorf("%d queues in use, %d counted", queues, w.env.Queues.InUse())
+	case pipes != w.env.Pipes.Open()-w.env.Pipes.Idle()+w.env.LargePipes.Open()-w.env.LargePipes.Idle():
+		return fmt.Errorf("%d pipes in use, %d and %d counted", pipes, w.env.Pipes.Open()-w.env.Pipes.Idle(), w.env.LargePipes.Open()-w.env.LargePipes.Idle())
 	}
 	return nil
 }
@@ -222,34 +218,34 @@ func (w *modelWorld) checkDirection(p *pair, s side) error {
 			model = m
 		}
 	}
-	most := w.high + minRead
+	most := w.env.High + 4<<10
 	if how := model.how[s]; how.growth > 1 || how.holds > 0 {
-		most += max(how.growth, 1) * (how.holds + usualRead)
+		most += max(how.growth, 1) * (how.holds + 64<<10)
 	}
 	if s == upstream {
 		most += max(model.how[s].growth, 1) * model.prefix
 	}
-	if int(d.pending) > most {
+	if int(d.Pending) > most {
 		return fmt.Errorf("more than %d bytes pending", most)
 	}
-	if d.is(starved) && !w.waitsForMemory(p) {
+	if d.Is(pump.Starved) && !w.waitsForMemory(p) {
 		return errors.New("starved, and not on the list of those who wait for memory")
 	}
 	if p.queued || p.state != stateOpen || w.told(p) {
 		return nil
 	}
 	switch {
-	case d.pending > 0 && d.is(writable):
+	case d.Pending > 0 && d.Is(pump.Writable):
 		return errors.New("bytes could go on, and nobody cares")
-	case d.mayRead():
+	case d.CanRead():
 		return errors.New("bytes could be read, and nobody cares")
-	case d.is(eof|closing) && d.pending == 0 && !d.is(finSent) && !p.broken[s]:
+	case d.Is(pump.EOF|pump.Closing) && d.Pending == 0 && !d.Is(pump.FINSent) && !d.Is(pump.Broken):
 		return errors.New("the FIN could be passed on, and nobody cares")
 	}
 	// What the latch does not know must come as an event. The kernel is asked for bytes
 	// first: an event for those is there by the time it is asked for events. (poll(2) is not
 	// used, for it asks for events that would else not come.)
-	if d.is(moderated) {
+	if d.Is(pump.Moderated) {
 		for _, m := range w.moderations {
 			if m.reference == (reference{p.slot, p.generation}) && m.side == s {
 				return nil // looked at when coalesceTimeout is over
@@ -257,7 +253,7 @@ func (w *modelWorld) checkDirection(p *pair, s side) error {
 		}
 		return errors.New("moderated, and not on the list of those")
 	}
-	if fd := int(p.fd[s]); !d.is(readable|eof) && sock.Unread(fd) > 0 {
+	if fd := int(p.fd[s]); !d.Is(pump.Readable|pump.EOF) && sock.Unread(fd) > 0 {
 		if _, err := w.poll(0); err != nil {
 			return err
 		}
@@ -297,8 +293,8 @@ func (w *modelWorld) checkEmpty() error {
 	switch {
 	case w.loop.pairs.used != 0 || w.wheel.count != 0 || w.engine.active.Load() != 0:
 		return fmt.Errorf("all are over; %d pairs, %d timers, %d active", w.loop.pairs.used, w.wheel.count, w.engine.active.Load())
-	case w.count.memory != 0 || w.count.pending != 0:
-		return fmt.Errorf("all are over; memory %d, pending %d", w.count.memory, w.count.pending)
+	case w.env.Budget.Used != 0 || w.count.Pending != 0:
+		return fmt.Errorf("all are over; memory %d, pending %d", w.env.Budget.Used, w.count.Pending)
 	}
 	for _, x := range w.sideTable {
 		if x != nil {

@@ -60,7 +60,7 @@ func modelRun(t *rapid.T) {
 		}
 	}
 	must(w.openOne(t))
-	limit := w.engine.options.MemoryLimit
+	limit := w.env.Budget.Limit
 	w.gentle = rapid.Bool().Draw(t, "gentle")
 	actions := map[string]func(*rapid.T){
 		"": func(*rapid.T) { must(w.check()) },
@@ -166,16 +166,16 @@ func modelRun(t *rapid.T) {
 
 		// What there is not.
 		"change the memory limit": func(t *rapid.T) {
-			w.engine.options.MemoryLimit = rapid.SampledFrom([]int64{limit, 0, 5000, 100_000, -1}).Draw(t, "limit")
+			w.env.Budget.Limit = rapid.SampledFrom([]int64{limit, 0, 5000, 100_000, -1}).Draw(t, "limit")
 		},
 		"take a pipe": func(t *rapid.T) {
-			if id, ok := w.pipes.Get(); ok {
+			if id, ok := w.env.Pipes.Get(); ok {
 				w.taken = append(w.taken, id)
 			}
 		},
 		"give pipes back": func(t *rapid.T) {
 			for _, id := range w.taken {
-				w.pipes.Put(id)
+				w.env.Pipes.Put(id)
 			}
 			w.taken = nil
 		},
@@ -188,7 +188,7 @@ func modelRun(t *rapid.T) {
 		t.Repeat(actions)
 	}
 	if rapid.Bool().Draw(t, "memory comes back") {
-		w.engine.options.MemoryLimit = limit
+		w.env.Budget.Limit = limit
 	}
 	must(w.settle())
 	must(w.checkEmpty())

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/epoll"
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/intercept"
 	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/splice"
@@ -87,7 +88,7 @@ func modelAddr(a *unix.SockaddrInet4) netip.AddrPort {
 // close gives back all that the world has, also when its test has failed.
 func (w *modelWorld) close() {
 	for _, id := range w.taken {
-		w.pipes.Put(id)
+		w.env.Pipes.Put(id)
 	}
 	w.taken = nil
 	w.engine.Close()
@@ -240,7 +241,7 @@ func (w *modelWorld) pass(n uint32) {
 // prove moderates a direction of every pair that may be.
 func (w *modelWorld) prove(s side) {
 	for _, m := range w.pairs {
-		if p := w.find(m.ref); p != nil && p.state == stateOpen && !p.dir[s].is(moderated|throttled|eof) {
+		if p := w.find(m.ref); p != nil && p.state == stateOpen && !p.dir[s].Is(pump.Moderated|pump.Throttled|pump.EOF) {
 			w.beginModeration(p, s)
 		}
 	}
@@ -329,7 +330,7 @@ func (w *modelWorld) settle() error {
 func (w *modelWorld) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pending %d, memory %d of %d, ready %d, waiting for memory %d, watches %d, tick %d\n",
-		w.count.pending, w.count.memory, w.engine.options.MemoryLimit, len(w.ready), len(w.memWaiters), len(w.watches), w.tick)
+		w.count.Pending, w.env.Budget.Used, w.env.Budget.Limit, len(w.ready), len(w.memWaiters), len(w.watches), w.tick)
 	for _, ev := range w.events {
 		fmt.Fprintf(&b, "  event not shown: %+v\n", ev)
 	}
@@ -341,27 +342,13 @@ func (w *modelWorld) String() string {
 			fmt.Fprintf(&b, "  direction %d, %s", s, p.how[s].name)
 			if live != nil {
 				d := &live.dir[s]
-				fmt.Fprintf(&b, ": pending %d in store %d, limit %d flags %v, in the source's socket %d", d.pending, d.storeID, d.pendingLimit, d.flags, sock.Unread(int(live.fd[s])))
+				fmt.Fprintf(&b, ": pending %d, limit %d, %v, in the source's socket %d", d.Pending, d.PendingLimit, d, sock.Unread(int(live.fd[s])))
 			}
 			b.WriteString("\n")
 		}
 		if live != nil {
-			fmt.Fprintf(&b, "  state %d queued %v broken %v\n", live.state, live.queued, live.broken)
+			fmt.Fprintf(&b, "  state %d queued %v\n", live.state, live.queued)
 		}
 	}
 	return b.String()
-}
-
-// String names the flags.
-func (f flags) String() string {
-	names := []string{"readable", "writable", "ending", "urgent", "paused", "full", "stalled", "starved", "eof", "finSent",
-		"closing", "bulk", "wantsLargePipe", "buffered", "handled", "detached", "hasStalled", "watched", "throttled", "looked", "proven", "moderated",
-		"inPipe", "wide"}
-	var set []string
-	for i, name := range names {
-		if f&(1<<i) != 0 {
-			set = append(set, name)
-		}
-	}
-	return strings.Join(set, "+")
 }

@@ -4,32 +4,24 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine/internal/pump"
 )
 
-// A source that sends at full speed wakes the loop for every few segments, and most of
-// what its bytes cost is waking and small moves. So bulk is moderated, as network cards
-// moderate interrupts: once a run of a direction has proven to be bulk, its source wakes
-// the loop when lowat bytes are there (SO_RCVLOWAT), and they go through a large pipe.
+// A source that sends at full speed wakes the loop for every few segments, and most of what its
+// bytes cost is waking and small moves. So bulk is moderated, as network cards moderate interrupts:
+// once a run of a direction has proven to be bulk (internal/pump/run.go), its source wakes the loop
+// when pump.Lowat bytes are there (SO_RCVLOWAT), and they go through a large pipe. That ends when
+// nothing was taken for coalesceTimeout, and when the direction is throttled.
 //
-//	run:    bytes since the other direction carried any
-//	begins: provenBytes of a run within provenTime
-//	ends:   nothing was taken for coalesceTimeout, or the direction is throttled
-//	again:  after an eighth of that in an eighth of the time, as long as the run lasts:
-//	        a sender that shares its CPU falls silent for some milliseconds
-//
-// While other pairs of the loop are in a dialogue, a turn's budget is moved at a time, as
-// for any pair. A FIN, a reset and urgent data wake the loop in any event. The last bytes
-// before a silence may wait for as long as coalesceTimeout, and never in a dialogue: each request
-// ends the run of replies. docs/experiments.md has the measurements behind the figures.
+// While other pairs of the loop are in a dialogue, a turn's budget is moved at a time, as for any
+// pair. A FIN, a reset and urgent data wake the loop in any event. The last bytes before a silence
+// may wait for as long as coalesceTimeout, and never in a dialogue: each request ends the run of
+// replies. docs/experiments.md has the measurements behind the figures.
 const (
-	provenBytes     = 4 << 20
-	provenTime      = 15 * time.Millisecond // 2.2 Gbit/s, at which lowat bytes take two times coalesceTimeout
-	lowat           = 1 << 20
 	coalesceTimeout = 2 * time.Millisecond
-	// largePipeSize is the capacity of the pipes for it, or the high watermark where that is less.
-	largePipeSize = 1 << 20 // what /proc/sys/fs/pipe-max-size allows everybody by default
-	// maxLargePipes is how many a loop has at most: more than any NIC can fill. keepLargePipes
-	// is how many of them stay open while they are not used.
+	// maxLargePipes is how many large pipes a loop has at most: more than any NIC can fill.
+	// keepLargePipes is how many of them stay open while they are not used.
 	maxLargePipes, keepLargePipes = 64, 16
 )
 
@@ -41,57 +33,12 @@ type moderation struct {
 	at    time.Time
 }
 
-// ran notes that a turn of the direction took n bytes from its source.
-func (l *loop) ran(p *pair, s side, n int) {
-	d := &p.dir[s]
-	if o := &p.dir[s.other()]; o.run > 0 || o.is(proven|looked) {
-		l.noteReply(o)
-		o.run = 0
-		o.clear(proven | looked)
-		l.lastTurnaround = l.tick
-	}
-	if d.is(moderated | throttled) {
-		return
-	}
-	now := l.millis()
-	if d.run == 0 {
-		d.runAt = now
-	}
-	enough, within := uint32(provenBytes), provenTime
-	if d.is(proven) {
-		enough, within = enough/8, within/8
-	}
-	before := d.run
-	d.run += uint32(n)
-	if before/lookEvery != d.run/lookEvery {
-		if !d.is(metered) {
-			l.beginMeter(p, s)
-		}
-		if d.run < lookUntil && !d.is(looked) {
-			l.lookForQueue(p, s)
-		}
-	}
-	if d.run < enough {
-		return
-	}
-	d.set(looked)
-	if time.Duration(now-d.runAt)*time.Millisecond <= within {
-		d.set(proven)
-		l.beginModeration(p, s)
-	}
-	d.run = 0
-}
-
-// interactive: a pair of this loop turned from one direction to the other in this tick or the last. The next
-// message is not to wait for moves that are larger than need be.
-func (l *loop) interactive() bool { return l.tick-l.lastTurnaround <= 1 }
-
 func (l *loop) beginModeration(p *pair, s side) {
 	d := &p.dir[s]
-	d.set(moderated)
+	d.Set(pump.Moderated)
 	l.removeCeiling(p, s)
-	setLowat(int(p.fd[s]), lowat)
-	l.moderations = append(l.moderations, moderation{reference{p.slot, p.generation}, s, d.bytes, l.now})
+	setLowat(int(p.fd[s]), pump.Lowat)
+	l.moderations = append(l.moderations, moderation{reference{p.slot, p.generation}, s, d.Bytes, l.now})
 	l.count.moderations++
 }
 
@@ -101,16 +48,16 @@ func (l *loop) moderate() {
 	keep := l.moderations[:0]
 	for _, m := range l.moderations {
 		p := l.find(m.reference)
-		if p == nil || p.state != stateOpen || !p.dir[m.side].is(moderated) {
+		if p == nil || p.state != stateOpen || !p.dir[m.side].Is(pump.Moderated) {
 			continue
 		}
 		d := &p.dir[m.side]
 		switch {
-		case d.is(throttled):
+		case d.Is(pump.Throttled):
 			l.unmoderate(p, m.side)
 			continue
-		case d.bytes != m.bytes:
-			m.bytes, m.at = d.bytes, l.now
+		case d.Bytes != m.bytes:
+			m.bytes, m.at = d.Bytes, l.now
 		case l.now.Sub(m.at) >= coalesceTimeout:
 			l.unmoderate(p, m.side)
 			continue
@@ -124,9 +71,9 @@ func (l *loop) moderate() {
 // event, so it is looked at.
 func (l *loop) unmoderate(p *pair, s side) {
 	d := &p.dir[s]
-	d.clear(moderated)
+	d.Clear(pump.Moderated)
 	setLowat(int(p.fd[s]), 1)
-	d.set(readable)
+	d.MayRead()
 	l.queue(p)
 }
 

@@ -7,19 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/epoll"
-	"github.com/tprelay/tprelay/engine/internal/chunks"
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/intercept"
 	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
-
-// extra is what a pair needs beyond its record: handlers, with what they hold back,
-// and the destination if it was changed.
-type pairExtra struct {
-	handlers  [2]intercept.Handler
-	held      [2]chunks.ID // -1: none
-	connected netip.AddrPort
-}
 
 // open begins a pair with an accepted connection.
 func (l *loop) open(fd int, client netip.AddrPort, index int) {
@@ -56,10 +48,6 @@ func (l *loop) begin(fd int, client netip.AddrPort) *pair {
 	p.last = l.tick
 	p.began = int64(l.now.Sub(l.start))
 	p.client, p.clientScope, p.clientPort = client.Addr().As16(), sock.Scope(client.Addr()), client.Port()
-	if l.engine.options.NoSplice || l.engine.options.NoFlowControl { // a pipe does not grow
-		p.dir[upstream].set(buffered)
-		p.dir[downstream].set(buffered)
-	}
 	return p
 }
 
@@ -125,7 +113,7 @@ func (l *loop) dial(p *pair) {
 	dialer := &l.engine.dialer
 	if l.mayHoldACK(p) {
 		dialer = &l.engine.dialerToSend
-		p.dir[upstream].set(ackHeld)
+		p.dir[upstream].Set(pump.ACKHeld)
 	}
 	fd, level, err := dialer.Dial(p.clientAddr(), l.target(p), p.level)
 	if err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM {

@@ -3,7 +3,7 @@ package engine
 import (
 	"net/netip"
 
-	"github.com/tprelay/tprelay/engine/internal/chunks"
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -35,64 +35,6 @@ const (
 // stateNames are for the other engine.
 var stateNames = [...]string{stateFree: "free", stateWaiting: "waiting", stateConnecting: "connecting", stateOpen: "open", stateLeaving: "leaving"}
 
-// Flags of a direction.
-type flags uint32
-
-const (
-	readable       flags = 1 << iota // the source may have bytes, a FIN or an error; cleared only when it said that it is empty
-	writable                         // the sink may take bytes; cleared by EAGAIN or a short write
-	ending                           // a FIN has come or will: a short read does not mean that the source is empty
-	finCame                          // what has come is a FIN, and not a reset
-	urgent                           // so does urgent data; and splice(2) sticks at it
-	paused                           // pending reached the high watermark
-	full                             // the pipe took no more, or bytes wait behind it in a buffer: empty it first
-	stalled                          // reading has stopped for either cause and the sink's latch is down (for the statistics)
-	starved                          // no memory was left to read into; tried again each tick
-	eof                              // the source's FIN was read
-	finSent                          // and passed on
-	closing                          // a handler closed: pass on a FIN when nothing is pending, throw away what still comes
-	bulk                             // many bytes at a time: splice; else the scratch buffer serves better
-	wantsLargePipe                   // and more than an ordinary pipe takes at a time: a large one
-	buffered                         // a handler looks on, or the socket refuses splice
-	handled                          // a handler looks on
-	detached                         // a handler has let go
-	hasStalled                       // since the last tick
-	watched                          // on the list of those that stalled of late
-	throttled                        // through its sockets' buffers
-	looked                           // this run has gone on for so long that its sink is not looked at any more
-	proven                           // bulk at full speed was seen in this run
-	moderated                        // the source wakes us for a lot only
-	inPipe                           // pending bytes are in a pipe, not in a buffer
-	wide                             // and that is one of the large ones
-	ackHeld                          // the sink's handshake is acknowledged with the first bytes
-	metered                          // on the list of those that moved a lot of late
-	delayACK                         // the last reply took so long that the source's kernel acknowledges each message by itself
-)
-
-// direction is one way of a pair. It has no pointers, so that the garbage
-// collector never looks at the slabs.
-type direction struct {
-	bytes        uint64
-	messages     uint64
-	pending      uint32
-	storeID      int32  // pipe or buffer that holds the pending bytes, by its name in the loop; -1: none
-	pendingLimit uint32 // pending bytes that it may have while throttled; 0: the watermark alone counts
-	pauses       uint32
-	stalledAt    uint32 // tick
-	stalledFor   uint32 // ticks
-	run          uint32 // bytes that came without a word of the other direction
-	runAt        uint32 // when they began, in milliseconds since the loop's start
-	unacked      uint32 // bytes that the sink had not acknowledged when passReset last looked
-	flags
-}
-
-func (d *direction) is(f flags) bool { return d.flags&f != 0 }
-func (d *direction) set(f flags)     { d.flags |= f }
-func (d *direction) clear(f flags)   { d.flags &^= f }
-
-// queue is the queue of chunks that holds the pending bytes.
-func (d *direction) queue() chunks.ID { return chunks.ID(d.storeID) }
-
 // pair is two flows bound together. Records live in slabs and are reused; the
 // generation tells a record's users apart. At most 256 bytes, without pointers;
 // what needs pointers is in the loop's side table, under the same slot.
@@ -100,7 +42,7 @@ type pair struct {
 	generation  int32
 	slot        int32
 	fd          [2]int32
-	dir         [2]direction
+	dir         [2]pump.Pump // by the side of their source
 	id          uint64
 	began       int64 // nanoseconds since the loop's start, by the monotonic clock; negative: in another process
 	client      [16]byte
@@ -112,17 +54,17 @@ type pair struct {
 	listener    int16 // index; -1: adopted
 	state       state
 	level       tproxy.SpoofLevel
-	broken      [2]bool // the flow has failed: see failed
-	cause       uint8   // why, as errno
-	queued      bool    // on the ready list
-	hasExtra    bool    // the side table has an entry
-	shared      bool    // adopted, taken over or once frozen: its descriptors may have duplicates
-	opened      bool    // its outgoing flow was established once
-	counted     bool    // in sources
-	last        uint32  // tick of the last activity, as far as known: see look
-	seen        uint32  // what the last look saw
-	due         uint32  // tick at which the wheel looks; valid while in the wheel
-	next, prev  int32   // wheel list, by slot + 1; prev < 0: head of bucket -prev-1; 0: not in the wheel
+	cause       uint8  // why, as errno
+	queued      bool   // on the ready list
+	hasExtra    bool   // the side table has an entry
+	shared      bool   // adopted, taken over or once frozen: its descriptors may have duplicates
+	opened      bool   // its outgoing flow was established once
+	counted     bool   // in sources
+	last        uint32 // tick of the last activity, as far as known: see look
+	seen        uint32 // what the last look saw
+	unacked     uint32 // bytes that the sink of a reset had not acknowledged when passReset last looked
+	due         uint32 // tick at which the wheel looks; valid while in the wheel
+	next, prev  int32  // wheel list, by slot + 1; prev < 0: head of bucket -prev-1; 0: not in the wheel
 }
 
 func (p *pair) clientAddr() netip.AddrPort {
@@ -142,7 +84,7 @@ func address(ip [16]byte, scope uint32, port uint16) netip.AddrPort {
 
 // half: a FIN was passed on, and the pair has not ended yet.
 func (p *pair) half() bool {
-	return (p.dir[upstream].flags|p.dir[downstream].flags)&finSent != 0
+	return p.dir[upstream].Is(pump.FINSent) || p.dir[downstream].Is(pump.FINSent)
 }
 
 // table holds a loop's pairs in slabs that never move.
@@ -168,8 +110,7 @@ func (t *table) take() *pair {
 	t.free = t.free[:len(t.free)-1]
 	t.used++
 	p := t.at(slot)
-	*p = pair{generation: p.generation, slot: slot, fd: [2]int32{-1, -1}, state: stateConnecting, listener: -1}
-	p.dir[upstream].storeID, p.dir[downstream].storeID = -1, -1
+	*p = pair{generation: p.generation, slot: slot, fd: [2]int32{-1, -1}, dir: [2]pump.Pump{pump.New(), pump.New()}, state: stateConnecting, listener: -1}
 	return p
 }
 

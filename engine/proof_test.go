@@ -3,6 +3,8 @@ package engine
 import (
 	"testing"
 	"time"
+
+	"github.com/tprelay/tprelay/engine/internal/pump"
 )
 
 // TestOnlyBulkIsModerated: what proves a direction to be bulk, and what does not. Each
@@ -47,13 +49,13 @@ func TestOnlyBulkIsModerated(t *testing.T) {
 			p.fd = [2]int32{-1, -1}
 			for _, s := range c.steps {
 				l.now = l.now.Add(s.after)
-				p.dir[s.side].bytes += uint64(s.bytes)
+				p.dir[s.side].Bytes += uint64(s.bytes)
 				l.ran(p, s.side, s.bytes)
 			}
-			if got := p.dir[upstream].is(moderated); got != c.want {
+			if got := p.dir[upstream].Is(pump.Moderated); got != c.want {
 				t.Errorf("moderated: %v, want %v", got, c.want)
 			}
-			if p.dir[downstream].is(moderated) {
+			if p.dir[downstream].Is(pump.Moderated) {
 				t.Error("the other direction is moderated")
 			}
 		})
@@ -75,19 +77,19 @@ func TestModerationEndsWhenNothingIsTaken(t *testing.T) {
 	p.state = stateOpen
 	p.fd = [2]int32{-1, -1}
 	d := &p.dir[upstream]
-	d.set(readable | paused)
+	d.Set(pump.Readable | pump.Paused)
 	l.beginModeration(p, upstream)
 	for range 3 {
-		d.bytes++
+		d.Bytes++
 		l.now = l.now.Add(coalesceTimeout / 2)
 		l.moderate()
-		if !d.is(moderated) {
+		if !d.Is(pump.Moderated) {
 			t.Fatal("moderation ended while bytes were taken")
 		}
 	}
 	l.now = l.now.Add(coalesceTimeout)
 	l.moderate()
-	if d.is(moderated) || len(l.moderations) > 0 {
-		t.Errorf("moderated %v, %d on the list", d.is(moderated), len(l.moderations))
+	if d.Is(pump.Moderated) || len(l.moderations) > 0 {
+		t.Errorf("moderated %v, %d on the list", d.Is(pump.Moderated), len(l.moderations))
 	}
 }

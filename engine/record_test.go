@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/epoll"
+	"github.com/tprelay/tprelay/engine/internal/pump"
 )
 
 // TestRecordIsSmallAndWithoutPointers: the garbage collector must not look at 100,000
@@ -71,7 +72,7 @@ func TestStaleEventIsDropped(t *testing.T) {
 	l.dispatch(stale)
 	now := l.pairs.take()
 	l.dispatch(stale)
-	if l.count.stale != 2 || now.dir[upstream].is(readable) || now.broken[incoming] || now.queued {
+	if l.count.stale != 2 || now.dir[upstream].Is(pump.Readable) || now.dir[incoming].Is(pump.Broken) || now.queued {
 		t.Errorf("%d stale events; the new pair: %+v", l.count.stale, now)
 	}
 	l.pairs.put(now)

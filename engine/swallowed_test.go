@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
@@ -51,11 +52,11 @@ func TestResetThatAWriteSwallowedIsNoFIN(t *testing.T) {
 	if err := sock.Error(int(fd)); err != unix.ECONNRESET { // this is what the write does
 		t.Fatalf("the client's end: %v", err)
 	}
-	p.dir[upstream].set(readable | writable)
-	p.dir[downstream].set(writable)
+	p.dir[upstream].Set(pump.Readable | pump.Writable)
+	p.dir[downstream].Set(pump.Writable)
 	l.service(p)
 	if p.state != stateFree || l.count.ended[ReasonReset] != 1 {
-		t.Errorf("state %d, FIN passed on: %v, ended %v", p.state, p.dir[upstream].is(finSent), l.count.ended)
+		t.Errorf("state %d, FIN passed on: %v, ended %v", p.state, p.dir[upstream].Is(pump.FINSent), l.count.ended)
 	}
 	if _, err := others[outgoing].Read(make([]byte, 1)); err == nil || err.Error() == "EOF" {
 		t.Errorf("the server read %v, want a reset", err)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/intercept"
 )
 
@@ -337,18 +338,17 @@ func (l *loop) takeIn(w pairState, fds []int, body []byte) {
 	l.countSource(p)
 	for s, d := range w.Directions {
 		to := &p.dir[s]
-		to.bytes, to.messages, to.pauses, to.stalledFor = d.Bytes, d.Messages, d.Pauses, ticks(d.PausedFor)
-		for f, on := range map[flags]bool{
-			eof: d.EOF, finCame: d.FINCame, finSent: d.FinSent, ending: d.Ending, urgent: d.Urgent, buffered: d.Buffered,
-			detached: d.Detached, closing: d.Closing, throttled: d.Throttled, ackHeld: d.ACKHeld,
+		to.Resume(d.Bytes, d.Messages, d.Pauses, ticks(d.PausedFor))
+		for f, on := range map[pump.Flags]bool{
+			pump.EOF: d.EOF, pump.FINCame: d.FINCame, pump.FINSent: d.FinSent, pump.Ending: d.Ending, pump.Urgent: d.Urgent, pump.Refused: d.Buffered,
+			pump.Detached: d.Detached, pump.Closing: d.Closing, pump.Throttled: d.Throttled, pump.ACKHeld: d.ACKHeld, pump.Broken: d.Broken,
 		} {
 			if on {
-				to.set(f)
+				to.Set(f)
 			}
 		}
-		to.pendingLimit = d.Most
-		p.broken[s] = d.Broken
-		l.keep(to, body[:d.Pending])
+		to.PendingLimit = d.Most
+		to.Keep(&l.env, body[:d.Pending])
 		body = body[d.Pending:]
 	}
 	switch w.State {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tprelay/tprelay/engine/internal/pump"
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
@@ -43,10 +44,6 @@ const (
 	// a throttle to begin, and queueMicros how much a queue adds to its round trip.
 	hiddenMillis = 30
 	queueMicros  = 10_000
-	// lookEvery is after how many bytes of a run its sink is looked at, and lookUntil for how
-	// many: a queue that comes later lets the direction stall.
-	lookEvery = 32 << 10
-	lookUntil = 1 << 20
 	// lowatMillis is how much the sink keeps unsent: enough that it never runs dry
 	// between two turns.
 	lowatMillis = 20
@@ -110,7 +107,7 @@ func (l *loop) millis() uint32 { return uint32(l.now.Sub(l.start) / time.Millise
 
 // watchStall begins to look at a direction that has stalled.
 func (l *loop) watchStall(p *pair, s side) {
-	if !p.dir[s].is(watched) && l.tcpInfo(int(p.fd[s.other()])) {
+	if !p.dir[s].Is(pump.Watched) && l.tcpInfo(int(p.fd[s.other()])) {
 		l.watch(p, s, 0)
 	}
 }
@@ -120,7 +117,7 @@ func (l *loop) watch(p *pair, s side, strikes int8) {
 	if l.engine.options.NoFlowControl {
 		return
 	}
-	p.dir[s].set(watched)
+	p.dir[s].Set(pump.Watched)
 	l.watches = append(l.watches, watch{
 		reference: reference{p.slot, p.generation}, side: s, strikes: strikes, since: l.millis(), arrived: l.arrived(),
 	})
@@ -129,7 +126,7 @@ func (l *loop) watch(p *pair, s side, strikes int8) {
 // lookForQueue throttles the direction at once when a queue has built up behind its sink.
 func (l *loop) lookForQueue(p *pair, s side) {
 	d := &p.dir[s]
-	if l.engine.options.NoFlowControl || d.is(eof) || !l.tcpInfo(int(p.fd[s.other()])) {
+	if l.engine.options.NoFlowControl || d.Is(pump.EOF) || !l.tcpInfo(int(p.fd[s.other()])) {
 		return
 	}
 	rate := int64(l.tcp.Delivery_rate)
@@ -137,7 +134,7 @@ func (l *loop) lookForQueue(p *pair, s side) {
 		rate = max(rate, int64(l.tcp.Unacked)*int64(l.tcp.Snd_mss)*1e6/int64(l.tcp.Rtt))
 	}
 	if rate > 0 && l.queued(d, rate) {
-		if !d.is(watched) {
+		if !d.Is(pump.Watched) {
 			l.watch(p, s, calmAfter/2)
 		}
 		l.adjust(p, s, rate, 0)
@@ -158,15 +155,15 @@ func (l *loop) throttle() {
 // judge throttles the direction or lifts that; false: it need not be watched any more.
 func (l *loop) judge(p *pair, w *watch) bool {
 	d := &p.dir[w.side]
-	if d.is(stalled | hasStalled) {
+	if d.Is(pump.Stalled | pump.HasStalled) {
 		w.strikes = min(w.strikes+1, calmAfter)
 	} else {
 		w.strikes = max(w.strikes-1, 0)
 	}
-	w.once = w.once || d.is(throttled)
-	d.clear(hasStalled)
+	w.once = w.once || d.Is(pump.Throttled)
+	d.Clear(pump.HasStalled)
 	if !l.tcpInfo(int(p.fd[w.side.other()])) {
-		d.clear(watched)
+		d.Clear(pump.Watched)
 		return false
 	}
 	arrived := l.arrived()
@@ -180,23 +177,23 @@ func (l *loop) judge(p *pair, w *watch) bool {
 		w.next++
 		w.since, w.arrived = now, arrived
 	}
-	w.loosen(d.is(throttled) && l.dry(w.rate()))
+	w.loosen(d.Is(pump.Throttled) && l.dry(w.rate()))
 	switch {
-	case d.is(eof) || w.still > calmAfter:
+	case d.Is(pump.EOF) || w.still > calmAfter:
 		// Nothing more to learn, or nothing moves: the end of its stall, or the next,
 		// brings it back. A receiver that has stopped must cost nothing.
-		if d.is(throttled) && !d.is(stalled) {
+		if d.Is(pump.Throttled) && !d.Is(pump.Stalled) {
 			l.lift(p, w.side)
 		}
-		d.clear(watched)
+		d.Clear(pump.Watched)
 		return false
-	case w.strikes == 0 && d.is(throttled):
+	case w.strikes == 0 && d.Is(pump.Throttled):
 		l.lift(p, w.side)
 	case w.strikes == 0 && !w.once:
-		d.clear(watched)
+		d.Clear(pump.Watched)
 		return false
 	case w.next == 0:
-	case d.is(throttled), w.strikes >= throttleAfter && !l.ramping(w) && l.waitLong(d, w.rate()):
+	case d.Is(pump.Throttled), w.strikes >= throttleAfter && !l.ramping(w) && l.waitLong(d, w.rate()):
 		l.adjust(p, w.side, w.rate(), w.slack)
 	case w.once && l.waitLong(d, w.rate()) && l.queued(d, w.rate()):
 		w.strikes = calmAfter / 2
@@ -256,7 +253,7 @@ func (l *loop) slowed() bool {
 
 // queued: a queue has built up behind the sink, which delivers so many bytes per second.
 // Invariant: l.tcp is the sink's.
-func (l *loop) queued(d *direction, rate int64) bool {
+func (l *loop) queued(d *pump.Pump, rate int64) bool {
 	mss := int64(l.tcp.Snd_mss)
 	underway, allowed := int64(l.tcp.Unacked)*mss, int64(l.tcp.Snd_cwnd)*mss
 	if l.farAndInSlowStart() {
@@ -268,8 +265,8 @@ func (l *loop) queued(d *direction, rate int64) bool {
 
 // waitLong: the bytes that wait in front of the sink take long at that rate, in bytes per
 // second. Invariant: l.tcp is the sink's.
-func (l *loop) waitLong(d *direction, rate int64) bool {
-	hidden := int64(l.tcp.Notsent_bytes) + int64(d.pending)
+func (l *loop) waitLong(d *pump.Pump, rate int64) bool {
+	hidden := int64(l.tcp.Notsent_bytes) + int64(d.Pending)
 	return hidden > 0 && hidden*1000 >= rate*hiddenMillis
 }
 
@@ -279,7 +276,7 @@ func (l *loop) adjust(p *pair, s side, rate int64, slack uint8) {
 	d := &p.dir[s]
 	sink, source := int(p.fd[s.other()]), int(p.fd[s])
 	if rate*hiddenMillis/1000 >= kernelHides {
-		if d.is(throttled) {
+		if d.Is(pump.Throttled) {
 			l.lift(p, s)
 		}
 		return
@@ -295,9 +292,9 @@ func (l *loop) adjust(p *pair, s side, rate int64, slack uint8) {
 		(underway*5/4+rate*windowSpareMicros/1e6+windowSpare)<<slack,
 		leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)),
 	)
-	d.set(throttled)
-	d.pendingLimit = uint32(min(lowat, int64(l.high)))
-	setNotsentLowat(sink, int64(d.pendingLimit))
+	d.Set(pump.Throttled)
+	d.PendingLimit = uint32(min(lowat, int64(l.env.High)))
+	setNotsentLowat(sink, int64(d.PendingLimit))
 	l.holdWindow(source, window, underway, rate*tickLength.Milliseconds()/1000)
 	l.count.throttles++
 }
@@ -305,7 +302,7 @@ func (l *loop) adjust(p *pair, s side, rate int64, slack uint8) {
 // lift takes the throttle off.
 func (l *loop) lift(p *pair, s side) {
 	d := &p.dir[s]
-	d.clear(throttled)
-	d.pendingLimit = 0
+	d.Clear(pump.Throttled)
+	d.PendingLimit = 0
 	l.backToCeiling(p, s)
 }

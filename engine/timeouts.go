@@ -116,7 +116,7 @@ func (l *loop) expiredOpen(p *pair) {
 func (l *loop) look(p *pair) (waits bool) {
 	var seen, recent uint32 = 0, math.MaxUint32
 	for s := range side(2) {
-		waits = waits || p.dir[s].pending > 0
+		waits = waits || p.dir[s].Pending > 0
 		if !l.tcpInfo(int(p.fd[s])) {
 			continue // its own event tells
 		}
@@ -149,14 +149,13 @@ func (l *loop) resetPatience() uint32 {
 // in the buffer comes when a third of it is free. Looks get rarer, up to one in half a
 // second, as the receiver makes no progress.
 func (l *loop) passReset(p *pair, s side) {
-	d := &p.dir[s]
 	n := uint32(sock.Unsent(int(p.fd[s.other()])))
-	if n != d.unacked {
-		d.unacked = n
+	if n != p.unacked {
+		p.unacked = n
 		p.last = l.tick
 	}
 	silent := l.tick - p.last
-	if n == 0 && d.pending == 0 && d.is(eof|closing) || silent >= l.resetPatience() {
+	if n == 0 && p.dir[s].Drained() || silent >= l.resetPatience() {
 		l.end(p, ReasonReset, unix.Errno(p.cause))
 		return
 	}

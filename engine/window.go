@@ -140,7 +140,7 @@ func (l *loop) mostReceiveBuffer() int64 {
 func (l *loop) enoughUnsent(p *pair, s side) bool {
 	sink := int(p.fd[s.other()])
 	n, err := unix.IoctlGetInt(sink, unix.SIOCOUTQNSD)
-	return err == nil && n >= int(p.dir[s].pendingLimit) && l.poller.Rearm(sink, p.token(s.other())) == nil
+	return err == nil && n >= int(p.dir[s].PendingLimit) && l.poller.Rearm(sink, p.token(s.other())) == nil
 }
 
 // setNotsentLowat has the socket say that it is full when so many bytes wait unsent in it.

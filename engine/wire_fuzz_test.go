@@ -69,9 +69,9 @@ func FuzzHandedOverPair(f *testing.F) {
 			l.onTick()
 		}
 		l.endAll(ReasonDrained)
-		if l.count.pending != 0 || l.count.memory != 0 || l.buffers.InUse() != 0 || l.wheel.count != 0 || e.active.Load() != 0 {
+		if l.count.Pending != 0 || l.env.Budget.Used != 0 || l.env.Queues.InUse() != 0 || l.wheel.count != 0 || e.active.Load() != 0 {
 			t.Errorf("left behind: %d bytes pending, memory %d, %d buffers, %d timers, %d active",
-				l.count.pending, l.count.memory, l.buffers.InUse(), l.wheel.count, e.active.Load())
+				l.count.Pending, l.env.Budget.Used, l.env.Queues.InUse(), l.wheel.count, e.active.Load())
 		}
 	})
 }

@@ -145,11 +145,17 @@ func (w *modelWorld) check() error {
 	for _, r := range w.ready {
 		queued[r]++
 	}
-	onWatch := map[reference][2]int{}
-	for _, w := range w.watches {
-		n := onWatch[w.reference]
-		n[w.side]++
-		onWatch[w.reference] = n
+	lists := map[pump.Flags]map[onList]int{pump.Watched: {}, pump.Moderated: {}, pump.Metered: {}}
+	for _, x := range w.watches {
+		lists[pump.Watched][onList{x.reference, x.side}]++
+	}
+	for _, x := range w.moderations {
+		if p := w.find(x.reference); p != nil && p.dir[x.side].Is(pump.Moderated) { // otherwise it leaves the list at the next look
+			lists[pump.Moderated][onList{x.reference, x.side}]++
+		}
+	}
+	for _, x := range w.meters {
+		lists[pump.Metered][onList{x.reference, x.side}]++
 	}
 	inUse := 0
 	for slot := range w.loop.pairs.size() {
@@ -186,8 +192,14 @@ func (w *modelWorld) check() error {
 					pending += int64(x.taps[s].Held(&w.env))
 				}
 			}
-			if n := onWatch[r][s]; (n == 1) != d.Is(pump.Watched) || n > 1 {
-				return fmt.Errorf("slot %d direction %d (%v): %d times on the list of those that stalled", slot, s, d, n)
+			for flag, list := range lists {
+				n := list[onList{r, s}]
+				if flag == pump.Moderated {
+					n = min(n, 1) // it may have been moderated again before the next look
+				}
+				if d.Is(flag) != (n == 1) || n > 1 {
+					return fmt.Errorf("slot %d direction %d (%v): %d times on the list for flag %#x", slot, s, d, n, flag)
+				}
 			}
 			if err := w.checkDirection(p, s); err != nil {
 				return fmt.Errorf("slot %d direction %d (%v, %d pending): %w", slot, s, d, d.Pending, err)
@@ -207,6 +219,12 @@ func (w *modelWorld) check() error {
 		return fmt.Errorf("%d pipes in use, %d and %d counted", pipes, w.env.Pipes.Open()-w.env.Pipes.Idle(), w.env.LargePipes.Open()-w.env.LargePipes.Idle())
 	}
 	return nil
+}
+
+// onList names a direction on a list.
+type onList struct {
+	reference
+	side side
 }
 
 // checkDirection: it holds no more than it may, and nothing that it could do is forgotten.

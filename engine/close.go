@@ -7,20 +7,20 @@ import (
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
-// How a pair ends. A FIN travels after the last byte, each direction for itself; when
-// both have, the pair is over. An RST travels after the last byte of its direction too,
-// and ends the other one at once. Everything else ends both flows at once, with an RST.
+// How a pair ends. A FIN travels after the last byte of its direction. When both directions have
+// passed one on, the pair is over. An RST travels after the last byte of its direction too, and
+// ends the other direction at once. Everything else ends both flows at once, with an RST.
 
-// passFIN hands the source's FIN on. Invariant: nothing is pending.
+// passFIN passes the FIN of direction s on. Invariant: nothing is pending.
 func (l *loop) passFIN(p *pair, s side) {
 	p.dir[s].Set(pump.FINSent)
 	if _, broken := p.brokenSide(); p.done() && !broken && !p.shared {
-		return // endIfDone closes both: that says it too
+		return // endIfDone closes both sockets, which sends the FIN too
 	}
 	// ENOTCONN: the sink is gone, and its own event says so.
 	_ = unix.Shutdown(int(p.fd[s.other()]), unix.SHUT_WR)
 	p.last = l.tick
-	l.rearm(p) // for the half-close timeout, which begins now, however long the pair was idle
+	l.rearm(p) // the half-close timeout begins now, however long the pair was idle
 }
 
 // done: both directions have passed on their FIN, and the sources' own were read.
@@ -80,8 +80,8 @@ func (p *pair) brokenSide() (s side, broken bool) {
 	return incoming, p.dir[incoming].Is(pump.Broken)
 }
 
-// end is the end of a pair, whatever state it is in: descriptors, pipe, buffers,
-// handlers, timer and record are given back.
+// end ends a pair, whatever its state. It is the only way out: descriptors, pipes, queues,
+// handlers, timer and record are given back here.
 func (l *loop) end(p *pair, reason Reason, err error) {
 	if reason != ReasonEOF && reason != ReasonIntercepted && reason != ReasonPanicked {
 		l.sayLast(p)
@@ -127,36 +127,4 @@ func (l *loop) putBack(p *pair) {
 	l.pairs.put(p)
 	l.engine.leave()
 	l.resumeListeners() // there are descriptors again, and room for a pair
-}
-
-// endAll ends every pair.
-func (l *loop) endAll(reason Reason) {
-	for slot := range l.pairs.size() {
-		if p := l.pairs.at(slot); p.state != stateFree {
-			l.end(p, reason, nil)
-		}
-	}
-}
-
-// endEverything ends what the loop serves. A callback that calls runtime.Goexit may break it off
-// anywhere; cleanUp calls it again then.
-func (l *loop) endEverything() {
-	l.clock()
-	l.over = true
-	l.endAll(ReasonDrained)
-	l.discardListeners()
-	l.mailbox.close()
-	l.mailbox.empty(l) // also what Adopt has posted: its connections are reset
-	l.endAll(ReasonDrained)
-}
-
-// cleanUp gives back what the loop holds when it ends. It calls no callbacks, as it also runs when
-// one has called runtime.Goexit: another Goexit would break it off.
-func (l *loop) cleanUp() {
-	l.gone = true
-	l.endEverything()
-	l.env.Pipes.Close()
-	l.env.LargePipes.Close()
-	l.publish()
-	l.poller.Close()
 }

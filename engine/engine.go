@@ -224,22 +224,6 @@ func (e *Engine) each(f func(*loop)) {
 	}
 }
 
-// drain begins an orderly end.
-func (l *loop) drain() {
-	if l.draining {
-		return
-	}
-	l.engine.draining.Store(true)
-	l.closeListeners()
-	l.draining = true
-	l.deadline = l.now.Add(max(l.engine.options.DrainTimeout, 0))
-	if !l.now.Before(l.deadline) {
-		l.endAll(ReasonDrained)
-	}
-}
-
-func (l *loop) abort() { l.aborted = true }
-
 // descriptors is the number from which on descriptors are left to others, or 0: as
 // the kernel gives the lowest number that is free, one that high says that those
 // below are gone.

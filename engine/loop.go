@@ -23,9 +23,8 @@ const (
 // reference names a pair that may have ended since.
 type reference struct{ slot, generation int32 }
 
-// loop is one event loop: its poller, listeners, pairs, pipes and buffers. It
-// shares none of them. Others talk to it through the mailbox, and read what it
-// publishes.
+// loop is one event loop. Its poller, listeners, pairs, pipes and chunks are its own. Other
+// goroutines talk to it through the mailbox, and read what it publishes.
 type loop struct {
 	engine *Engine
 	index  int
@@ -39,7 +38,7 @@ type loop struct {
 	wheel      wheel
 
 	ready, serving []reference // pairs with something to do
-	memWaiters     []reference // pairs that wait for memory
+	memWaiters     []reference // pairs of which a direction is starved
 	watches        []watch     // directions that stalled of late
 	moderations    []moderation
 	meters         []meter // directions that moved a lot of late
@@ -61,7 +60,7 @@ type loop struct {
 
 	count    counters
 	draining bool
-	holding  bool // a hand-over is under way: accepts nobody
+	holding  bool // a hand-over is under way: no connection is accepted
 	aborted  bool
 	gone     bool      // calls no callback any more: one may have ended the goroutine
 	over     bool      // its last pairs are being reset: it dials no more
@@ -115,11 +114,11 @@ func newLoop(e *Engine, index int) (*loop, error) {
 	return l, nil
 }
 
-// keepPipes is how many empty pipes a loop keeps open: enough that busy pairs find
-// theirs again, few enough that descriptors come back when the load is over.
+// keepPipes is how many empty pipes a loop keeps open: enough that busy pairs need not open new
+// ones, few enough that descriptors come back when the load is over.
 const keepPipes = 64
 
-// run is the loop. It returns when it was told to end and no pair is left.
+// run runs the loop until it was told to end and no pair is left.
 func (l *loop) run() error {
 	defer l.cleanUp()
 	err := l.work()
@@ -160,8 +159,8 @@ func (l *loop) work() error {
 		for _, ev := range events {
 			l.dispatch(ev)
 		}
-		// Pairs that end give ports back, and the next may come from the same: so
-		// they are served before anybody is accepted.
+		// Pairs are served before new connections are accepted: a pair that ends frees its
+		// port, and the next connection may come from the same.
 		l.serve()
 		l.moderate()
 		l.accept()
@@ -186,19 +185,17 @@ func (l *loop) clock() {
 	l.env.Budget.Look()
 }
 
-// onTick does what is due by time.
+// onTick does what is due by time, once per tick.
 func (l *loop) onTick() {
 	l.wheel.expire(&l.pairs, l.tick, l.expired)
 	l.retryStarved()
 	l.resumeListeners()
 	l.sample()
-	if l.draining && !l.now.Before(l.deadline) {
-		l.endAll(ReasonDrained)
-	}
+	l.endLate()
 }
 
-// timeout is how long the poller may wait, in milliseconds: not at all while
-// something is ready, else until the next tick at which something is due.
+// timeout is how long the poller may wait, in milliseconds: not at all while something is ready,
+// otherwise until the next tick at which something is due.
 func (l *loop) timeout() int {
 	if len(l.ready) > 0 {
 		return 0
@@ -225,13 +222,8 @@ func (l *loop) timeout() int {
 	return int(max(wait, 0)/time.Millisecond) + 1
 }
 
-// finished: told to end, and no pair is left.
-func (l *loop) finished() bool {
-	return l.aborted || l.draining && l.pairs.used == 0 && len(l.listeners) == 0
-}
-
-// dispatch takes in one event. Nothing is moved yet: several events of a pair are
-// served together.
+// dispatch notes one event. Nothing is moved yet, so that several events of a pair are served
+// together.
 func (l *loop) dispatch(ev epoll.Event) {
 	if ev.Wake() {
 		l.mailbox.empty(l)
@@ -296,8 +288,8 @@ func (l *loop) find(r reference) *pair {
 	return p
 }
 
-// serve gives every pair on the ready list one turn in each direction. Those that
-// could go on are on the list again.
+// serve gives every pair on the ready list one turn in each direction. Pairs that could go on are
+// on the list again.
 func (l *loop) serve() {
 	l.serving, l.ready = l.ready, l.serving[:0]
 	for _, r := range l.serving {
@@ -308,8 +300,8 @@ func (l *loop) serve() {
 				l.service(p)
 			case p.state == stateLeaving || !p.dir[incoming].Is(pump.Broken):
 			case p.state == stateConnecting && (p.dir[upstream].Pending > 0 || sock.Unread(int(p.fd[incoming])) > 0):
-				// Gone while we are connecting, but not without a word. When the server is
-				// there, it gets that, and the RST behind it.
+				// The client was gone before the server was there, but has sent something. The
+				// server gets that, and the RST behind it.
 			default:
 				l.end(p, ReasonReset, sock.Error(int(p.fd[incoming])))
 			}

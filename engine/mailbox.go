@@ -2,8 +2,8 @@ package engine
 
 import "sync"
 
-// mailbox is how others talk to a loop: what is posted runs on the loop, between
-// two waits.
+// mailbox is how other goroutines talk to a loop. Functions that are posted run on the loop,
+// between two waits.
 type mailbox struct {
 	wake func() error
 
@@ -46,7 +46,7 @@ func (m *mailbox) empty(l *loop) {
 	m.posts = nil
 	m.mu.Unlock()
 	defer func() {
-		if len(posts) > 0 { // a callback has called runtime.Goexit: the loop ends, and empties it again
+		if len(posts) > 0 { // a callback has called runtime.Goexit: the loop ends, and empties the mailbox again
 			m.mu.Lock()
 			m.posts = append(posts, m.posts...)
 			m.mu.Unlock()

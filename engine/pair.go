@@ -21,7 +21,7 @@ const (
 
 func (s side) other() side { return 1 - s }
 
-// state is where a pair stands in its life.
+// state is a phase in the life of a pair.
 type state uint8
 
 const (
@@ -32,12 +32,12 @@ const (
 	stateLeaving                 // frozen for another engine, to which it is not committed yet
 )
 
-// stateNames are for the other engine.
+// stateNames are the states on the wire of a hand-over.
 var stateNames = [...]string{stateFree: "free", stateWaiting: "waiting", stateConnecting: "connecting", stateOpen: "open", stateLeaving: "leaving"}
 
-// pair is two flows bound together. Records live in slabs and are reused; the
-// generation tells a record's users apart. At most 256 bytes, without pointers;
-// what needs pointers is in the loop's side table, under the same slot.
+// pair is the record of two flows that are relayed to each other. Records live in slabs and are
+// reused: the generation tells a record's users apart. A record takes at most 256 bytes and has no
+// pointers. What needs pointers is in the loop's side table, under the same slot.
 type pair struct {
 	generation  int32
 	slot        int32
@@ -82,7 +82,7 @@ func address(ip [16]byte, scope uint32, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(sock.WithScope(netip.AddrFrom16(ip).Unmap(), scope), port)
 }
 
-// half: a FIN was passed on, and the pair has not ended yet.
+// half reports that a FIN was passed on in one direction at least.
 func (p *pair) half() bool {
 	return p.dir[upstream].Is(pump.FINSent) || p.dir[downstream].Is(pump.FINSent)
 }
@@ -101,7 +101,7 @@ func (t *table) at(slot int32) *pair { return &t.slabs[slot/slabSize][slot%slabS
 // size is the number of slots there are, used or not.
 func (t *table) size() int32 { return int32(len(t.slabs) * slabSize) }
 
-// take gives an unused record, cleared but for its generation and slot.
+// take returns an unused record. All of it is cleared but its generation and slot.
 func (t *table) take() *pair {
 	if len(t.free) == 0 {
 		t.grow()
@@ -123,7 +123,7 @@ func (t *table) grow() {
 	}
 }
 
-// put takes a record back. From here on its old events are stale.
+// put takes a record back. Events of its old generation are stale from here on.
 func (t *table) put(p *pair) {
 	p.generation++
 	p.state = stateFree

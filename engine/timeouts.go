@@ -10,9 +10,9 @@ import (
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
-// Timers that end a pair count silence. Silent means that nothing was read, written or
-// acknowledged by either end, and that no end has opened its window: a receiver that takes
-// 6 KB/s out of a full buffer is slow, not silent, although the relay has nothing to do.
+// Timers that end a pair measure silence. A pair is silent while nothing is read, written or
+// acknowledged by either end, and neither end opens its window. A receiver that takes 6 KB/s out
+// of a full buffer is slow, not silent, although the relay has nothing to do.
 //
 // The loop's own reads and writes note the tick in the record, and cost nothing more. What
 // the kernel does by itself is looked up when a timer is about to fire, by TCP_INFO: four
@@ -22,11 +22,11 @@ import (
 //	timer               ends a pair that is silent for so long and ...
 //	IdleTimeout         (no more conditions)
 //	HalfCloseTimeout    has passed on a FIN, and both ends have acknowledged all that was
-//	                    sent, the FIN too: only somebody who no longer speaks is waited for
+//	                    sent, the FIN too: the relay waits only for an end that is silent
 //
-// While bytes or a FIN wait for a receiver that has stopped reading, the half-close timer
-// does not count. That receiver's kernel answers probes; when it no longer does, the kernel
-// ends the connection (TCP_USER_TIMEOUT, net.ipv4.tcp_retries2).
+// While bytes or a FIN wait for a receiver that has stopped reading, the half-close timer does not
+// run. That receiver's kernel answers probes. When it no longer does, the kernel ends the
+// connection (TCP_USER_TIMEOUT, net.ipv4.tcp_retries2).
 
 // looks is how many times per timeout a silent pair is looked at.
 const looks = 4
@@ -118,7 +118,7 @@ func (l *loop) look(p *pair) (waits bool) {
 	for s := range side(2) {
 		waits = waits || p.dir[s].Pending > 0
 		if !l.tcpInfo(int(p.fd[s])) {
-			continue // its own event tells
+			continue // it is broken, and an event says so
 		}
 		i := &l.tcp
 		waits = waits || i.Unacked > 0 || i.Notsent_bytes > 0
@@ -143,11 +143,11 @@ func (l *loop) resetPatience() uint32 {
 	return ticks(DefaultHalfCloseTimeout)
 }
 
-// passReset ends a pair whose flow s is broken, as soon as the other end has all that came
-// from it. An RST overtakes what is in the sink's send buffer, so that is waited for, by
-// looking: no event tells when the last byte is acknowledged, and the one that tells of room
-// in the buffer comes when a third of it is free. Looks get rarer, up to one in half a
-// second, as the receiver makes no progress.
+// passReset ends a pair whose flow s is broken, as soon as the other end has all that came from
+// it. An RST overtakes what is in the sink's send buffer, so the relay waits until the buffer is
+// empty. It polls for that: no event says that the last byte is acknowledged, and the event for
+// room in the buffer comes when a third of it is free. While the receiver makes no progress, looks
+// become rarer, up to one in half a second.
 func (l *loop) passReset(p *pair, s side) {
 	n := uint32(sock.Unsent(int(p.fd[s.other()])))
 	if n != p.unacked {

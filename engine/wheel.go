@@ -5,10 +5,9 @@ import "time"
 // tickLength is the wheel's grain.
 const tickLength = 100 * time.Millisecond
 
-// wheel keeps the pairs that wait for something to happen in time: one coarse
-// timer wheel, whose lists run through the pair records. Activity does not touch
-// it: it only notes the tick in the record, and a timer that fires early arms
-// itself again. A pair without deadlines is not in it.
+// wheel is a coarse timer wheel of pairs. Its lists run through the pair records. Activity does not
+// touch it: it only notes the tick in the record, and a timer that fires early is armed again. A
+// pair without deadlines is not in the wheel.
 type wheel struct {
 	buckets [256]int32 // slot + 1 of the first pair; 0: none
 	count   int
@@ -33,7 +32,7 @@ func ticks(d time.Duration) uint32 {
 func (w *wheel) arm(t *table, p *pair, due uint32) {
 	w.disarm(t, p)
 	if int32(due-w.tick) <= 0 {
-		due = w.tick + 1 // what is past has its turn next
+		due = w.tick + 1 // a deadline in the past fires next
 	}
 	b := due % uint32(len(w.buckets))
 	p.due, p.prev, p.next = due, -int32(b)-1, w.buckets[b]
@@ -44,7 +43,7 @@ func (w *wheel) arm(t *table, p *pair, due uint32) {
 	w.count++
 }
 
-// disarm takes p off, if it is on.
+// disarm takes p out of the wheel, if it is in it.
 func (w *wheel) disarm(t *table, p *pair) {
 	switch {
 	case p.prev == 0:
@@ -61,8 +60,8 @@ func (w *wheel) disarm(t *table, p *pair) {
 	w.count--
 }
 
-// expire calls fire for every pair whose due tick is now or past. Pairs are
-// disarmed before that; fire may arm them again.
+// expire calls fire for every pair whose due tick is now or past. Each is disarmed before that,
+// and fire may arm it again.
 func (w *wheel) expire(t *table, now uint32, fire func(*pair)) {
 	if int32(now-w.tick) > int32(len(w.buckets)) {
 		w.tick = now - uint32(len(w.buckets)) // one round sees every bucket
@@ -80,8 +79,8 @@ func (w *wheel) expire(t *table, now uint32, fire func(*pair)) {
 	}
 }
 
-// wait is how many ticks there are until a bucket with something in it comes up,
-// or -1 if there is none. It may be too early by whole rounds, never too late.
+// wait is the number of ticks until the next bucket that is not empty, or -1 if all are. It may
+// be too early by whole rounds of the wheel, never too late.
 func (w *wheel) wait() int {
 	if w.count == 0 {
 		return -1

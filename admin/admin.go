@@ -1,5 +1,5 @@
-// Package admin shows an engine over HTTP: its metrics, its pairs, and a page that
-// shows both live.
+// Package admin serves an engine's metrics and pairs over HTTP, and a page that shows both live.
+// The package has no stability promise yet.
 //
 //	server := admin.Serve(listener, engine, admin.Options{})
 //	defer server.Stop(time.Second)
@@ -7,13 +7,13 @@
 //	GET /         the live page
 //	GET /metrics  for Prometheus
 //	GET /stats    engine.Stats as JSON
-//	GET /pairs    the pairs that live, as a JSON array; ?limit=N (default 1,000)
+//	GET /pairs    live pairs as a JSON array; ?limit=N (default 1,000)
 //	GET /healthz  "ok"
 //
-// It changes nothing, and asks nobody for a password: listen on loopback, or where
-// only operators come. Addresses of clients are on it. A client may ask for the server by an
-// IP address, as localhost, by the name of this machine or one of Options.Hosts; other names
-// are refused with status 421.
+// It changes nothing. It has no password and shows clients' addresses: listen on loopback, or on
+// an address that only operators can reach. Requests must name the host by an IP address,
+// localhost, the name of this machine, or one of Options.Hosts. Other names are refused with
+// status 421.
 package admin
 
 import (
@@ -32,23 +32,23 @@ import (
 	"github.com/tprelay/tprelay/engine"
 )
 
-// Source is what is shown: an *engine.Engine.
+// Source provides the statistics and the pairs: an *engine.Engine.
 type Source interface {
 	Stats() engine.Stats
 	Pairs(func(engine.PairInfo) bool) error
 }
 
-// pairLimit is how many pairs /pairs lists unless it is told otherwise.
+// pairLimit is the number of pairs that /pairs lists without ?limit.
 const pairLimit = 1000
 
 // Options of a Handler and a Server. The zero value works.
 type Options struct {
-	// Hosts are names by which clients may ask for the server, beside IP addresses,
-	// localhost and the name of this machine. Default: none.
+	// Hosts are host names that requests may use, in addition to IP addresses, localhost and
+	// the name of this machine. Default: none.
 	Hosts []string
-	// Metrics are shown beside those of the engine. Default: none.
+	// Metrics are served in addition to those of the engine. Default: none.
 	Metrics []prometheus.Collector
-	// Logger gets what goes wrong. Default: nothing is logged.
+	// Logger gets failures. Default: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -57,7 +57,7 @@ type Options struct {
 //go:embed page.html
 var pageSource []byte
 
-// Handler serves s. It bounds neither connections nor time: Serve does.
+// Handler serves s. It limits neither connections nor their duration; Serve does.
 func Handler(s Source, o Options) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -72,12 +72,12 @@ func Handler(s Source, o Options) http.Handler {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'")
-		_, _ = w.Write(page) // whoever asked may have gone
+		_, _ = w.Write(page) // the client may have disconnected
 	})
 	return guard(mux, knownHosts(o.Hosts))
 }
 
-// guard passes on requests for known hosts only.
+// guard refuses requests that do not name a known host.
 func guard(next http.Handler, known hosts) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -116,5 +116,5 @@ func listPairs(w http.ResponseWriter, r *http.Request, s Source) {
 
 func reply(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // fails only when whoever asked has gone
+	_ = json.NewEncoder(w).Encode(v) // fails only if the client has disconnected
 }

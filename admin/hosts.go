@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// hosts are the names by which clients may ask for the server.
+// hosts is the set of host names that requests may use.
 //
-// A browser lets a page read what comes from the page's own host. The owner of a name can
-// make it point here once his page is loaded (DNS rebinding), and the browser would then
-// read the admin end for him; but it says the name in the Host header. An IP address
-// cannot be made to point elsewhere, so every address is accepted, also one that a port
-// forwarding has in front of this host.
+// A browser lets a page read answers from the page's own host. The owner of a host name can
+// change its address to this host's after the page is loaded (DNS rebinding), and the page could
+// then read the admin server. But the browser sends the name in the Host header. An IP address
+// cannot be redirected, so every address is accepted, also that of a host which forwards the
+// port.
 type hosts map[string]bool
 
 func knownHosts(names []string) hosts {
@@ -33,7 +33,7 @@ func (h hosts) allow(r *http.Request) bool {
 		return true
 	}
 	if _, ok := r.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr); ok {
-		return true // no name points there
+		return true // a Unix socket has no host name
 	}
 	name := hostName(r.Host)
 	if _, err := netip.ParseAddr(name); err == nil {
@@ -42,8 +42,8 @@ func (h hosts) allow(r *http.Request) bool {
 	return h[name]
 }
 
-// hostName is the name or address of a Host header, without the port, in the form in
-// which names are compared.
+// hostName returns the name or address in a Host header, without the port, in lower case and
+// without a trailing dot.
 func hostName(host string) string {
 	if name, port, err := net.SplitHostPort(host); err == nil && strings.Trim(port, "0123456789") == "" {
 		host = name

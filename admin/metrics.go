@@ -10,32 +10,31 @@ import (
 	"github.com/tprelay/tprelay/engine"
 )
 
-// number is a field of engine.Stats that is a number: a counter if it is unsigned, and a gauge
-// otherwise.
+// number is a numeric field of engine.Stats: a counter if it is unsigned, otherwise a gauge.
 type number struct {
 	field string
-	name  string // of the metric, behind tprelay_; the unit of what ends in _bytes is bytes
-	tile  string // what the page calls it; empty if it does not show it
+	name  string // of the metric, without tprelay_; names that end in _bytes are in bytes
+	tile  string // title on the page; empty if the page does not show it
 	help  string
 }
 
-// numbers has a row for every number of engine.Stats. It is the one place that a new one needs to
-// be a metric, and to be on the page.
+// numbers has a row for every number in engine.Stats. A row makes it a metric and, with a tile,
+// shows it on the page.
 func numbers() []number {
 	return []number{
-		{"Active", "pairs", "pairs", "Pairs now."},
-		{"Accepted", "accepted_total", "accepted", "Connections taken from listeners."},
+		{"Active", "pairs", "pairs", "Current pairs."},
+		{"Accepted", "accepted_total", "accepted", "Connections accepted by listeners."},
 		{"Adopted", "adopted_total", "", "Connections that the embedding program accepted."},
-		{"HandedOver", "handed_over_total", "", "Pairs given to another process."},
-		{"TakenOver", "taken_over_total", "", "Pairs taken from another process."},
+		{"HandedOver", "handed_over_total", "", "Pairs handed to another process."},
+		{"TakenOver", "taken_over_total", "", "Pairs taken over from another process."},
 		{"Opened", "opened_total", "opened", "Pairs whose outgoing connection was established."},
-		{"Pending", "pending_bytes", "pending", "Bytes taken from sources and not yet accepted by sinks."},
+		{"Pending", "pending_bytes", "pending", "Bytes read from sources and not yet accepted by sinks."},
 		{"Memory", "memory_bytes", "memory charged", "Bytes charged to the memory limit."},
-		{"KernelMemory", "kernel_memory_bytes", "", "Memory that the kernel holds for the pairs' sockets, sampled every few seconds; not part of the memory limit."},
-		{"Pauses", "pauses_total", "pauses", "Times that a direction stopped reading because its sink was full."},
-		{"Starved", "starved_total", "", "Times that a direction could not read because of the memory limit."},
-		{"Moderations", "moderations_total", "", "Times that a direction proved to be bulk, and its source was set to wake the relay less often."},
-		{"Throttles", "throttles_total", "throttles", "Times that the socket buffers of a stalling direction were set."},
+		{"KernelMemory", "kernel_memory_bytes", "", "Kernel memory of the pairs' sockets, sampled every few seconds; not part of the memory limit."},
+		{"Pauses", "pauses_total", "pauses", "Stalls: times that a direction left its source's bytes unread because its sink was full and the high watermark reached (or its pipe full)."},
+		{"Starved", "starved_total", "", "Times that a direction could not read because the memory limit was reached."},
+		{"Moderations", "moderations_total", "", "Times that a direction was recognised as bulk; its source then wakes the relay less often."},
+		{"Throttles", "throttles_total", "throttles", "Times that the socket buffers of a stalling direction were adjusted."},
 		{"PipesInUse", "pipes_in_use", "pipes in use", "Pipes that hold bytes."},
 		{"PipesIdle", "pipes_idle", "", "Empty pipes in the pools."},
 		{"PipeMisses", "pipe_misses_total", "", "Times that a buffer was used because no pipe was free."},
@@ -44,17 +43,17 @@ func numbers() []number {
 		{"Events", "events_total", "", "Events that epoll_wait returned."},
 		{"StaleEvents", "stale_events_total", "", "Events of pairs that had ended."},
 		{"Splices", "splices_total", "", "Calls of splice."},
-		{"SourceEmpty", "source_empty_total", "", "EAGAIN from a source that had nothing."},
-		{"PipeFull", "pipe_full_total", "", "EAGAIN from a source because the pipe was full."},
-		{"SinkFull", "sink_full_total", "", "Times that a sink took less than all."},
+		{"SourceEmpty", "source_empty_total", "", "EAGAIN because the source was empty."},
+		{"PipeFull", "pipe_full_total", "", "EAGAIN because the pipe was full."},
+		{"SinkFull", "sink_full_total", "", "Times that a sink accepted less than everything."},
 		{"SpliceRefused", "splice_refused_total", "", "Directions that use buffers because a socket refused splice."},
 		{"AcceptErrors", "accept_errors_total", "", "Failed accepts."},
 		{"AcceptPauses", "accept_pauses_total", "", "Times that a listener waited, because descriptors or --max-pairs were used up."},
 	}
 }
 
-// tiles are the numbers that the page shows, in JSON: the field of engine.Stats, the title, and
-// whether it is in bytes.
+// tiles returns the numbers of the page as JSON: field of engine.Stats, title, and whether it is
+// in bytes.
 func tiles() []byte {
 	list := [][3]any{}
 	for _, n := range numbers() {
@@ -62,11 +61,11 @@ func tiles() []byte {
 			list = append(list, [3]any{n.field, n.tile, strings.HasSuffix(n.name, "_bytes")})
 		}
 	}
-	text, _ := json.Marshal(list) // of texts and bools cannot fail
+	text, _ := json.Marshal(list) // cannot fail for strings and bools
 	return text
 }
 
-// collector turns engine.Stats into metrics, afresh for each scrape.
+// collector makes metrics from engine.Stats for each scrape.
 type collector struct {
 	source                               Source
 	numbers                              []metric
@@ -76,7 +75,7 @@ type collector struct {
 // metric is the metric of one number.
 type metric struct {
 	desc  *prometheus.Desc
-	index []int // of the field
+	index []int // of the field in engine.Stats
 }
 
 func newCollector(source Source) collector {
@@ -87,7 +86,7 @@ func newCollector(source Source) collector {
 		source:     source,
 		ended:      describe("ended_total", "Pairs that ended, by reason.", "reason"),
 		dialErrors: describe("dial_errors_total", "Failed outgoing connections, by errno.", "errno"),
-		levels:     describe("spoof_total", "Outgoing connections by how their source address was chosen.", "level"),
+		levels:     describe("spoof_total", "Outgoing connections by source address.", "level"),
 		delivered: describe("delivered_bytes_total",
 			"Bytes that the receivers' sockets have accepted (sent, or waiting in a send buffer), by direction and path.", "direction", "path"),
 	}
@@ -101,7 +100,7 @@ func newCollector(source Source) collector {
 	return c
 }
 
-// Describe is prometheus.Collector's.
+// Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, m := range c.numbers {
 		out <- m.desc
@@ -111,7 +110,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is prometheus.Collector's.
+// Collect implements prometheus.Collector.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	s := c.source.Stats()
 	fields := reflect.ValueOf(s)

@@ -10,30 +10,29 @@ import (
 )
 
 const (
-	// maxConnections is how many connections a Server has at once: half of the
-	// descriptors that an engine leaves to the rest of its process
-	// (engine.DefaultReserve).
+	// maxConnections is the number of connections that a Server has at most: half of the
+	// descriptors that an engine leaves to the rest of its process (engine.DefaultReserve).
 	maxConnections = 32
-	// maxHeaderBytes bounds the memory for a request. Browsers send 1 KiB or less.
+	// maxHeaderBytes limits the memory for a request. Browsers send 1 KiB or less.
 	maxHeaderBytes = 16 << 10
 
 	headerTimeout = 5 * time.Second
 	readTimeout   = 10 * time.Second
-	writeTimeout  = time.Minute // for a list of all pairs over a slow link
+	writeTimeout  = time.Minute // enough for a list of all pairs over a slow link
 	idleTimeout   = 90 * time.Second
 )
 
-// Server serves a Handler over HTTP. Clients cannot use up the descriptors of the process:
-// a connection too many takes the place of the one that has been without a request for the
-// longest time, and no connection may be silent or refuse its answer for long.
+// Server serves a Handler over HTTP. Clients cannot use up the descriptors of the process: a new
+// connection beyond the limit replaces the one that has been without a request for the longest
+// time, and timeouts close connections whose client is silent or does not read its answer.
 type Server struct {
 	listener net.Listener
 	http     http.Server
 	conns    connections
-	done     chan struct{} // closed when it accepts no more
+	done     chan struct{} // closed when the server has stopped accepting
 }
 
-// Serve shows source to those who connect to listener, until Stop. It does not wait.
+// Serve starts to serve source on listener and returns at once. Stop ends it.
 func Serve(listener net.Listener, source Source, o Options) *Server {
 	log := o.Logger
 	if log == nil {
@@ -47,26 +46,25 @@ func Serve(listener net.Listener, source Source, o Options) *Server {
 		WriteTimeout:                 writeTimeout,
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeaderBytes,
-		DisableGeneralOptionsHandler: true, // OPTIONS * would pass the Handler by
+		DisableGeneralOptionsHandler: true, // otherwise OPTIONS * bypasses the Handler
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnState:                    s.conns.note,
 	}
 	go func() {
 		defer close(s.done)
 		if err := s.http.Serve(listener); !errors.Is(err, net.ErrClosed) {
-			log.Error("admin", "err", err)
+			log.Error("admin: serving has failed", "err", err)
 		}
 	}()
 	return s
 }
 
-// Stop accepts no more clients, and lets those that were accepted have their answer, but
-// waits no longer than patience for that. It may be called more than once.
+// Stop stops accepting and waits until the accepted clients have their answer, no longer than
+// patience. It may be called more than once.
 func (s *Server) Stop(patience time.Duration) {
-	// Not by http.Server.Shutdown, which hangs up on clients whose request it has not read
-	// yet.
+	// Not http.Server.Shutdown, which closes connections whose request it has not read yet.
 	s.listener.Close() // fails if it is closed already
-	<-s.done           // from here on conns knows all
+	<-s.done           // from here on conns has all connections
 	s.http.SetKeepAlivesEnabled(false)
 	for end := time.Now().Add(patience); s.conns.count() > 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
@@ -74,21 +72,21 @@ func (s *Server) Stop(patience time.Duration) {
 	s.http.Close()
 }
 
-// connections bounds how many connections are open at once.
+// connections limits the number of open connections.
 type connections struct {
 	mu    sync.Mutex
 	open  map[net.Conn]turn
 	turns uint64
 }
 
-// turn is when a connection last changed its state, and whether a request is under way
-// since.
+// turn records when a connection last changed its state, and whether it has had a request in
+// progress since.
 type turn struct {
 	number uint64
 	busy   bool
 }
 
-// note is for http.Server.ConnState.
+// note is called by http.Server as its ConnState hook.
 func (c *connections) note(conn net.Conn, state http.ConnState) {
 	var victim net.Conn
 	c.mu.Lock()
@@ -114,8 +112,8 @@ func (c *connections) note(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// longest is the connection that has been without a request for the longest time. Where
-// all have one, it is the one whose request is the oldest.
+// longest returns the connection that has been without a request for the longest time. If all
+// have a request, it returns the one with the oldest request.
 func (c *connections) longest() (victim net.Conn) {
 	var oldest turn
 	for conn, t := range c.open {

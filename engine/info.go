@@ -41,7 +41,7 @@ type DirectionInfo struct {
 	Messages     uint64        // writes that it took
 	Path         Path          //
 	Pending      int           // bytes taken from the source, not yet accepted by the sink
-	Pauses       uint32        // times that reading stopped because the sink did not take more
+	Pauses       uint32        // stalls: the source had bytes, but the sink was full and no more could be pending
 	PausedFor    time.Duration // in all, to 100 ms
 	Paused       bool          // now
 	Throttled    bool          // through its sockets' buffers, because its sink is slow
@@ -116,7 +116,7 @@ type Stats struct {
 	// for what does. It is sampled, and not older than two seconds as long as a loop has no more
 	// than 1,280 pairs, or two times a tenth of a second for each 128 pairs of a loop beyond that.
 	KernelMemory int64
-	Pauses       uint64 // times that a direction stopped reading because its sink was full
+	Pauses       uint64 // stalls of directions: the source had bytes, but the sink was full and no more could be pending
 	Starved      uint64 // times that a direction could not read because of MemoryLimit
 	Throttles    uint64 // times that a stalling direction's socket buffers were set, at most once per 100 ms
 	Moderations  uint64 // times that a direction proved to be bulk and was moderated

@@ -18,127 +18,124 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultHighWatermark    = 1 << 20
-	DefaultMemoryLimit      = 256 << 20
-	DefaultConnectTimeout   = 5 * time.Second
-	DefaultHalfCloseTimeout = 60 * time.Second
-	DefaultDrainTimeout     = 30 * time.Second
-	DefaultBacklog          = 4096
-	DefaultPipeSize         = 64 << 10
-	DefaultPipes            = 1024
-	DefaultReserve          = 64
+	DefaultHighWatermark    = 1 << 20          // bytes
+	DefaultMemoryLimit      = 256 << 20        // bytes
+	DefaultConnectTimeout   = 5 * time.Second  //
+	DefaultHalfCloseTimeout = 60 * time.Second //
+	DefaultDrainTimeout     = 30 * time.Second //
+	DefaultBacklog          = 4096             // connections
+	DefaultPipeSize         = 64 << 10         // bytes
+	DefaultPipes            = 1024             //
+	DefaultReserve          = 64               // descriptors
 )
 
-// Listener is an address on which connections are taken.
+// Listener is an address on which connections are accepted.
 type Listener struct {
-	// Address to listen on, e.g. 127.0.0.1:9091. Port 0 picks a free one.
-	// The IPv6 wildcard [::] takes IPv4 too.
+	// Address to listen on, such as 127.0.0.1:9091. Port 0 takes a free port, which Engine.Addrs
+	// tells. The IPv6 wildcard [::] takes IPv4, too.
 	Address netip.AddrPort
-	// Mode says how a connection's destination is learned. It must be set.
+	// Mode says how the destination of a connection is learned. It must be set.
 	Mode tproxy.Mode
-	// Upstream is the destination of every connection in Forward mode, and
-	// must be left out in the others.
+	// Upstream is the destination of every connection in Forward mode. It must be left out in the
+	// other modes.
 	Upstream netip.AddrPort
-	// Sockets are sockets that listen already, to use instead of opening some: a
-	// *net.TCPListener, or an *os.File such as systemd's socket activation passes. All are
-	// bound to Address, which may then be left out. New duplicates them; they stay the
-	// caller's, who closes them after New, and accepts nothing from them. When New fails,
-	// they are as they were.
+	// Sockets are sockets that listen already, to use instead of opening some: *net.TCPListeners, or
+	// *os.Files such as systemd's socket activation passes. All of them must be bound to Address,
+	// which may then be left out. New duplicates them. The caller closes its own after New, and
+	// accepts nothing from them. When New fails, they are as they were.
 	Sockets []syscall.Conn
 
 	inherited []int // those that came by TakeOver
 }
 
 // Options configures an Engine. The zero value with one listener works.
+//
+// In every field, zero means the default. Where something can be turned off, a negative value turns
+// it off, also where that is the default. New refuses other values that cannot work, and its error
+// names the field. New copies the Options: later changes have no effect.
 type Options struct {
-	// Listeners to open. May be empty for an engine that only adopts.
+	// Listeners to open, at most 64. An engine that only adopts connections needs none.
 	Listeners []Listener
 
-	// Loops is the number of event loops. Default: GOMAXPROCS. With fewer, a busy loop keeps
-	// its processor while it waits (see epoll.Poller.HoldP): up to a tenth less CPU time for small
-	// messages and short connections (docs/experiments.md), and the others are there for the program's own goroutines.
+	// Loops is the number of event loops, at most 256. Default: GOMAXPROCS. With fewer, a busy loop
+	// keeps its processor while it waits (see epoll.Poller.HoldP), which saves up to a tenth of the
+	// CPU time for small messages and short connections, and leaves processors to the program's
+	// other goroutines.
 	Loops int
 
-	// Spoof is the policy for the source address of outgoing connections.
-	// Default: full in TPROXY mode, none otherwise. full and ip need CAP_NET_ADMIN or
-	// CAP_NET_RAW; New fails without.
+	// Spoof is the policy for the source addresses of outgoing connections. Default: full in TPROXY
+	// mode, none in the others. Full and ip need CAP_NET_ADMIN or CAP_NET_RAW; without, New fails.
 	Spoof tproxy.Spoof
-	// Mark is set on outgoing sockets (SO_MARK) so that packet filter rules can
-	// tell the relay's own traffic. Needs CAP_NET_ADMIN or (since Linux 5.17) CAP_NET_RAW;
-	// New fails without. Default: 0, none.
+	// Mark is set on outgoing sockets (SO_MARK), so that packet filter rules can tell the relay's own
+	// traffic. It needs CAP_NET_ADMIN or, since Linux 5.17, CAP_NET_RAW; without, New fails.
+	// Default: 0, none.
 	Mark uint32
 
-	// HighWatermark is the number of pending bytes (taken from the source, not
-	// yet accepted by the sink's socket) at which a direction stops reading.
-	// Default: 1 MiB. At least 4 KiB.
+	// HighWatermark is the number of pending bytes (read from the source, not yet accepted by the
+	// sink's socket) at which a direction stops reading. 4 KiB to 1 GiB. Default: 1 MiB.
 	HighWatermark int
-	// LowWatermark is the number of pending bytes at which it starts again.
+	// LowWatermark is the number of pending bytes at which it reads again. Less than HighWatermark.
 	// Default: a quarter of HighWatermark.
 	LowWatermark int
 	// NoFlowControl reads without regard to the watermarks, so that pending
 	// bytes grow until MemoryLimit. It exists to show what flow control is
 	// for; do not use it to serve anybody.
 	NoFlowControl bool
-	// MemoryLimit bounds the pending bytes of all pairs together, buffers and pipes
-	// counted by capacity. Go's heap may be larger by what the garbage collector
-	// has not collected yet; a program whose resident memory must keep to the limit
-	// says so with debug.SetMemoryLimit, e.g. 105 % of this and 16 MiB more.
-	// Default: 256 MiB.
+	// MemoryLimit bounds the pending bytes of all pairs together; buffers and pipes count by their
+	// capacity. At least 1 MiB. Default: 256 MiB. Go's heap may be larger by what the garbage
+	// collector has not collected yet: a program whose resident memory must keep to the limit calls
+	// debug.SetMemoryLimit, for example with 105 % of this and 16 MiB more.
 	MemoryLimit int64
 
 	// NoSplice moves all bytes through buffers in user space.
 	NoSplice bool
-	// PipeSize is the capacity asked for each pipe, in bytes; the kernel rounds
-	// it up to a power of two pages, and may give less. One that is less than this and
-	// than 64 KiB is not used: beyond /proc/sys/fs/pipe-user-pages-soft they have two
-	// pages, and buffers are better. Default: 64 KiB.
+	// PipeSize is the capacity to ask for each pipe, in bytes. 4 KiB to 1 GiB. Default: 64 KiB. The
+	// kernel rounds it up to a power of two pages, and may give less. A pipe with less than this and
+	// than 64 KiB is not used: beyond /proc/sys/fs/pipe-user-pages-soft pipes have two pages, and
+	// buffers are faster.
 	PipeSize int
-	// Pipes bounds the number of pipes of all loops together; a direction that
-	// gets none uses a buffer. Default: 1,024.
+	// Pipes bounds the number of pipes of all loops together. A direction that gets none uses a
+	// buffer. Default: 1,024. To use none, set NoSplice.
 	Pipes int
 
-	// MaxPairs bounds the number of pairs; at the limit the listeners wait, and
-	// the kernel's backlog holds who comes. Default: 0, no limit.
+	// MaxPairs bounds the number of pairs. At the limit the listeners wait, and new connections stay
+	// in the kernel's backlog. Default, and negative: no limit.
 	MaxPairs int
-	// MaxPairsPerSource bounds the number of pairs of one client address (IPv6: of
-	// one /64 network, all of whose addresses are commonly one host's). Who comes
-	// beyond it is reset: waiting clients would keep others out. Default: 0, no
-	// limit.
+	// MaxPairsPerSource bounds the number of pairs of one client address. For IPv6 it is one /64
+	// network, whose addresses commonly belong to one host. Excess connections are reset: waiting
+	// ones would keep other clients out. Default, and negative: no limit.
 	MaxPairsPerSource int
-	// Deny lists destinations that may not be reached, not even when an interceptor
-	// chooses them.
+	// Deny lists destinations that no pair may reach, not even when an interceptor chooses them.
+	// Default: none.
 	Deny []netip.Prefix
-	// AllowLocal lets connections that were diverted (TPROXY, Redirect) go to
-	// loopback and to this host's own addresses. By default they are denied, so
-	// that nobody reaches through the relay what listens for this host alone.
+	// AllowLocal lets diverted connections (TPROXY, Redirect) go to loopback and to this host's own
+	// addresses. By default they are denied, so that no client reaches through the relay what listens
+	// for this host alone.
 	AllowLocal bool
-	// DescriptorReserve is how many of the descriptors that the process may open
-	// (RLIMIT_NOFILE when New is called) are left to the rest of it: to an admin
-	// end, which must answer when the relay is full. At most a quarter of
-	// them. Default: 64. Negative: none.
+	// DescriptorReserve is how many of the descriptors that the process may open (RLIMIT_NOFILE when
+	// New is called) are left to the rest of it, such as an admin server that must answer when the
+	// relay is full. At most a quarter of them. Default: 64. Negative: none.
 	DescriptorReserve int
-	// Backlog of each listening socket. Default: 4,096 (the kernel caps it at
-	// net.core.somaxconn).
+	// Backlog of each listening socket, in connections. The kernel caps it at net.core.somaxconn.
+	// Default: 4,096.
 	Backlog int
 
-	// ConnectTimeout is how long an outgoing connection may take to open, with the
-	// wait for a descriptor where none was left.
-	// Default: 5 s. Negative: as long as the kernel tries.
+	// ConnectTimeout is how long an outgoing connection may take to open, including the wait for a
+	// descriptor where none is left. Default: 5 s. Negative: as long as the kernel tries.
 	ConnectTimeout time.Duration
-	// IdleTimeout resets a pair that was silent for so long: nothing was read, written or
-	// acknowledged by either end. Default: 0, never.
+	// IdleTimeout resets a pair that has been silent for so long: nothing was read, written or
+	// acknowledged at either end. Default, and negative: never.
 	IdleTimeout time.Duration
-	// HalfCloseTimeout resets a pair of which one direction has ended (its FIN was
-	// acknowledged), for whose ends no bytes wait, and which was silent for so long. It is
-	// also how long a reset waits for a receiver that takes nothing of the bytes in front of
-	// it. Default: 60 s. Negative: never, and 60 s for such a reset.
+	// HalfCloseTimeout resets a pair that has been silent for so long after one direction has ended
+	// (its FIN was acknowledged), when no bytes wait. It is also how long a reset waits for a
+	// receiver that does not take the bytes in front of it. Default: 60 s. Negative: never, and 60 s
+	// for such a reset.
 	HalfCloseTimeout time.Duration
-	// DrainTimeout is how long Run waits for pairs to end by themselves after
-	// its context is cancelled; the rest is reset. Default: 30 s. Negative: not
-	// at all.
+	// DrainTimeout is how long Run waits, after its context is cancelled, for pairs to end by
+	// themselves. Then it resets the others. Default: 30 s. Negative: it does not wait.
 	DrainTimeout time.Duration
-	// UserTimeout is TCP_USER_TIMEOUT of both connections: how long sent data
-	// may stay unacknowledged. Default: 0, the kernel's own rule.
+	// UserTimeout is how long sent data may stay unacknowledged on both connections, from 1 ms to
+	// 596 h (TCP_USER_TIMEOUT). Default, and negative: the kernel's own rule.
 	UserTimeout time.Duration
 	// KeepAlive says when the kernel probes whether the other end of a silent connection is still
 	// there. Default: the zero value, the kernel's own settings (two hours). A negative Idle: never.
@@ -146,17 +143,17 @@ type Options struct {
 	// than Idle. The kernel counts in whole seconds, up to 32,767. See [tproxy.ConnOptions].
 	KeepAlive net.KeepAliveConfig
 
-	// Interceptor is asked about every pair. Default: none.
+	// Interceptor is asked about every pair, on the pair's loop. Default: none.
 	Interceptor intercept.Interceptor
 	// Observer has the functions that are called when pairs open and end. Default: none.
 	Observer Observer
-	// Logger gets what an operator should know; never anything per byte.
-	// Default: silent.
+	// Logger gets what an operator should know, and never anything per byte. Its handler is called on
+	// the loops and on other goroutines of the engine, and must not block. Default: silent.
 	Logger *slog.Logger
 
-	// ThreadInit, when set, is called on the thread that opens the listeners and
-	// on the thread of every loop, which is then locked to that loop: to enter a
-	// network namespace, or to set affinity. An error ends New or Run.
+	// ThreadInit, when set, is called on the thread that opens the listeners and on the thread of
+	// every loop, which is then locked to that loop: to enter a network namespace, or to set the
+	// affinity. An error ends New or Run, which return it.
 	ThreadInit func() error
 }
 
@@ -179,76 +176,71 @@ type Observer struct {
 	PairEnded func(PairInfo)
 }
 
-// withDefaults fills in what is unset and refuses what cannot work.
+// withDefaults fills in what is unset and refuses what cannot work. What is off becomes 0 where that
+// means off inside the engine.
 func (o Options) withDefaults() (Options, error) {
-	set := func(p *int, value int) {
-		if *p == 0 {
-			*p = value
-		}
-	}
-	wait := func(p *time.Duration, value time.Duration) {
-		if *p == 0 {
-			*p = value
-		}
-	}
 	o.Listeners, o.Deny = slices.Clone(o.Listeners), slices.Clone(o.Deny) // the caller may change its own
 	for i := range o.Listeners {
 		o.Listeners[i].Sockets = slices.Clone(o.Listeners[i].Sockets)
 	}
-	set(&o.Loops, runtime.GOMAXPROCS(0))
-	set(&o.HighWatermark, DefaultHighWatermark)
-	set(&o.LowWatermark, o.HighWatermark/4)
-	set(&o.PipeSize, DefaultPipeSize)
-	set(&o.Pipes, DefaultPipes)
-	set(&o.Backlog, DefaultBacklog)
-	set(&o.DescriptorReserve, DefaultReserve)
-	if o.MemoryLimit == 0 {
-		o.MemoryLimit = DefaultMemoryLimit
-	}
-	wait(&o.ConnectTimeout, DefaultConnectTimeout)
-	wait(&o.HalfCloseTimeout, DefaultHalfCloseTimeout)
-	wait(&o.DrainTimeout, DefaultDrainTimeout)
+	setDefault(&o.Loops, runtime.GOMAXPROCS(0))
+	setDefault(&o.HighWatermark, DefaultHighWatermark)
+	setDefault(&o.LowWatermark, o.HighWatermark/4)
+	setDefault(&o.MemoryLimit, DefaultMemoryLimit)
+	setDefault(&o.PipeSize, DefaultPipeSize)
+	setDefault(&o.Pipes, DefaultPipes)
+	setDefault(&o.Backlog, DefaultBacklog)
+	setDefault(&o.DescriptorReserve, DefaultReserve)
+	setDefault(&o.ConnectTimeout, DefaultConnectTimeout)
+	setDefault(&o.HalfCloseTimeout, DefaultHalfCloseTimeout)
+	setDefault(&o.DrainTimeout, DefaultDrainTimeout)
+	o.MaxPairs, o.MaxPairsPerSource = max(o.MaxPairs, 0), max(o.MaxPairsPerSource, 0)
+	o.IdleTimeout = max(o.IdleTimeout, 0)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 
 	switch {
 	case o.Loops < 1 || o.Loops > maxLoops:
-		return o, fmt.Errorf("loops: %d is not between 1 and %d", o.Loops, maxLoops)
+		return o, fmt.Errorf("Options.Loops: %d is not between 1 and %d", o.Loops, maxLoops)
+	case o.Spoof > tproxy.SpoofIPOrNone:
+		return o, fmt.Errorf("Options.Spoof: unknown %v", o.Spoof)
 	case o.HighWatermark < 4<<10 || o.HighWatermark > 1<<30:
-		return o, fmt.Errorf("high watermark: %d bytes is not between 4 KiB and 1 GiB", o.HighWatermark)
-	case o.LowWatermark < 0 || o.LowWatermark >= o.HighWatermark:
-		return o, fmt.Errorf("low watermark: %d bytes is not below the high watermark of %d", o.LowWatermark, o.HighWatermark)
+		return o, fmt.Errorf("Options.HighWatermark: %d bytes is not between 4 KiB and 1 GiB", o.HighWatermark)
+	case o.LowWatermark < 1 || o.LowWatermark >= o.HighWatermark:
+		return o, fmt.Errorf("Options.LowWatermark: %d bytes is not between 1 and the high watermark of %d", o.LowWatermark, o.HighWatermark)
 	case o.MemoryLimit < 1<<20:
-		return o, fmt.Errorf("memory limit: %d bytes is less than 1 MiB", o.MemoryLimit)
+		return o, fmt.Errorf("Options.MemoryLimit: %d bytes is less than 1 MiB", o.MemoryLimit)
 	case o.PipeSize < 4<<10 || o.PipeSize > 1<<30:
-		return o, fmt.Errorf("pipe size: %d bytes is not between 4 KiB and 1 GiB", o.PipeSize)
+		return o, fmt.Errorf("Options.PipeSize: %d bytes is not between 4 KiB and 1 GiB", o.PipeSize)
 	case o.Pipes < 0:
-		return o, fmt.Errorf("pipes: %d is negative", o.Pipes)
-	case o.MaxPairs < 0:
-		return o, fmt.Errorf("max pairs: %d is negative", o.MaxPairs)
-	case o.IdleTimeout < 0:
-		return o, fmt.Errorf("idle timeout: %v is negative", o.IdleTimeout)
-	case o.MaxPairsPerSource < 0:
-		return o, fmt.Errorf("max pairs per source: %d is negative", o.MaxPairsPerSource)
+		return o, fmt.Errorf("Options.Pipes: %d is negative; to use none, set NoSplice", o.Pipes)
+	case o.Backlog < 0:
+		return o, fmt.Errorf("Options.Backlog: %d is negative", o.Backlog)
+	case len(o.Listeners) > maxListeners:
+		return o, fmt.Errorf("Options.Listeners: %d are more than %d", len(o.Listeners), maxListeners)
 	}
 	if err := o.conn().Check(); err != nil {
-		return o, err
+		return o, fmt.Errorf("Options.%w", err)
 	}
-	for _, prefix := range o.Deny {
+	for i, prefix := range o.Deny {
 		if !prefix.IsValid() {
-			return o, errors.New("deny: not a network")
+			return o, fmt.Errorf("Options.Deny[%d]: not a network", i)
 		}
 	}
-	if len(o.Listeners) > maxListeners {
-		return o, fmt.Errorf("%d listeners: more than %d", len(o.Listeners), maxListeners)
-	}
-	for _, l := range o.Listeners {
-		if err := l.check(); err != nil {
-			return o, fmt.Errorf("listener %v: %w", l.Address, err)
+	for i, l := range o.Listeners {
+		if field, err := l.check(); err != nil {
+			return o, fmt.Errorf("Options.Listeners[%d].%s: %w", i, field, err)
 		}
 	}
 	return o, nil
+}
+
+// setDefault sets a field that is zero.
+func setDefault[T int | int64 | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
 }
 
 // conn are the socket options of both connections.
@@ -256,18 +248,19 @@ func (o *Options) conn() sock.ConnOptions {
 	return sock.ConnOptions{UserTimeout: o.UserTimeout, KeepAlive: o.KeepAlive}
 }
 
-func (l Listener) check() error {
+// check refuses what cannot work, and names the field.
+func (l Listener) check() (field string, err error) {
 	switch {
 	case !l.Address.IsValid() && len(l.Sockets)+len(l.inherited) == 0:
-		return errors.New("no address")
+		return "Address", errors.New("not set, and there are no Sockets")
 	case l.Mode == 0:
-		return errors.New("no Mode: choose tproxy.TPROXY, tproxy.Redirect or tproxy.Forward")
+		return "Mode", errors.New("not set; choose tproxy.TPROXY, tproxy.Redirect or tproxy.Forward")
 	case l.Mode > tproxy.Forward:
-		return fmt.Errorf("unknown %v", l.Mode)
+		return "Mode", fmt.Errorf("unknown %v", l.Mode)
 	case l.Mode == tproxy.Forward && (!l.Upstream.IsValid() || l.Upstream.Port() == 0):
-		return errors.New("forward mode needs an upstream address and port")
+		return "Upstream", errors.New("forward mode needs an address and port")
 	case l.Mode != tproxy.Forward && l.Upstream.IsValid():
-		return fmt.Errorf("an upstream is for forward mode only; in %v mode the connection's own destination is used", l.Mode)
+		return "Upstream", fmt.Errorf("only for forward mode; in %v mode the connection's own destination is used", l.Mode)
 	}
-	return nil
+	return "", nil
 }

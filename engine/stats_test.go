@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -108,23 +109,26 @@ func TestPairsAreListedAcrossLoops(t *testing.T) {
 func TestOptionsThatCannotWork(t *testing.T) {
 	ok := netip.MustParseAddrPort("127.0.0.1:0")
 	for want, o := range map[string]engine.Options{
-		"loops":             {Loops: -1},
-		"high watermark":    {HighWatermark: 100},
-		"low watermark":     {HighWatermark: 8192, LowWatermark: 8192},
-		"memory limit":      {MemoryLimit: 5},
-		"pipe size":         {PipeSize: 1},
-		"pipes":             {Pipes: -1},
-		"max pairs":         {MaxPairs: -1},
-		"idle timeout":      {IdleTimeout: -1},
-		"UserTimeout: 1ns":  {UserTimeout: 1},
-		"no address":        {Listeners: []engine.Listener{{}}},
-		"no Mode: choose":   {Listeners: []engine.Listener{{Address: ok}}},
-		"unknown mode":      {Listeners: []engine.Listener{{Address: ok, Mode: 9}}},
-		"needs an upstream": {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Forward}}},
-		"forward mode only": {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect, Upstream: ok}}},
-		"listeners: more":   {Listeners: make([]engine.Listener, 65)},
-		"no interface":      {Listeners: []engine.Listener{{Address: netip.MustParseAddrPort("192.0.2.1:0"), Mode: tproxy.Redirect}}},
-		"from the thread":   {ThreadInit: func() error { return errors.New("from the thread") }, Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect}}},
+		"Options.Loops: -1 is not between 1 and 256":      {Loops: -1},
+		"Options.Spoof: unknown spoof(9)":                 {Spoof: 9},
+		"Options.HighWatermark: 100 bytes":                {HighWatermark: 100},
+		"Options.LowWatermark: 8192 bytes":                {HighWatermark: 8192, LowWatermark: 8192},
+		"Options.LowWatermark: -1 bytes":                  {LowWatermark: -1},
+		"Options.MemoryLimit: 5 bytes":                    {MemoryLimit: 5},
+		"Options.PipeSize: 1 bytes":                       {PipeSize: 1},
+		"Options.Pipes: -1 is negative; to use none":      {Pipes: -1},
+		"Options.Backlog: -1":                             {Backlog: -1},
+		"Options.UserTimeout: 1ns":                        {UserTimeout: 1},
+		"Options.KeepAlive.Count: 128":                    {KeepAlive: net.KeepAliveConfig{Enable: true, Count: 128}},
+		"Options.Deny[1]: not a network":                  {Deny: []netip.Prefix{netip.MustParsePrefix("::/0"), {}}},
+		"Options.Listeners[0].Address: not set":           {Listeners: []engine.Listener{{}}},
+		"Options.Listeners[0].Mode: not set; choose":      {Listeners: []engine.Listener{{Address: ok}}},
+		"Options.Listeners[0].Mode: unknown mode(9)":      {Listeners: []engine.Listener{{Address: ok, Mode: 9}}},
+		"Options.Listeners[0].Upstream: forward mode":     {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Forward}}},
+		"Options.Listeners[0].Upstream: only for forward": {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect, Upstream: ok}}},
+		"Options.Listeners: 65 are more than 64":          {Listeners: make([]engine.Listener, 65)},
+		"no interface":                                    {Listeners: []engine.Listener{{Address: netip.MustParseAddrPort("192.0.2.1:0"), Mode: tproxy.Redirect}}},
+		"from the thread":                                 {ThreadInit: func() error { return errors.New("from the thread") }, Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect}}},
 	} {
 		e, err := engine.New(o)
 		if err == nil {
@@ -134,6 +138,22 @@ func TestOptionsThatCannotWork(t *testing.T) {
 			t.Errorf("%q: %v", want, err)
 		}
 	}
+}
+
+// TestNegativeIsOff: in every field in which something can be turned off, also where that is the
+// default. A pair then lives as without the setting.
+func TestNegativeIsOff(t *testing.T) {
+	r := newRig(t, engine.Options{
+		MaxPairs: -1, MaxPairsPerSource: -1, DescriptorReserve: -1, ConnectTimeout: -1, IdleTimeout: -1, HalfCloseTimeout: -1, DrainTimeout: -1,
+		UserTimeout: -1, KeepAlive: net.KeepAliveConfig{Idle: -1},
+	})
+	client, server := r.pair()
+	exchange(t, client, server, noise(1000))
+	client.CloseWrite()
+	expect(t, "server", server, nil)
+	r.stop() // it does not wait for the other direction
+	expectReset(t, "client", client)
+	r.ended(engine.ReasonDrained, 1)
 }
 
 func TestPortInUseIsNotShared(t *testing.T) {

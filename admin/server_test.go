@@ -186,7 +186,7 @@ func TestSilentClientsAreHungUpOn(t *testing.T) {
 			if _, err := io.WriteString(client, send); err != nil {
 				t.Error(err)
 			}
-			time.Sleep(writeTimeout + time.Second) // the test's own
+			time.Sleep(writeTimeout + time.Second) // of synctest's clock
 			synctest.Wait()
 			if n := s.conns.count(); n != 0 {
 				t.Errorf("%s: still connected", what)
@@ -204,7 +204,7 @@ func TestSilentClientsAreHungUpOn(t *testing.T) {
 		if _, err := io.ReadAll(r.Body); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(idleTimeout + time.Second)
+		time.Sleep(idleTimeout + time.Second) // of synctest's clock
 		synctest.Wait()
 		if n := s.conns.count(); n != 0 {
 			t.Error("idle: still connected")

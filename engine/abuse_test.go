@@ -274,7 +274,7 @@ func abuse(c net.Conn, kind byte, i int) {
 		if err != nil {
 			return
 		}
-		time.Sleep(nowAndThen)
+		time.Sleep(nowAndThen) // so seldom does it read or write
 	}
 }
 

@@ -211,7 +211,8 @@ func TestLateRepliesCarryAcknowledgements(t *testing.T) {
 	} {
 		l.overloaded = c.overloaded
 		say(client, far, upstream, "question")
-		time.Sleep(100 * time.Millisecond) // the kernel has acknowledged it
+		// The server thinks for longer than the kernel delays an acknowledgement, which is 40 ms.
+		time.Sleep(100 * time.Millisecond)
 		l.now = l.now.Add(c.after)
 		say(far, client, downstream, "reply")
 		if got := p.dir[upstream].Is(pump.DelayACK); got != c.want {

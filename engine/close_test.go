@@ -313,10 +313,10 @@ func TestHalfCloseAfterIdleTime(t *testing.T) {
 	r := newRig(t, engine.Options{HalfCloseTimeout: timeout})
 	client, server := r.pair()
 	exchange(t, client, server, noise(10))
-	time.Sleep(timeout + timeout/10)
+	time.Sleep(timeout + timeout/10) // nobody says anything for longer than the timeout
 	client.CloseWrite()
 	expect(t, "server", server, nil)
-	time.Sleep(timeout / 6) // several ticks
+	time.Sleep(timeout / 6) // the server lets several ticks pass
 	sent := sendAll(server, noise(100), true)
 	expect(t, "client", client, noise(100))
 	<-sent

@@ -57,7 +57,7 @@ func stopped(t *testing.T, r *rig) engine.Stats {
 		still := s.Pauses > 0 && s.Events == last.Events && s.Waits == last.Waits
 		last = s
 		if still {
-			time.Sleep(500 * time.Millisecond) // several ticks: a loaded machine may be late with one
+			time.Sleep(500 * time.Millisecond) // it stands still for several ticks: a loaded machine may be late with one
 			last = r.Stats()
 			still = last.Waits == s.Waits
 		}
@@ -73,7 +73,7 @@ func TestStoppedReceiverCostsNothing(t *testing.T) {
 		sent := sendAll(client, noise(64<<20), false)
 		before := stopped(t, r)
 		switches := contextSwitches(t)
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond) // the receiver stands still
 		after := r.Stats()
 		// The sender's kernel probes the closed window, which may bring an event.
 		if after.Waits > before.Waits+3 || after.Events > before.Events+3 || after.Splices > before.Splices+3 {

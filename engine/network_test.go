@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"testing"
@@ -22,7 +23,10 @@ func PrivateNetwork(t testing.TB, settings map[string]string) (enter func() erro
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		unix.Close(home)
 		runtime.UnlockOSThread()
-		t.Skipf("network namespaces need root: %v", err)
+		if errors.Is(err, unix.EPERM) {
+			t.Skip("network namespaces need root")
+		}
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		err := unix.Setns(home, unix.CLONE_NEWNET)

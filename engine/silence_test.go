@@ -41,7 +41,7 @@ func readSlowly(t *testing.T, c *net.TCPConn, n, piece int, pause time.Duration)
 		if err != nil {
 			t.Fatalf("after %d bytes: %v", len(got), err)
 		}
-		time.Sleep(pause)
+		time.Sleep(pause) // the reader is slow
 	}
 	return got
 }
@@ -64,7 +64,7 @@ func TestReaderMayPauseLongerThanTheHalfCloseTimeout(t *testing.T) {
 					i := r.only()
 					return i.Upstream.FinSent || i.Downstream.FinSent
 				})
-				time.Sleep(4 * o.HalfCloseTimeout)
+				time.Sleep(4 * o.HalfCloseTimeout) // the reader pauses
 				expect(t, "receiver", to, data)
 				to.Close()
 				r.ended(engine.ReasonEOF, 1)
@@ -119,7 +119,7 @@ func TestHalfCloseTimeoutBeginsWhenAllIsAcknowledged(t *testing.T) {
 		}
 		data := noise(500_000)
 		<-sendAll(from, data, true)
-		time.Sleep(3 * o.HalfCloseTimeout)
+		time.Sleep(3 * o.HalfCloseTimeout) // the reader pauses
 		expect(t, "receiver", to, data)
 		r.ended(engine.ReasonHalfCloseTimeout, 1)
 	})

@@ -44,22 +44,23 @@ func stalled(t *testing.T, o measuredOptions, pairs int) (grown int64) {
 		t.Fatalf("the other ends: %s %v", s, err)
 	}
 	r.until("all pairs", func(s measuredStats) bool { return s.Opened == uint64(pairs) })
+	// The clients are stopped when ten looks in a row find that they have sent no more.
 	var sent string
-	for last, end := "", time.Now().Add(patience); ; last = sent {
-		if sent, err = e.ask("sent"); err != nil {
+	for same, end := 0, time.Now().Add(patience); same < 10; time.Sleep(100 * time.Millisecond) {
+		now, err := e.ask("sent")
+		if err != nil {
 			t.Fatal(err)
 		}
-		if sent == last && sent != "0" {
-			break
+		if same++; now != sent || now == "0" {
+			sent, same = now, 0
 		}
 		if time.Now().After(end) {
 			t.Fatal("the clients were never stopped")
 		}
-		time.Sleep(time.Second)
 	}
 	before, used := r.stats(), r.processorTime()
 	const watched = 2 * time.Second
-	time.Sleep(watched)
+	time.Sleep(watched) // nobody reads
 	after := r.stats()
 	used = r.processorTime() - used
 	t.Logf("stalled: %s bytes sent, %d MiB pending, %d bytes charged, %d pipes, %d buffers, starved %d times; resident %d MiB more than %d, at most %d more; in %v %v of processor time and %d waits",

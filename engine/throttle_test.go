@@ -29,7 +29,7 @@ func TestKeepsPausingIsThrottled(t *testing.T) {
 				t.Fatalf("never throttled: %v after %d bytes: %+v", err, len(got), r.Stats())
 			}
 			got = append(got, buf[:n]...)
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // the receiver is slow
 		}
 		rest, err := io.ReadAll(server)
 		if err != nil {
@@ -82,7 +82,7 @@ func TestThrottleIsLifted(t *testing.T) {
 				if _, err := server.Read(buf); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(10 * time.Millisecond) // the receiver is slow
 			}
 			close(stop)
 			go io.Copy(io.Discard, server)

@@ -98,7 +98,7 @@ func TestWhatWasPromisedIsTaken(t *testing.T) {
 							l.holdWindow(fd, leastSegments*int64(l.tcp.Advmss), 0, max(5-i, 0))
 						}
 					})
-					time.Sleep(tickLength)
+					time.Sleep(tickLength) // the throttle looks once per tick
 				}
 				control(t, out, func(fd int) {
 					if !l.tcpInfo(fd) || l.tcp.Lost > 0 {
@@ -200,7 +200,7 @@ func TestThrottleDropsNothingOfFullBuffers(t *testing.T) {
 		hold(in)
 	}
 	for range 4 {
-		time.Sleep(tickLength)
+		time.Sleep(tickLength) // the throttle looks once per tick
 		for _, in := range ins {
 			hold(in)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
+	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -53,11 +55,20 @@ func confined(caps string) map[string]string {
 	return map[string]string{"CapEff": caps, "CapPrm": caps, "CapInh": capsNone, "CapAmb": capsNone, "NoNewPrivs": "1"}
 }
 
+// needRoot skips the test unless it may start programs as other users.
 func needRoot(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+	if err := netlab.OtherUsers(); err != nil {
+		t.Skip(err)
 	}
+}
+
+// asOther has a command of this binary run as an ordinary user, with these capabilities alone.
+func asOther(t *testing.T, cmd *exec.Cmd, capabilities ...uintptr) {
+	t.Helper()
+	needRoot(t)
+	cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}, AmbientCaps: capabilities}
+	cmd.Path = copyOfProgram(t)
 }
 
 func TestCapabilitiesAreThoseThatTheModeNeeds(t *testing.T) {
@@ -152,8 +163,7 @@ func TestProcessWithUserThatCannotBe(t *testing.T) {
 	}
 	cmd := command(t, forwardTo(upstream, "--user", "root")...)
 	if os.Geteuid() == 0 {
-		cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
-		cmd.Path = copyOfProgram(t)
+		asOther(t, cmd)
 	}
 	status, _, stderr = run(t, cmd)
 	if want := "tprelay: --user root: setgroups: operation not permitted; only root can change the user\n"; status != 1 || stderr != want {
@@ -165,8 +175,7 @@ func TestProcessWithUserThatCannotBe(t *testing.T) {
 func TestKeepOnlyKeepsNoMoreThanThereIs(t *testing.T) {
 	if os.Getenv("TPRELAY_TEST_KEEP") == "" {
 		cmd := testCommand("TestKeepOnlyKeepsNoMoreThanThereIs", "TPRELAY_TEST_KEEP=1")
-		cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}, AmbientCaps: []uintptr{unix.CAP_NET_ADMIN}}
-		cmd.Path = copyOfProgram(t)
+		asOther(t, cmd, unix.CAP_NET_ADMIN)
 		if status, stdout, stderr := run(t, cmd); status != 0 {
 			t.Errorf("%s%s", stdout, stderr)
 		}
@@ -186,8 +195,7 @@ func TestRawCapabilityIsEnough(t *testing.T) {
 	upstream := echo(t)
 	for _, args := range [][]string{{"--spoof", "ip"}, {"--mark", "7"}} {
 		cmd := command(t, forwardTo(upstream, args...)...)
-		cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}, AmbientCaps: []uintptr{unix.CAP_NET_RAW}}
-		cmd.Path = copyOfProgram(t)
+		asOther(t, cmd, unix.CAP_NET_RAW)
 		p := watch(t, cmd)
 		address := p.line("listening")["address"]
 		checkThreads(t, p.cmd.Process.Pid, confined(capsRaw))
@@ -212,8 +220,7 @@ func TestMissingPrivilegeIsToldAtTheStart(t *testing.T) {
 		{[]string{"run", "--mode", "redirect", "--spoof", "full", "--listen", "127.0.0.1:0"}, "IP_TRANSPARENT"},
 	} {
 		cmd := command(t, c.args...)
-		cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
-		cmd.Path = copyOfProgram(t)
+		asOther(t, cmd)
 		status, _, stderr := run(t, cmd)
 		if status != 1 || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, "CAP_NET_ADMIN") || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: status %d, %q", c.args, status, stderr)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,9 +19,12 @@ import (
 
 func gateway(t *testing.T) *netlab.Host {
 	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
 	lab, err := netlab.New(netlab.Config{})
 	if err != nil {
-		t.Skip(err) // needs root, or a user namespace
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if err := lab.Close(); err != nil {

@@ -67,7 +67,7 @@ type paced struct {
 func (p *paced) Read(b []byte) (int, error) {
 	const part = 8 << 20
 	if p.rest <= 0 {
-		time.Sleep(part * time.Second / (256 << 20))
+		time.Sleep(part * time.Second / (256 << 20)) // 256 MiB/s
 		p.rest = part
 	}
 	n, err := p.Reader.Read(b)

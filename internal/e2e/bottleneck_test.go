@@ -24,7 +24,7 @@ func TestThrottleDropsNothing(t *testing.T) {
 			goOn := time.Now()
 			return intercept.Decision{Upstream: intercept.HandlerFunc(func(*intercept.Chunk) intercept.Verdict {
 				if time.Now().After(goOn) {
-					time.Sleep(time.Duration(rand.IntN(150)) * time.Millisecond)
+					time.Sleep(time.Duration(rand.IntN(150)) * time.Millisecond) // the relay stands still
 					goOn = time.Now().Add(time.Duration(rand.IntN(150)) * time.Millisecond)
 				}
 				return intercept.Forward

@@ -11,8 +11,17 @@ import (
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
+// needOtherUsers skips the test unless it may start programs as other users.
+func needOtherUsers(t *testing.T) {
+	t.Helper()
+	if err := netlab.OtherUsers(); err != nil {
+		t.Skip(err)
+	}
+}
+
 // TestForwardModeNeedsNoPrivileges: no rules, no capabilities, not root.
 func TestForwardModeNeedsNoPrivileges(t *testing.T) {
+	needOtherUsers(t)
 	for _, family := range []string{"v4", "v6"} {
 		t.Run(family, func(t *testing.T) {
 			lab := newLab(t, netlab.Config{})
@@ -20,7 +29,7 @@ func TestForwardModeNeedsNoPrivileges(t *testing.T) {
 			if family == "v6" {
 				relay, server = lab.H2.Addr6, lab.H3.Addr6
 			}
-			nobody := &syscall.Credential{Uid: 65534, Gid: 65534, NoSetGroups: os.Getuid() != 0}
+			nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
 			d := startDaemon(t, lab.H2, nobody, "--mode", "forward", "--listen", netip.AddrPortFrom(relay, relayPort).String(),
 				"--upstream", netip.AddrPortFrom(server, iperf3Port).String())
 			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.PID()))
@@ -46,13 +55,14 @@ func TestForwardModeNeedsNoPrivileges(t *testing.T) {
 
 // TestTPROXYModeWithoutPrivilegesSaysWhatToDo: one line, status 1.
 func TestTPROXYModeWithoutPrivilegesSaysWhatToDo(t *testing.T) {
+	needOtherUsers(t)
 	lab := newLab(t, netlab.Config{})
 	c := lab.H2.Command(within(t), program(t), "run", "--mode", "tproxy", "--listen", "127.0.0.1:9091")
 	var said words
 	c.Stderr = &said
 	c.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
 	if err := c.Start(); err != nil {
-		t.Skipf("cannot run as another user: %v", err)
+		t.Fatal(err)
 	}
 	err := c.Wait()
 	if err == nil || !strings.Contains(said.String(), "IP_TRANSPARENT") || !strings.Contains(said.String(), "CAP_NET_ADMIN") {

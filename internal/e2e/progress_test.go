@@ -126,7 +126,7 @@ func everyDirectionProgresses(t *testing.T, load load) {
 
 	stopped := 0
 	for look := range looks {
-		time.Sleep(lookEach)
+		time.Sleep(lookEach) // the flows move on meanwhile
 		for _, f := range flows {
 			if n := f.bytes.Load(); n > f.seen {
 				f.seen, f.still = n, 0
@@ -174,6 +174,6 @@ func (f *flow) receive(rate int) {
 			due = now
 		}
 		due = due.Add(time.Duration(n) * time.Second / time.Duration(rate))
-		time.Sleep(time.Until(due))
+		time.Sleep(time.Until(due)) // so slow is the receiver
 	}
 }

@@ -121,10 +121,8 @@ func TestOrdinaryUserUpgradesTPROXY(t *testing.T) {
 			if _, err := exec.LookPath("setpriv"); err != nil && c.start != nil {
 				t.Skip("needs setpriv")
 			}
+			needOtherUsers(t)
 			lab := newLab(t, netlab.Config{})
-			if err := lab.H2.Command(within(t), "setpriv", append(nobody, "true")...).Run(); err != nil {
-				t.Skipf("cannot run as another user: %v", err)
-			}
 			diverted(t, lab)
 			args := append(append(c.start, program(t), "run", "--mode", "tproxy", "--listen", ":9091"), c.flags...)
 			d := &daemon{Cmd: lab.H2.Command(within(t), args[0], args[1:]...)}

@@ -16,14 +16,15 @@ import (
 // access is the access log.
 func (l *life) access() string { return filepath.Join(l.dir, fmt.Sprintf("access-%d.log", l.number)) }
 
-// saidOf gives the line of the access log for a stream, which is written a moment after
-// its end.
+// saidOf gives the last line of the access log for a stream. It is written a moment after the
+// stream's end, and possibly never: this is for the message of a test that fails.
 func (l *life) saidOf(s *stream) string {
-	time.Sleep(time.Second)
 	found := "nothing"
-	for line := range l.accessLines() {
-		if s.client.IsValid() && strings.Contains(line, `"`+s.client.String()+`"`) {
-			found = strings.TrimSpace(line)
+	for deadline := time.Now().Add(time.Second); found == "nothing" && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		for line := range l.accessLines() {
+			if s.client.IsValid() && strings.Contains(line, `"`+s.client.String()+`"`) {
+				found = strings.TrimSpace(line)
+			}
 		}
 	}
 	return found

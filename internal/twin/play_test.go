@@ -51,7 +51,7 @@ func (s *stage) play(scripts []script, extra time.Duration) ([][]outcome, []erro
 	var wg sync.WaitGroup
 	for i, c := range scripts {
 		wg.Go(func() {
-			time.Sleep(time.Duration(i) * stagger)
+			time.Sleep(time.Duration(i) * stagger) // they begin one after the other
 			outcomes[i], errs[i] = s.playOne(c, extra)
 		})
 	}
@@ -97,7 +97,7 @@ func (s *stage) connection(c script, l *socket, from, to netip.AddrPort, limit t
 	switch c.Absent {
 	case refused:
 	case deaf:
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // it listens for a while, and accepts nothing
 		l.file.Close()
 	default:
 		o.Server = s.server(c, l, up, down, began, limit, over)
@@ -126,7 +126,7 @@ func (s *stage) client(c script, from, to netip.AddrPort, up, down content, bega
 }
 
 func (s *stage) server(c script, l *socket, up, down content, began, limit time.Time, over <-chan struct{}) view {
-	time.Sleep(time.Duration(c.Late))
+	time.Sleep(time.Duration(c.Late)) // so late does it accept
 	// A client that is gone for some time has no connection that is still to come.
 	stop := make(chan struct{})
 	defer close(stop)

@@ -99,7 +99,7 @@ func (w *world) play(set setting, scripts []script) (p played, err error) {
 	}
 	faults := make(chan error, 1)
 	go func() {
-		time.Sleep(faultAfter)
+		time.Sleep(faultAfter) // the batch is under way
 		faults <- set.Fault.injectInto(r)
 	}()
 	relayed := make(chan error, 1)

@@ -50,7 +50,7 @@ func TestClosingMatrix(t *testing.T) {
 	}
 }
 
-// combination is a way between the ends. The zero path is no relay at all: h2 routes.
+// combination is a way between the ends. An empty path is no relay at all: h2 routes.
 type combination struct {
 	path string // splice, buffer or mixed
 	mode tproxy.Mode
@@ -60,7 +60,7 @@ type combination struct {
 // combinations are all there are.
 func combinations() (all []combination) {
 	for _, v6 := range []bool{false, true} {
-		all = append(all, combination{v6: v6})
+		all = append(all, combination{mode: tproxy.TPROXY, v6: v6}) // of an engine to which nothing is diverted
 	}
 	for _, path := range []string{"splice", "buffer", "mixed"} {
 		for _, mode := range []tproxy.Mode{tproxy.TPROXY, tproxy.Redirect, tproxy.Forward} {

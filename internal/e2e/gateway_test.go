@@ -156,7 +156,8 @@ func (g *gateway) listeners(s setup) (ls []engine.Listener) {
 	return ls
 }
 
-// apply applies rules on h2 until the test ends.
+// apply applies rules on h2 until the test ends and all pairs have. Without rules the ends' last
+// packets would not reach the relay, and a pair would wait for the kernel's time-outs.
 func (g *gateway) apply(cfg rules.Config) {
 	g.t.Helper()
 	on := func(what string, f func() error) {
@@ -166,6 +167,7 @@ func (g *gateway) apply(cfg rules.Config) {
 	}
 	on("apply", func() error { return rules.Apply(context.Background(), cfg) })
 	g.t.Cleanup(func() {
+		g.awaitEnd()
 		on("remove", func() error { return rules.Remove(context.Background(), cfg) })
 	})
 	on("verify", func() error {
@@ -182,12 +184,18 @@ func (g *gateway) apply(cfg rules.Config) {
 	}
 }
 
+// awaitEnd waits until the pairs have ended by themselves.
+func (g *gateway) awaitEnd() (s engine.Stats) {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if s = g.Stats(); s.Active == 0 || time.Now().After(end) {
+			return s
+		}
+	}
+}
+
 // end waits until the pairs have ended, ends the engine and checks its last account.
 func (g *gateway) end() {
-	s := g.Stats()
-	for end := time.Now().Add(patience); time.Now().Before(end) && s.Active != 0; s = g.Stats() {
-		time.Sleep(5 * time.Millisecond)
-	}
+	s := g.awaitEnd()
 	if s.Active != 0 {
 		g.t.Errorf("pairs did not end by themselves: %+v", s)
 		g.Pairs(func(p engine.PairInfo) bool { g.t.Errorf("%+v", p); return true })

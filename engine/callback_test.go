@@ -284,8 +284,19 @@ func TestCallsBesideALoopWork(t *testing.T) {
 	var r *rig
 	ready, answers := make(chan struct{}), make(chan error, 1)
 	e := &embedder{opened: func(engine.PairInfo) {
+		<-ready
+		// While this callback runs, the loop answers nobody: such a call waits as long as its context
+		// lets it, and is not refused as one of the loop itself.
+		gaveUp := make(chan error)
 		go func() {
-			<-ready
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+			defer cancel()
+			gaveUp <- r.Ping(ctx)
+		}()
+		if err := <-gaveUp; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Ping while the callback runs: %v", err)
+		}
+		go func() {
 			answers <- errors.Join(r.Ping(context.Background()), r.Pairs(func(engine.PairInfo) bool { return true }))
 		}()
 	}}

@@ -235,8 +235,7 @@ func TestNetemOnlyMakesNoLine(t *testing.T) {
 	leak.Check(t)
 	lab, err := netlab.New(netlab.Config{NetemOnly: true, Access: netlab.Link{Delay: time.Millisecond}})
 	if errors.Is(err, netlab.ErrNoNetem) {
-		t.Logf("the error: %v", err)
-		return
+		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -155,8 +155,7 @@ func TestDelaysOfLinksAddUp(t *testing.T) {
 	const delay = 20 * time.Millisecond
 	lab, err := netlab.New(netlab.Config{Access: netlab.Link{Delay: delay}, Bottleneck: netlab.Link{Rate: 10_000_000, Delay: delay}})
 	if errors.Is(err, netlab.ErrNoNetem) {
-		t.Logf("the error: %v", err)
-		return
+		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal(err)

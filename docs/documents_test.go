@@ -2,6 +2,9 @@
 package docs
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -138,6 +141,46 @@ func TestNamesInDocumentsExist(t *testing.T) {
 		for _, m := range file.FindAllStringSubmatch(text, -1) {
 			if _, err := os.Stat("../" + m[2] + m[3]); m[1] == "" && err != nil && (m[2] != "" || !files[m[3]]) {
 				t.Errorf("%s: there is no file %s", document, m[2]+m[3])
+			}
+		}
+	}
+}
+
+// TestCodeInDocumentsExists: an identifier in backticks, such as `loop.end` or `MaxPairs`, is an
+// identifier, a string or a directory of the project's Go source.
+func TestCodeInDocumentsExists(t *testing.T) {
+	names := map[string]bool{}
+	walk(t, "..", func(path string) {
+		for _, directory := range strings.Split(filepath.Dir(path), "/") {
+			names[directory] = true
+		}
+		if !strings.HasSuffix(path, ".go") {
+			return
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.Ident:
+				names[n.Name] = true
+			case *ast.BasicLit:
+				names[strings.Trim(n.Value, "\"`")] = true
+			}
+			return true
+		})
+	})
+	identifier := regexp.MustCompile("`([A-Za-z]\\w*(?:\\.[A-Za-z]\\w*)*)(?:\\(\\))?`")
+	for _, document := range []string{"architecture.md", "embed.md", "closing.md", "flow-control.md", "../CONTRIBUTING.md"} {
+		for _, m := range identifier.FindAllStringSubmatch(read(t, document), -1) {
+			if strings.HasSuffix(m[1], ".go") || strings.Contains(m[1], "_") || strings.ToUpper(m[1]) == m[1] {
+				continue // a file, for TestNamesInDocumentsExist, or a name of the kernel's
+			}
+			for _, name := range strings.Split(m[1], ".") {
+				if !names[name] {
+					t.Errorf("%s: there is no %s in the source (%s)", document, name, m[0])
+				}
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/handover"
 	"github.com/tprelay/tprelay/intercept"
 )
 
@@ -74,10 +75,10 @@ func TestDurationIsByTheMonotonicClock(t *testing.T) {
 		t.Errorf("after an hour: %v, since %v", i.Duration, i.Since)
 	}
 	p.state = stateWaiting
-	w := l.wireState(p)
+	w := handover.Pair{Record: l.handoverRecord(p), FDs: []int{anyFlow(t)}}
 	next, observer := still(t, Options{})
 	next.engine.active.Add(1)
-	next.takeIn(w, []int{anyFlow(t)}, nil)
+	next.takeIn(w)
 	next.endAll(ReasonDrained)
 	if d := observer.Duration; d < time.Hour || d > time.Hour+time.Minute {
 		t.Errorf("in the next process: %v", d)
@@ -96,10 +97,10 @@ func TestZonesAreKept(t *testing.T) {
 	if i := l.info(p); i.Client != client || i.Destination != destination || i.Connected != destination {
 		t.Errorf("here: %+v", i)
 	}
-	w := l.wireState(p)
+	w := handover.Pair{Record: l.handoverRecord(p), FDs: []int{anyFlow(t)}}
 	next, observer := still(t, Options{})
 	next.engine.active.Add(1)
-	next.takeIn(w, []int{anyFlow(t)}, nil)
+	next.takeIn(w)
 	next.endAll(ReasonDrained)
 	if observer.Client != client || observer.Destination != destination {
 		t.Errorf("in the next process: %+v", observer.PairInfo)

@@ -245,7 +245,7 @@ func TestCallsOnALoopDoNotDeadlock(t *testing.T) {
 		}
 		check("Pairs", r.Pairs(func(engine.PairInfo) bool { return true }), engine.ErrOnLoop)
 		check("Ping", r.Ping(context.Background()), engine.ErrOnLoop)
-		_, err := r.HandOver(-1, nil)
+		_, err := r.HandOver(context.Background(), nil, nil)
 		check("HandOver", err, engine.ErrOnLoop)
 		check("Run", r.Run(context.Background()), engine.ErrRunning)
 		if s := r.Stats(); s.Accepted == 0 && where != "Open" {

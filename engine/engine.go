@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/handover"
 	"github.com/tprelay/tprelay/internal/sock"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -40,8 +41,8 @@ type Engine struct {
 	sources      sources
 	panics       panics
 
-	generation uint64 // how many engines gave their pairs to the next before
-	inherits   *link  // from where pairs come over; nil when they have
+	generation uint64             // how many engines gave their pairs to the next before
+	inherits   *handover.Receiver // from where pairs come over; nil when they have
 
 	descriptors int // those with this number or above are left to others; 0: none
 	loops       []*loop
@@ -104,7 +105,7 @@ func (e *Engine) discard() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.inherits != nil {
-		unix.Close(e.inherits.fd)
+		e.inherits.Close()
 		e.inherits = nil
 	}
 }
@@ -143,8 +144,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		}()
 	}
 	inherited := make(chan error, 1)
-	if k := e.inherits; k != nil {
-		go func() { inherited <- e.takeIn(*k) }()
+	if r := e.inherits; r != nil {
+		go func() { inherited <- e.takeOver(r) }()
 	} else {
 		inherited <- nil
 	}
@@ -158,7 +159,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.closed = true
 	if e.inherits != nil {
-		_ = unix.Shutdown(e.inherits.fd, unix.SHUT_RDWR) // takeIn waits no longer
+		e.inherits.Close() // takeOver waits no longer
 	}
 	e.mu.Unlock()
 	if err := <-inherited; failed == nil && !errors.Is(err, ErrClosed) {

@@ -1,280 +1,91 @@
 package engine_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/engine/internal/handover"
+	"github.com/tprelay/tprelay/engine/internal/handover/handovertest"
+	"github.com/tprelay/tprelay/internal/streamcheck"
 )
 
-const (
-	down = 0 // from the old engine to the new one
-	up   = 1
-)
-
-// place is somewhere on the link: in front of the frame with that number, or so many bytes into it.
-type place struct {
-	way, frame, bytes int
-}
-
-// middle carries frames between two engines, notes them, and can stop anywhere.
-type middle struct {
-	t      *testing.T
-	old    int // for HandOver
-	new    int // for TakeOver
-	inside [2]int
-	wg     sync.WaitGroup
-
-	// stop says after how many bytes of a frame the link is cut; -1: it is carried on whole.
-	stop func(way, frame int, f engine.Frame) int
-
-	mu   sync.Mutex
-	cut  bool
-	seen [2][]engine.Frame
-}
-
-// newMiddle carries what is said until stop, if it is not nil, says otherwise, or an end is closed.
-func newMiddle(t *testing.T, stop func(way, frame int, f engine.Frame) int) *middle {
+func newMiddle(t *testing.T, fate handovertest.Fate) *handovertest.Middle {
 	t.Helper()
-	m := &middle{t: t, stop: stop}
-	m.old, m.inside[down] = socketpair(t)
-	m.inside[up], m.new = socketpair(t)
-	for way := range 2 {
-		m.wg.Add(1)
-		go m.carry(way)
+	m, err := handovertest.NewMiddle(fate)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return m
-}
-
-// carry carries frames one way, until an end is closed or the link is cut.
-func (m *middle) carry(way int) {
-	defer m.wg.Done()
-	from, to := m.inside[way], m.inside[1-way]
-	for i := 0; ; i++ {
-		f, err := engine.ReceiveFrame(from)
-		if err != nil {
-			break
-		}
-		m.mu.Lock()
-		m.seen[way] = append(m.seen[way], engine.Frame{Kind: f.Kind, Bytes: f.Bytes, Parts: f.Parts})
-		m.mu.Unlock()
-		n := -1
-		if m.stop != nil {
-			n = m.stop(way, i, f)
-		}
-		if n >= 0 && n < len(f.Bytes) {
-			m.mu.Lock()
-			m.cut = true
-			m.mu.Unlock()
-			f.Bytes = f.Bytes[:n]
-		}
-		if len(f.Bytes) > 0 {
-			err = engine.WriteFrame(to, f.Bytes, f.FDs)
-		}
-		for _, fd := range f.FDs {
-			unix.Close(fd)
-		}
-		if n >= 0 || err != nil {
-			break
-		}
-	}
-	m.shutdown()
-}
-
-// shutdown ends the link, but leaves in it what nobody has read.
-func (m *middle) shutdown() {
-	for _, fd := range m.inside {
-		unix.Shutdown(fd, unix.SHUT_RDWR)
-	}
-}
-
-// close ends the link, if it has not ended yet. TakeOver closes its end by itself.
-func (m *middle) close() {
-	m.shutdown()
-	m.wg.Wait()
-	for _, fd := range append(m.inside[:], m.old) {
-		unix.Close(fd)
-	}
-}
-
-// text tells every place in a stream: its period is a prime.
-var text = noise(65521)
-
-// talk is a two-way stream through the relay, whose bytes tell their place.
-type talk struct {
-	*testing.T
-	name string
-	ends [2]*net.TCPConn
-	stop chan struct{}
-	slow chan struct{} // the second end reads from when it is closed
-	wg   sync.WaitGroup
-	sent [2]atomic.Int64 // by each end
-	got  [2]atomic.Int64
-	errs [2][2]error // of each end's writing, reading
-}
-
-// talkOn begins to talk on a connection: both ends send and check until finish.
-func talkOn(t *testing.T, name string, client, server *net.TCPConn, slow chan struct{}) *talk {
-	k := &talk{T: t, name: name, ends: [2]*net.TCPConn{client, server}, stop: make(chan struct{}), slow: slow}
-	for i := range k.ends {
-		k.wg.Go(func() { k.errs[i][0] = k.write(i) })
-		k.wg.Go(func() { k.errs[i][1] = k.read(i) })
-	}
-	return k
-}
-
-// at is the stream's text at a place; ends say different things.
-func at(end int, place int64, n int) []byte {
-	from := int((place + int64(end)*7919) % int64(len(text)))
-	return text[from:min(from+n, len(text))]
-}
-
-func (k *talk) write(end int) error {
-	for {
-		b := at(end, k.sent[end].Load(), 8<<10)
-		n, err := k.ends[end].Write(b)
-		k.sent[end].Add(int64(n))
-		if err != nil {
-			return err
-		}
-		select {
-		case <-k.stop:
-			return k.ends[end].CloseWrite()
-		case <-time.After(time.Millisecond): // for the other streams' sake
-		}
-	}
-}
-
-func (k *talk) read(end int) error {
-	if end == 1 && k.slow != nil {
-		<-k.slow
-	}
-	b := make([]byte, 32<<10)
-	for {
-		n, err := k.ends[end].Read(b)
-		for rest := b[:n]; len(rest) > 0; {
-			want := at(1-end, k.got[end].Load(), len(rest))
-			if string(want) != string(rest[:len(want)]) {
-				k.Errorf("%s: end %d: wrong bytes from byte %d on", k.name, end, k.got[end].Load())
-				return errors.New("wrong bytes")
-			}
-			k.got[end].Add(int64(len(want)))
-			rest = rest[len(want):]
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// goesOn waits until bytes have arrived at both ends, or the stream was reset.
-func (k *talk) goesOn() {
-	k.Helper()
-	before := [2]int64{k.got[0].Load(), k.got[1].Load()}
-	done := make(chan struct{})
-	go func() { k.wg.Wait(); close(done) }()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if k.got[0].Load() > before[0] && k.got[1].Load() > before[1] {
-			return
-		}
-		select {
-		case <-done:
-			return
-		default:
-		}
-	}
-	k.Errorf("%s stands still at %d and %d bytes", k.name, before[0], before[1])
-}
-
-// finish ends the stream and reports whether it was reset at both ends; otherwise all that was
-// sent has arrived, with a clean end.
-func (k *talk) finish() (wasReset bool) {
-	k.Helper()
-	close(k.stop)
-	k.wg.Wait()
-	for end, errs := range k.errs {
-		reset := false
-		for _, err := range errs {
-			switch {
-			case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
-				reset = true
-			case err != nil && !errors.Is(err, unix.ENOTCONN):
-				k.Errorf("%s: end %d: %v", k.name, end, err)
-			}
-		}
-		if end == 0 {
-			wasReset = reset
-		}
-		if reset != wasReset {
-			k.Errorf("%s: end 0: %v; end 1: %v: a reset at one end, and not at the other", k.name, k.errs[0], k.errs[1])
-			return true
-		}
-	}
-	for end := range k.ends {
-		if sent, got := k.sent[1-end].Load(), k.got[end].Load(); !wasReset && got != sent {
-			k.Errorf("%s: end %d: %d bytes and a clean end; %d were sent", k.name, end, got, sent)
-		}
-	}
-	return wasReset
 }
 
 // crossing is a hand-over with streams on, between two engines that both live on whatever happens.
 type crossing struct {
 	*rig
-	middle *middle
-	after  *rig // the new engine; nil if it never came to be
-	talks  []*talk
-	slow   chan struct{}
-	err    error // of HandOver
+	middle  *handovertest.Middle
+	after   *rig // the new engine; nil if it never came to be
+	streams []*streamcheck.Stream
+	err     error // of HandOver
 }
 
-// cross hands streams over through m.
-func cross(t *testing.T, m *middle, pairs int, shut func(fd int)) *crossing {
+// cross hands streams over through m. Where interrupt is not nil, it runs beside that.
+func cross(t *testing.T, m *handovertest.Middle, pairs int, interrupt func(cancel context.CancelCauseFunc)) *crossing {
 	t.Helper()
 	r := newRig(t, engine.Options{Loops: 2})
-	c := &crossing{rig: r, middle: m, slow: make(chan struct{})}
+	c := &crossing{rig: r, middle: m}
+	slow := make(chan struct{})
 	for i := range pairs {
-		client, server := r.pair()
-		var slow chan struct{}
+		var o streamcheck.Options
 		if i == 0 {
-			slow = c.slow
+			o.ReadAfter = slow
 		}
-		c.talks = append(c.talks, talkOn(t, fmt.Sprintf("stream %d", i), client, server, slow))
+		client, server := r.pair()
+		c.streams = append(c.streams, streamcheck.Begin(client, server, o))
 	}
-	for _, k := range c.talks[1:] {
-		k.goesOn()
+	for i, s := range c.streams[1:] {
+		if err := s.Progress(patience); err != nil {
+			t.Fatalf("stream %d: %v", i+1, err)
+		}
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, c.err = r.HandOver(m.old, nil)
-	}()
-	if shut != nil {
-		go shut(m.old)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	handed := r.beginHandOver(ctx, m)
+	if interrupt != nil {
+		go interrupt(cancel)
 	}
-	e, err := engine.TakeOver(engine.Options{Loops: 2, Listeners: []engine.Listener{r.listener}}, m.new)
+	e, err := engine.TakeOver(t.Context(), engine.Options{Loops: 2, Listeners: []engine.Listener{r.listener}}, m.New)
 	if err != nil {
-		unix.Close(m.new)
+		m.New.Close()
 	} else {
-		after := *r
-		after.Engine = e
-		after.run()
-		c.after = &after
+		c.after = r.successor(e)
 	}
-	<-done
-	close(c.slow)
+	c.err = <-handed
+	close(slow)
 	return c
+}
+
+// beginHandOver hands over through m, and says how it went.
+func (r *rig) beginHandOver(ctx context.Context, m *handovertest.Middle) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.HandOver(ctx, m.Old, nil)
+		done <- err
+	}()
+	return done
+}
+
+// successor is the same rig with the engine that has taken over, which runs.
+func (r *rig) successor(e *engine.Engine) *rig {
+	after := *r
+	after.Engine = e
+	after.run()
+	return &after
 }
 
 // check looks at everything when the streams have ended: each pair had one owner at a time, and was
@@ -282,8 +93,10 @@ func cross(t *testing.T, m *middle, pairs int, shut func(fd int)) *crossing {
 func (c *crossing) check() (resets int) {
 	t := c.t
 	t.Helper()
-	for _, k := range c.talks {
-		k.goesOn()
+	for i, s := range c.streams {
+		if err := s.Progress(patience); err != nil {
+			t.Errorf("stream %d: %v", i, err)
+		}
 	}
 	owners := map[uint64]int{}
 	engines := []*rig{c.rig}
@@ -298,8 +111,12 @@ func (c *crossing) check() (resets int) {
 			t.Errorf("pair %d lives in both engines", id)
 		}
 	}
-	for _, k := range c.talks {
-		if k.finish() {
+	for i, s := range c.streams {
+		reset, err := s.Outcome()
+		if err != nil {
+			t.Errorf("stream %d: %v", i, err)
+		}
+		if reset {
 			resets++
 		}
 	}
@@ -327,22 +144,8 @@ func (c *crossing) check() (resets int) {
 	if c.after != nil {
 		c.after.end()
 	}
-	c.middle.close()
+	c.middle.Close()
 	return resets
-}
-
-// placesOf are all places at which the conversation of a hand-over can be cut: before, in the
-// middle of and after each frame, both ways.
-func placesOf(m *middle) (places []place) {
-	for way, frames := range m.seen {
-		for i, f := range frames {
-			for _, n := range append([]int{0}, f.Parts...) {
-				places = append(places, place{way, i, n})
-			}
-		}
-		places = append(places, place{way, len(frames) - 1, 1 << 30})
-	}
-	return places
 }
 
 // TestLinkCutAnywhereLeavesOneOwner cuts the link before, in the middle of and after each frame,
@@ -357,26 +160,27 @@ func TestLinkCutAnywhereLeavesOneOwner(t *testing.T) {
 	if n := c.check(); n > 0 {
 		t.Fatalf("%d streams were reset", n)
 	}
-	places := placesOf(whole)
+	places := whole.Places()
 	cuts := 0
 	for _, p := range places {
-		t.Run(fmt.Sprintf("%d-%d-%d", p.way, p.frame, p.bytes), func(t *testing.T) {
-			lost := byte(0)
-			m := newMiddle(t, func(way, frame int, f engine.Frame) int {
-				if way != p.way || frame != p.frame {
-					return -1
+		t.Run(fmt.Sprintf("%d-%d-%d", p.Way, p.Frame, p.Offset), func(t *testing.T) {
+			lost := handover.Kind(0)
+			m := newMiddle(t, func(way handovertest.Way, frame int, f *handovertest.Frame) int {
+				if way != p.Way || frame != p.Frame {
+					return handovertest.Whole
 				}
 				lost = f.Kind
-				return p.bytes
+				return p.Offset
 			})
 			c := cross(t, m, pairs, nil)
 			resets := c.check()
 			// Behind an acknowledgement the commit may be under way, and is lost.
-			commit := p.way == down && lost == 'C' && m.cut || p.way == up && lost == 'A' && !m.cut
+			commit := p.Way == handovertest.Down && lost == handover.KindCommit && m.Cut() ||
+				p.Way == handovertest.Up && lost == handover.KindAck && !m.Cut()
 			if resets > 0 && !commit {
 				t.Errorf("%d streams were reset, and no commit was lost", resets)
 			}
-			if m.cut {
+			if m.Cut() {
 				cuts++
 			}
 		})
@@ -387,63 +191,88 @@ func TestLinkCutAnywhereLeavesOneOwner(t *testing.T) {
 // TestLostAndLateAcknowledgements: the new engine holds everything, and the old one does not learn
 // of it, or only when it has been told to give up.
 func TestLostAndLateAcknowledgements(t *testing.T) {
+	giveUp := errors.New("patience is over")
 	for name, deliver := range map[string]bool{"lost": false, "late": true} {
-		t.Run(name, func(t *testing.T) {
-			gaveUp, held := make(chan struct{}), make(chan struct{}, 1)
-			acks := 0
-			m := newMiddle(t, func(way, frame int, f engine.Frame) int {
-				if f.Kind != 'A' {
-					return -1
+		for how, end := range map[string]func(conn *net.UnixConn, cancel context.CancelCauseFunc){
+			"shut down": func(conn *net.UnixConn, _ context.CancelCauseFunc) { handovertest.Shutdown(conn, unix.SHUT_RDWR) },
+			"cancelled": func(_ *net.UnixConn, cancel context.CancelCauseFunc) { cancel(giveUp) },
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				gaveUp, held := make(chan struct{}), make(chan struct{}, 1)
+				acks := 0
+				m := newMiddle(t, func(way handovertest.Way, frame int, f *handovertest.Frame) int {
+					if f.Kind != handover.KindAck {
+						return handovertest.Whole
+					}
+					if acks++; acks < 2 {
+						return handovertest.Whole
+					}
+					held <- struct{}{}
+					<-gaveUp
+					if deliver {
+						return handovertest.Whole
+					}
+					return 0
+				})
+				c := cross(t, m, 40, func(cancel context.CancelCauseFunc) {
+					<-held
+					end(m.Old, cancel)
+					close(gaveUp)
+				})
+				if want := handover.ErrPeerGone; how == "shut down" && !errors.Is(c.err, want) {
+					t.Errorf("%v, want %v", c.err, want)
 				}
-				if acks++; acks < 2 {
-					return -1
+				if how == "cancelled" && !errors.Is(c.err, giveUp) && !(deliver && c.err == nil) {
+					t.Errorf("%v, want %v", c.err, giveUp)
 				}
-				held <- struct{}{}
-				<-gaveUp
-				if deliver {
-					return -1
+				if c.err != nil {
+					m.Shutdown() // as by the end of the new process
 				}
-				return 0
+				if n := c.check(); n > 0 {
+					t.Errorf("%d streams were reset", n)
+				}
 			})
-			c := cross(t, m, 40, func(fd int) {
-				<-held
-				unix.Shutdown(fd, unix.SHUT_RDWR)
-				close(gaveUp)
-			})
-			if c.err == nil {
-				t.Error("it went well")
-			}
-			if n := c.check(); n > 0 {
-				t.Errorf("%d streams were reset", n)
-			}
-		})
+		}
 	}
 }
 
-// TestShutdownDuringHandOverSplitsNothing: another goroutine shuts the link down at any moment.
-func TestShutdownDuringHandOverSplitsNothing(t *testing.T) {
-	const pairs, rounds = 20, 30
+// TestEndOfTheWaitSplitsNothing: the context is cancelled, or another goroutine shuts the link down,
+// at any moment.
+func TestEndOfTheWaitSplitsNothing(t *testing.T) {
+	const pairs, rounds = 20, 40
 	for i := range rounds {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			how := []int{unix.SHUT_RD, unix.SHUT_WR, unix.SHUT_RDWR}[i%3]
-			frames := 5 + i*2 // the conversation has some sixty
+			frames := 5 + i*3/2 // the conversation has some sixty
 			count := atomic.Int32{}
 			reached := make(chan struct{}, 1)
-			m := newMiddle(t, func(int, int, engine.Frame) int {
+			m := newMiddle(t, func(handovertest.Way, int, *handovertest.Frame) int {
 				if int(count.Add(1)) == frames {
 					reached <- struct{}{}
 				}
-				return -1
+				return handovertest.Whole
 			})
 			ended := make(chan struct{})
-			c := cross(t, m, pairs, func(fd int) {
+			c := cross(t, m, pairs, func(cancel context.CancelCauseFunc) {
 				select {
 				case <-reached:
-					unix.Shutdown(fd, how)
 				case <-ended:
+					return
+				}
+				switch i % 4 {
+				case 0:
+					handovertest.Shutdown(m.Old, unix.SHUT_RD)
+				case 1:
+					handovertest.Shutdown(m.Old, unix.SHUT_WR)
+				case 2:
+					handovertest.Shutdown(m.Old, unix.SHUT_RDWR)
+				case 3:
+					cancel(nil)
 				}
 			})
 			close(ended)
+			if c.err != nil {
+				m.Shutdown() // as by the end of the new process
+			}
 			if n := c.check(); n > 0 {
 				t.Errorf("%d streams were reset (%v)", n, c.err)
 			}

@@ -14,7 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/engine/internal/handover"
+	"github.com/tprelay/tprelay/engine/internal/handover/handovertest"
+	"github.com/tprelay/tprelay/internal/streamcheck"
 )
+
+// handOverThrough hands over through m to an engine with these options, which runs. done says how it
+// went.
+func (r *rig) handOverThrough(m *handovertest.Middle, o engine.Options) (done <-chan error, after *rig) {
+	r.t.Helper()
+	done = r.beginHandOver(context.Background(), m)
+	o.Listeners = []engine.Listener{r.listener}
+	e, err := engine.TakeOver(context.Background(), o, m.New)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return done, r.successor(e)
+}
 
 // TestNewEngineAcceptsNobodyBeforeTheHandOverIsDone: newcomers are the old engine's, and those who
 // come when it has stopped wait in the backlog, so that descriptors are there for what comes over.
@@ -22,25 +38,14 @@ func TestNewEngineAcceptsNobodyBeforeTheHandOverIsDone(t *testing.T) {
 	r := newRig(t, engine.Options{})
 	client, server := r.pair()
 	held, goOn := make(chan struct{}), make(chan struct{})
-	m := newMiddle(t, func(way, _ int, f engine.Frame) int {
-		if f.Kind == 'D' {
+	m := newMiddle(t, func(_ handovertest.Way, _ int, f *handovertest.Frame) int {
+		if f.Kind == handover.KindDone {
 			close(held)
 			<-goOn
 		}
-		return -1
+		return handovertest.Whole
 	})
-	done := make(chan error, 1)
-	go func() {
-		_, err := r.HandOver(m.old, nil)
-		done <- err
-	}()
-	e, err := engine.TakeOver(engine.Options{Listeners: []engine.Listener{r.listener}}, m.new)
-	if err != nil {
-		t.Fatal(err)
-	}
-	after := *r
-	after.Engine = e
-	after.run()
+	done, after := r.handOverThrough(m, engine.Options{})
 	<-held
 	newcomer := r.dial() // the backlog takes it
 	ticks := after.Stats().Waits
@@ -60,7 +65,7 @@ func TestNewEngineAcceptsNobodyBeforeTheHandOverIsDone(t *testing.T) {
 	client.Close()
 	server.Close()
 	newcomer.Close()
-	m.close()
+	m.Close()
 	after.end()
 }
 
@@ -72,12 +77,12 @@ func TestTakeOverRefusesWhatTheDescriptorLimitCannotHold(t *testing.T) {
 	for i := range pairs {
 		pairs[i][0], pairs[i][1] = r.pair()
 	}
-	a, b := socketpair(t)
-	defer unix.Close(a)
+	a, b := linkPair(t)
+	defer a.Close()
 	done := make(chan error, 1)
 	ended := 0
 	go func() {
-		_, err := r.HandOver(a, func() { ended++ })
+		_, err := r.HandOver(t.Context(), a, func() { ended++ })
 		done <- err
 	}()
 	var before unix.Rlimit
@@ -89,14 +94,14 @@ func TestTakeOverRefusesWhatTheDescriptorLimitCannotHold(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
-	_, err := engine.TakeOver(engine.Options{Loops: 1, Listeners: []engine.Listener{r.listener}}, b)
+	_, err := engine.TakeOver(t.Context(), engine.Options{Loops: 1, Listeners: []engine.Listener{r.listener}}, b)
 	if limitErr := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); limitErr != nil {
 		t.Fatal(limitErr)
 	}
 	if err == nil {
 		t.Error("it was not refused")
 	}
-	unix.Close(b)
+	b.Close()
 	if err := <-done; err == nil || ended != 1 {
 		t.Errorf("%v; the other side was ended %d times", err, ended)
 	}
@@ -127,32 +132,21 @@ func TestLastCloseOfAHandedOverPairResets(t *testing.T) {
 				r.until("full", func(s engine.Stats) bool { return s.Pauses > 0 })
 			}
 			var kept []int
-			m := newMiddle(t, func(_, _ int, f engine.Frame) int {
-				if f.Kind == 'P' { // as a process that is killed holds them
+			m := newMiddle(t, func(_ handovertest.Way, _ int, f *handovertest.Frame) int {
+				if f.Kind == handover.KindPair { // as a process that is killed holds them
 					for _, fd := range f.FDs {
 						dup, _ := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 						kept = append(kept, dup)
 					}
 				}
-				if f.Kind == 'C' {
+				if f.Kind == handover.KindCommit {
 					return 0 // lost, and the new engine closes what it held
 				}
-				return -1
+				return handovertest.Whole
 			})
-			done := make(chan error, 1)
-			go func() {
-				_, err := r.HandOver(m.old, nil)
-				done <- err
-			}()
-			e, err := engine.TakeOver(engine.Options{Listeners: []engine.Listener{r.listener}}, m.new)
-			if err != nil {
-				t.Fatal(err)
-			}
-			after := *r
-			after.Engine = e
-			after.run()
+			done, after := r.handOverThrough(m, engine.Options{})
 			<-done
-			m.close()
+			m.Close()
 			after.end()
 			client.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 			if name == "idle" {
@@ -227,25 +221,25 @@ func TestDescriptorsRunOutInTheMiddleOfAHandOver(t *testing.T) {
 		}
 	}}}
 	r := newRig(t, o)
-	var talks []*talk
-	for i := range 40 {
+	var streams []*streamcheck.Stream
+	for range 40 {
 		client, server := r.pair()
-		talks = append(talks, talkOn(t, fmt.Sprintf("stream %d", i), client, server, nil))
+		streams = append(streams, streamcheck.Begin(client, server, streamcheck.Options{}))
 	}
-	a, b := socketpair(t)
-	defer unix.Close(a)
+	a, b := linkPair(t)
+	defer a.Close()
 	ran, handed := make(chan error, 1), make(chan struct{})
 	var handErr, runErr error
 	go func() {
 		defer close(handed)
-		_, handErr = r.HandOver(a, func() {
+		_, handErr = r.HandOver(t.Context(), a, func() {
 			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 				t.Error(err)
 			}
 			runErr = <-ran
 		})
 	}()
-	next, err := engine.TakeOver(engine.Options{Loops: 1, Listeners: []engine.Listener{r.listener}}, b)
+	next, err := engine.TakeOver(t.Context(), engine.Options{Loops: 1, Listeners: []engine.Listener{r.listener}}, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,9 +257,15 @@ func TestDescriptorsRunOutInTheMiddleOfAHandOver(t *testing.T) {
 		t.Errorf("Run: %v", runErr)
 	}
 	resets := 0
-	for _, k := range talks {
-		k.goesOn()
-		if k.finish() {
+	for i, s := range streams {
+		if err := s.Progress(patience); err != nil {
+			t.Errorf("stream %d: %v", i, err)
+		}
+		reset, err := s.Outcome()
+		if err != nil {
+			t.Errorf("stream %d: %v", i, err)
+		}
+		if reset {
 			resets++
 		}
 	}
@@ -286,32 +286,21 @@ func TestNewcomersWaitWhenTheNewEngineIsFull(t *testing.T) {
 		pairs[i][0], pairs[i][1] = r.pair()
 	}
 	newcomers := make(chan *net.TCPConn, 2)
-	m := newMiddle(t, func(way, _ int, f engine.Frame) int {
+	m := newMiddle(t, func(_ handovertest.Way, _ int, f *handovertest.Frame) int {
 		switch f.Kind {
-		case 'R':
+		case handover.KindReady:
 			head := f.Bytes[len("TPRR")+8:]
 			copy(head, fmt.Sprintf(`{"Room":%-*d}`, len(head)-len(`{"Room":}`), pairsBefore+1))
-		case 'A':
+		case handover.KindAck:
 			if len(newcomers) < cap(newcomers) { // the second one comes when pairs have left
 				newcomers <- r.dial()
 				in := uint64(pairsBefore + len(newcomers))
 				r.until("accepted or held", func(s engine.Stats) bool { return s.Accepted == in || s.AcceptPauses > 0 })
 			}
 		}
-		return -1
+		return handovertest.Whole
 	})
-	done := make(chan error, 1)
-	go func() {
-		_, err := r.HandOver(m.old, nil)
-		done <- err
-	}()
-	e, err := engine.TakeOver(engine.Options{Loops: 1, Listeners: []engine.Listener{r.listener}}, m.new)
-	if err != nil {
-		t.Fatal(err)
-	}
-	after := *r
-	after.Engine = e
-	after.run()
+	done, after := r.handOverThrough(m, engine.Options{Loops: 1})
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -326,6 +315,6 @@ func TestNewcomersWaitWhenTheNewEngineIsFull(t *testing.T) {
 		pair[0].Close()
 		pair[1].Close()
 	}
-	m.close()
+	m.Close()
 	after.end()
 }

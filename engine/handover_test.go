@@ -1,33 +1,33 @@
 package engine_test
 
 import (
+	"context"
 	"io"
 	"net"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/engine/internal/handover/handovertest"
 	"github.com/tprelay/tprelay/intercept"
 )
 
-// socketpair is what two processes would have between them.
-func socketpair(t testing.TB) (old, new int) {
+// linkPair is what two processes would have between them.
+func linkPair(t testing.TB) (old, new *net.UnixConn) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	old, new, err := handovertest.Pair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fds[0], fds[1]
+	return old, new
 }
 
 // handOver lets a new engine take over and drops the old one, which must end by itself
 // unless pairs are to stay.
 func (r *rig) handOver(o engine.Options, stay int) (old *rig) {
 	r.t.Helper()
-	a, b := socketpair(r.t)
-	defer unix.Close(a)
+	a, b := linkPair(r.t)
+	defer a.Close()
 	before := *r
 	type result struct {
 		left int
@@ -35,11 +35,11 @@ func (r *rig) handOver(o engine.Options, stay int) (old *rig) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		left, err := before.HandOver(a, nil)
+		left, err := before.HandOver(context.Background(), a, nil)
 		done <- result{left, err}
 	}()
 	o.Listeners = []engine.Listener{r.listener}
-	e, err := engine.TakeOver(o, b)
+	e, err := engine.TakeOver(context.Background(), o, b)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -208,23 +208,23 @@ func TestFailedHandOverLosesNothing(t *testing.T) {
 	filling := sendAll(paused, blocked, true)
 	r.until("full", func(s engine.Stats) bool { return s.Pauses > 0 })
 
-	for name, say := range map[string]func(fd int){
-		"at once":     func(int) {},
-		"no frame":    func(fd int) { unix.Write(fd, []byte("what is this about?")) },
-		"ready":       func(fd int) { unix.Write(fd, []byte("TPRR\x00\x00\x00\x02\x00\x00\x00\x00{}")) },
-		"wrong frame": func(fd int) { unix.Write(fd, []byte("TPRD\x00\x00\x00\x02\x00\x00\x00\x00{}")) },
-		"huge frame":  func(fd int) { unix.Write(fd, []byte("TPRR\xff\x00\x00\x02\x00\x00\x00\x00{}")) },
+	for name, words := range map[string]string{
+		"at once":     "",
+		"no frame":    "what is this about?",
+		"ready":       "TPRR\x00\x00\x00\x02\x00\x00\x00\x00{}",
+		"wrong frame": "TPRD\x00\x00\x00\x02\x00\x00\x00\x00{}",
+		"huge frame":  "TPRR\xff\x00\x00\x02\x00\x00\x00\x00{}",
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, b := socketpair(t)
-			defer unix.Close(a)
+			a, b := linkPair(t)
+			defer a.Close()
 			go func() {
-				say(b)
-				unix.Shutdown(b, unix.SHUT_WR)
-				io.Copy(io.Discard, fdReader(b)) // takes frames, and what is in them, and never answers
-				unix.Close(b)
+				b.Write([]byte(words))
+				b.CloseWrite()
+				io.Copy(io.Discard, b) // takes frames, and what is in them, and never answers
+				b.Close()
 			}()
-			if left, err := r.HandOver(a, nil); err == nil {
+			if left, err := r.HandOver(context.Background(), a, nil); err == nil {
 				t.Errorf("no error; %d left", left)
 			}
 			for _, pair := range pairs {
@@ -237,16 +237,6 @@ func TestFailedHandOverLosesNothing(t *testing.T) {
 		})
 	}
 	expectAfter(t, filling, "reader", reader, blocked)
-}
-
-type fdReader int
-
-func (fd fdReader) Read(b []byte) (int, error) {
-	n, err := unix.Read(int(fd), b)
-	if n <= 0 && err == nil {
-		err = io.EOF
-	}
-	return max(n, 0), err
 }
 
 // TestHandOverWhileConnecting: the outgoing connection is opened by the one, and stands in
@@ -267,35 +257,35 @@ func TestHandOverWhileConnecting(t *testing.T) {
 func TestTakeOverFails(t *testing.T) {
 	r := newRig(t, engine.Options{})
 	client, server := r.pair()
-	a, b := socketpair(t)
+	a, b := linkPair(t)
 	done := make(chan error, 1)
 	go func() {
-		_, err := r.HandOver(a, nil)
+		_, err := r.HandOver(t.Context(), a, nil)
 		done <- err
 	}()
-	if _, err := engine.TakeOver(engine.Options{Listeners: []engine.Listener{r.listener}, Loops: -1}, b); err == nil {
+	if _, err := engine.TakeOver(t.Context(), engine.Options{Listeners: []engine.Listener{r.listener}, Loops: -1}, b); err == nil {
 		t.Error("-1 loops")
 	}
-	unix.Close(b)
+	b.Close()
 	if err := <-done; err == nil {
 		t.Error("handed over to nobody")
 	}
-	unix.Close(a)
+	a.Close()
 	exchange(t, client, server, noise(100))
 
-	a, b = socketpair(t)
-	unix.Close(a)
-	if _, err := engine.TakeOver(engine.Options{}, b); err == nil {
+	a, b = linkPair(t)
+	a.Close()
+	if _, err := engine.TakeOver(t.Context(), engine.Options{}, b); err == nil {
 		t.Error("took over from nobody")
 	}
-	unix.Close(b)
+	b.Close()
 
 	never, err := engine.New(engine.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer never.Close()
-	if _, err := never.HandOver(0, nil); err != engine.ErrNotRunning {
+	if _, err := never.HandOver(t.Context(), nil, nil); err != engine.ErrNotRunning {
 		t.Errorf("an engine that does not run hands over: %v", err)
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/tprelay/tprelay/engine/internal/pump"
 )
 
-// TestThrottledDirectionIsWatchedAgainAfterAThaw: nothing else takes the throttle off.
-func TestThrottledDirectionIsWatchedAgainAfterAThaw(t *testing.T) {
+// TestThrottledDirectionIsWatchedAgainWhenItGoesOn: nothing else takes the throttle off.
+func TestThrottledDirectionIsWatchedAgainWhenItGoesOn(t *testing.T) {
 	for name, on := range map[string]func(*modelWorld) error{
 		"stays":   func(w *modelWorld) error { w.stay(0); return nil },
 		"arrives": func(w *modelWorld) error { return w.arrive(0) },

@@ -242,7 +242,7 @@ func (l *loop) dispatch(ev epoll.Event) {
 		l.count.stale++
 		return
 	}
-	if p.state == stateLeaving {
+	if p.state == stateHandingOff {
 		return // restart asks for everything again
 	}
 	if ev.Broken() {
@@ -298,7 +298,7 @@ func (l *loop) serve() {
 			switch {
 			case p.state == stateOpen:
 				l.service(p)
-			case p.state == stateLeaving || !p.dir[incoming].Is(pump.Broken):
+			case p.state == stateHandingOff || !p.dir[incoming].Is(pump.Broken):
 			case p.state == stateConnecting && (p.dir[upstream].Pending > 0 || sock.Unread(int(p.fd[incoming])) > 0):
 				// The client was gone before the server was there, but has sent something. The
 				// server gets that, and the RST behind it.

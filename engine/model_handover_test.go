@@ -4,16 +4,17 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
+	"github.com/tprelay/tprelay/engine/internal/handover"
+	"github.com/tprelay/tprelay/engine/internal/handover/handovertest"
 )
 
 // Pairs of the model leave their loop as for another engine, stand still for as long as
 // chance wants, and arrive: on the same loop, which does not know them any more.
 
-// modelParcel is a pair that has left.
-type modelParcel struct {
+// modelFrozen is a pair that has left.
+type modelFrozen struct {
 	pair *modelPair
-	parcel
+	frozenPair
 }
 
 // leave freezes a pair that can go.
@@ -26,44 +27,31 @@ func (w *modelWorld) leave(p *modelPair) error {
 	if err != nil {
 		return err
 	}
-	w.leaving = append(w.leaving, modelParcel{p, c})
+	w.handingOff = append(w.handingOff, modelFrozen{p, c})
 	return nil
 }
 
 // stay lets the pair at i go on where it was: the other side has not taken it.
 func (w *modelWorld) stay(i int) {
-	c := w.leaving[i]
-	w.leaving = append(w.leaving[:i], w.leaving[i+1:]...)
-	w.thaw(c.parcel)
+	c := w.handingOff[i]
+	w.handingOff = append(w.handingOff[:i], w.handingOff[i+1:]...)
+	w.resume(c.frozenPair)
 }
 
 // arrive brings the pair at i over, through a real socket.
 func (w *modelWorld) arrive(i int) error {
-	c := w.leaving[i]
-	w.leaving = append(w.leaving[:i], w.leaving[i+1:]...)
-	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	c := w.handingOff[i]
+	w.handingOff = append(w.handingOff[:i], w.handingOff[i+1:]...)
+	arrived, err := carryOver(c.Pair)
 	if err != nil {
-		return err
-	}
-	defer unix.Close(ends[0])
-	defer unix.Close(ends[1])
-	sent := make(chan error)
-	go func() { sent <- link{ends[0]}.send(framePair, c.wire, c.fds, c.body...) }()
-	f, err := link{ends[1]}.receive()
-	if err := errors.Join(<-sent, err); err != nil {
-		return err
-	}
-	state, err := f.pair()
-	if err != nil {
-		f.close()
 		return err
 	}
 	w.end(w.find(c.reference), ReasonHandedOver, nil)
 	if w.find(c.pair.ref) != nil {
-		return fmt.Errorf("pair %d was forgotten, and is there", c.pair.id)
+		return fmt.Errorf("pair %d was handed off, and is there", c.pair.id)
 	}
 	w.engine.active.Add(1)
-	w.takeIn(state, f.fds, f.body)
+	w.takeIn(arrived)
 	for slot := range w.loop.pairs.size() {
 		if live := w.loop.pairs.at(slot); live.state != stateFree && live.id == c.pair.id {
 			c.pair.ref = reference{live.slot, live.generation}
@@ -71,4 +59,32 @@ func (w *modelWorld) arrive(i int) error {
 		}
 	}
 	return fmt.Errorf("pair %d has not arrived", c.pair.id)
+}
+
+// carryOver sends a pair through a link.
+func carryOver(p handover.Pair) (arrived handover.Pair, err error) {
+	old, new, err := handovertest.Pair()
+	if err != nil {
+		return arrived, err
+	}
+	defer old.Close()
+	defer new.Close()
+	to, err := handover.NewLink(old)
+	if err != nil {
+		return arrived, err
+	}
+	from, err := handover.NewLink(new)
+	if err != nil {
+		return arrived, err
+	}
+	sent := make(chan error)
+	go func() { sent <- to.SendPair(p) }()
+	f, err := from.Receive()
+	if err := errors.Join(<-sent, err); err != nil {
+		return arrived, err
+	}
+	if arrived, err = f.Pair(); err != nil {
+		f.Close()
+	}
+	return arrived, err
 }

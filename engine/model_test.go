@@ -146,22 +146,22 @@ func modelRun(t *rapid.T) {
 		"tick":          func(t *rapid.T) { w.pass(uint32(rapid.SampledFrom([]int{1, 1, 1, 3, 300}).Draw(t, "ticks"))) },
 
 		"hand over": func(t *rapid.T) {
-			if len(w.leaving) == 2 {
+			if len(w.handingOff) == 2 {
 				t.Skip()
 			}
 			must(w.leave(w.pairs[rapid.IntRange(0, len(w.pairs)-1).Draw(t, "pair")]))
 		},
 		"arrive": func(t *rapid.T) {
-			if len(w.leaving) == 0 {
+			if len(w.handingOff) == 0 {
 				t.Skip()
 			}
-			must(w.arrive(rapid.IntRange(0, len(w.leaving)-1).Draw(t, "pair")))
+			must(w.arrive(rapid.IntRange(0, len(w.handingOff)-1).Draw(t, "pair")))
 		},
 		"stay": func(t *rapid.T) {
-			if len(w.leaving) == 0 {
+			if len(w.handingOff) == 0 {
 				t.Skip()
 			}
-			w.stay(rapid.IntRange(0, len(w.leaving)-1).Draw(t, "pair"))
+			w.stay(rapid.IntRange(0, len(w.handingOff)-1).Draw(t, "pair"))
 		},
 
 		// What there is not.

@@ -30,12 +30,12 @@ type modelWorld struct {
 
 	gentle bool // nobody breaks off
 
-	pairs   []*modelPair
-	events  []epoll.Event // that the kernel told of and the loop has not been shown
-	taken   []splice.ID   // pipes that somebody else uses
-	leaving []modelParcel // pairs on their way to another engine
-	opening *modelPair    // its interceptor is being asked
-	moved   time.Time     // in real time, when the loop's clock was moved last
+	pairs      []*modelPair
+	events     []epoll.Event // that the kernel told of and the loop has not been shown
+	taken      []splice.ID   // pipes that somebody else uses
+	handingOff []modelFrozen // pairs on their way to another engine
+	opening    *modelPair    // its interceptor is being asked
+	moved      time.Time     // in real time, when the loop's clock was moved last
 }
 
 // modelPair is a pair as the model sees it.
@@ -265,7 +265,7 @@ const quietFor = 15 * time.Second
 // settle lets both ends of all pairs finish, and reads all there is, until all pairs are
 // over and have told both ends.
 func (w *modelWorld) settle() error {
-	for len(w.leaving) > 0 {
+	for len(w.handingOff) > 0 {
 		if err := w.arrive(0); err != nil {
 			return err
 		}

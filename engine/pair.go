@@ -29,11 +29,8 @@ const (
 	stateWaiting                 // no descriptor was left for the outgoing flow; tried again each tick
 	stateConnecting              // the outgoing flow is being opened
 	stateOpen                    // both flows stand
-	stateLeaving                 // frozen for another engine, to which it is not committed yet
+	stateHandingOff              // frozen for another engine, to which it is not committed yet
 )
-
-// stateNames are the states on the wire of a hand-over.
-var stateNames = [...]string{stateFree: "free", stateWaiting: "waiting", stateConnecting: "connecting", stateOpen: "open", stateLeaving: "leaving"}
 
 // pair is the record of two flows that are relayed to each other. Records live in slabs and are
 // reused: the generation tells a record's users apart. A record takes at most 256 bytes and has no

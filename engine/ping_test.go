@@ -64,11 +64,11 @@ func TestCallsAtTheWrongTimeSayWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fresh.HandOver(-1, nil); !errors.Is(err, engine.ErrNotRunning) {
+	if _, err := fresh.HandOver(context.Background(), nil, nil); !errors.Is(err, engine.ErrNotRunning) {
 		t.Errorf("HandOver before Run: %v", err)
 	}
 	fresh.Close()
-	if _, err := fresh.HandOver(-1, nil); !errors.Is(err, engine.ErrClosed) {
+	if _, err := fresh.HandOver(context.Background(), nil, nil); !errors.Is(err, engine.ErrClosed) {
 		t.Errorf("HandOver after Close: %v", err)
 	}
 }

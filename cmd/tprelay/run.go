@@ -147,7 +147,15 @@ func (i *inheritance) open(o engine.Options) (*engine.Engine, error) {
 	if i.Relay == 0 {
 		return engine.New(o)
 	}
-	return engine.TakeOver(o, i.Relay)
+	conn, err := unixConn(i.Relay)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; unset it, it is for upgrades", inheritVariable, err)
+	}
+	e, err := engine.TakeOver(context.Background(), o, conn)
+	if err != nil {
+		conn.Close()
+	}
+	return e, err
 }
 
 // statusOf returns the status that the service manager shows during normal operation.

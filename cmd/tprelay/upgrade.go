@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,7 +43,7 @@ type successor interface {
 
 // handing is the part of the relay that an upgrade needs.
 type handing interface {
-	HandOver(fd int, failed func()) (left int, err error)
+	HandOver(ctx context.Context, conn *net.UnixConn, failed func()) (left int, err error)
 }
 
 // newUpgrader must be called before the working directory or the file can change: the
@@ -62,74 +62,93 @@ func newUpgrader(patience time.Duration) (*upgrader, error) {
 	return &upgrader{path: path, args: os.Args, environ: os.Environ, start: startProcess, patience: patience}, nil
 }
 
+// errProgramEnded is why a hand-over is given up to a new program that is gone.
+var errProgramEnded = errors.New("the new program has ended")
+
 // upgrade starts the new program and returns when it has taken over, or when it is gone and this
 // one goes on: with an error, which says why. left is the number of pairs that could not be handed
-// over. admin may be nil. The end of ctx ends the new program.
+// over. admin may be nil. The end of ctx ends the new program, unless it has taken over.
 func (u *upgrader) upgrade(ctx context.Context, relay handing, admin *os.File, listen []netip.AddrPort) (next successor, left int, err error) {
-	// Blocking ends, as the engine wants them. CLOEXEC, or a program that something
-	// else starts at this moment inherits them, and we never see that the new one is gone.
-	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := link()
 	if err != nil {
-		return nil, 0, fmt.Errorf("socketpair: %w", err)
+		return nil, 0, err
 	}
-	ours, theirs := ends[0], os.NewFile(uintptr(ends[1]), "relay")
-	defer unix.Close(ours)
+	defer ours.Close()
 	process, err := u.launch(theirs, admin, listen)
-	// Our copy of its end must go, whatever came of it: else HandOver never reads the end
-	// of a program that died.
+	// Our copy of its end must go in any case: with it HandOver would not notice that the new program
+	// has died.
 	theirs.Close()
 	if err != nil {
 		return nil, 0, err
 	}
 
-	w := await(process)
-	handed := make(chan struct{})
-	go func() {
-		defer close(handed)
-		left, err = relay.HandOver(ours, w.end) // goes on with the relay when w has ended
-	}()
-	timer := time.NewTimer(u.patience)
-	defer timer.Stop()
-	var why error
-	select {
-	case <-handed:
-	case <-w.ended:
-	case <-timer.C:
-		w.impatient.Store(true)
-		why = fmt.Errorf("%s has not taken over within %v and was ended; see --upgrade-timeout", u.path, u.patience)
-	case <-ctx.Done():
-		w.impatient.Store(true)
-		why = context.Cause(ctx)
-	}
-	// HandOver is made to return: a process that the new one started could still hold the other
-	// end. SHUT_RD alone, because with SHUT_RDWR the new program would take this one for dead and
-	// accept clients. ours is open until we return, so its number cannot be another file's yet.
-	_ = unix.Shutdown(ours, unix.SHUT_RD)
-	<-handed
-	switch {
-	case err == nil: // also when it came at the last moment: the new one has everything
+	late := fmt.Errorf("%s has not taken over within %v and was ended; see --upgrade-timeout", u.path, u.patience)
+	ctx, stop := context.WithTimeoutCause(ctx, u.patience, late)
+	defer stop()
+	// HandOver also returns when the new program has ended: a process that it started could still
+	// hold the other end.
+	handing, ended := context.WithCancelCause(ctx)
+	w := await(process, func() { ended(errProgramEnded) })
+	end := func() { w.end(ctx) }
+	left, err = relay.HandOver(handing, ours, end) // goes on with the relay when w has ended
+	if err == nil {
 		return process, left, nil
-	case why != nil:
-		w.end() // a relay that was closed meanwhile has not called it
-		return nil, 0, why
+	}
+	end() // a relay that was closed meanwhile has not called it
+	switch cause := context.Cause(ctx); {
+	case cause != nil:
+		return nil, 0, cause
 	case w.killed:
 		return nil, 0, fmt.Errorf("%s could not take over and was ended: %w", u.path, err)
 	}
 	return nil, 0, fmt.Errorf("%s ended before it had taken over: %s (%w)", u.path, w.status, err)
 }
 
+// link is the connection to the new program: our end, and the new program's, which is blocking and
+// closed on exec. Were it not, a program that something else starts at this moment would inherit
+// it, and we would never see that the new one is gone.
+func link() (ours *net.UnixConn, theirs *os.File, err error) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	theirs = os.NewFile(uintptr(ends[1]), "relay")
+	if ours, err = unixConn(ends[0]); err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
+// unixConn makes a connection of a socket of the Unix domain, and takes the descriptor.
+func unixConn(fd int) (*net.UnixConn, error) {
+	file := os.NewFile(uintptr(fd), "relay")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
+	}
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, fmt.Errorf("descriptor %d is no socket of the Unix domain", fd)
+	}
+	return c, nil
+}
+
 // watched is a new program whose end is waited for.
 type watched struct {
 	successor
-	impatient atomic.Bool   // it need not be given time to end by itself
-	ended     chan struct{} // closed then
-	status    string        // what it ended with; valid when ended is closed
-	killed    bool          // end had to kill it; valid when end has returned
+	ended  chan struct{} // closed then
+	status string        // what it ended with; valid when ended is closed
+	killed bool          // end had to kill it; valid when end has returned
 }
 
-func await(process successor) *watched {
+// await watches a new program. told is called when it has ended.
+func await(process successor, told func()) *watched {
 	w := &watched{successor: process, ended: make(chan struct{})}
 	go func() {
+		defer told()
 		defer close(w.ended)
 		var err error
 		if w.status, err = w.Wait(); err != nil {
@@ -139,14 +158,14 @@ func await(process successor) *watched {
 	return w
 }
 
-// end returns when the program has ended, by itself or not.
-func (w *watched) end() {
-	if !w.impatient.Load() {
-		select {
-		case <-w.ended:
-			return
-		case <-time.After(exitPatience):
-		}
+// end returns when the program has ended, by itself or not. The end of ctx leaves it no time to
+// end by itself.
+func (w *watched) end(ctx context.Context) {
+	select {
+	case <-w.ended:
+		return
+	case <-ctx.Done():
+	case <-time.After(exitPatience):
 	}
 	w.killed = true
 	w.Signal(unix.SIGKILL)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/streamcheck"
 )
 
 // limited makes a command start with a limit for descriptors, which it cannot raise.
@@ -25,11 +27,11 @@ func limited(cmd *exec.Cmd, descriptors int) *exec.Cmd {
 	return cmd
 }
 
-// crowd connects many clients at once, more than a relay can serve. Each talks as soon as it is
-// served, and is given to the channel then.
-func crowd(t *testing.T, address any, server *net.TCPListener, clients int) <-chan *talk {
+// crowd connects many clients at once, more than a relay can serve. The stream of each begins when it
+// is served, and is given to the channel then.
+func crowd(t *testing.T, address any, server *net.TCPListener, clients int) <-chan *streamcheck.Stream {
 	t.Helper()
-	served := make(chan *talk, clients)
+	served := make(chan *streamcheck.Stream, clients)
 	dialed := make([]*net.TCPConn, clients)
 	for i := range dialed {
 		dialed[i] = dial(t, address) // the backlog takes it
@@ -49,7 +51,7 @@ func crowd(t *testing.T, address any, server *net.TCPListener, clients int) <-ch
 					c.Close() // its client is missed
 					return
 				}
-				served <- talkOn(dialed[binary.BigEndian.Uint32(who[:])], c, false, make(chan struct{}))
+				served <- begin(dialed[binary.BigEndian.Uint32(who[:])], c, false)
 			}()
 		}
 	}()
@@ -93,10 +95,10 @@ func TestUpgradeWithDescriptorsUsedUp(t *testing.T) {
 			defer wg.Wait()
 			for i := range clients {
 				select {
-				case k := <-served:
-					close(k.stop) // and the next can be served
+				case s := <-served:
+					s.Stop() // and the next can be served
 					wg.Go(func() {
-						if reset, err := k.outcome(); reset || err != nil {
+						if reset, err := s.Outcome(); reset || err != nil {
 							t.Errorf("reset: %v, %v", reset, err)
 						}
 					})

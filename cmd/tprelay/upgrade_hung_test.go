@@ -29,7 +29,7 @@ func converseAmongIdle(t *testing.T, args ...string) (p *conversation, silent []
 		}
 	}
 	for i, ends := range streams {
-		p.talks = append(p.talks, talkOn(ends[0], ends[1], i%16 == 0, p.stop))
+		p.streams = append(p.streams, begin(ends[0], ends[1], i%16 == 0))
 	}
 	return p, silent
 }
@@ -71,9 +71,9 @@ func (p *conversation) finish(silent []net.Conn) (resets int) {
 	for _, c := range silent {
 		c.Close()
 	}
-	close(p.stop)
-	for i, k := range p.talks {
-		reset, err := k.outcome()
+	p.stop()
+	for i, s := range p.streams {
+		reset, err := s.Outcome()
 		if err != nil {
 			p.t.Errorf("stream %d: %v", i, err)
 		}
@@ -81,7 +81,7 @@ func (p *conversation) finish(silent []net.Conn) (resets int) {
 			resets++
 		}
 	}
-	p.t.Logf("%d of %d streams were reset", resets, len(p.talks))
+	p.t.Logf("%d of %d streams were reset", resets, len(p.streams))
 	if status := p.end(); status != 0 {
 		p.t.Errorf("status %d:\n%s", status, strings.Join(p.seen, "\n"))
 	}

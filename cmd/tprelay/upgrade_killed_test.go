@@ -1,139 +1,30 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/internal/streamcheck"
 )
 
 // killsVariable says how many upgrades TestKilledUpgradesLeaveStreamsWholeOrReset kills.
 const killsVariable = "TPRELAY_KILLS"
 
-// talkText tells every place in a stream: its period is a prime.
-var talkText = func() []byte {
-	b := make([]byte, 65521)
-	rand.NewChaCha8([32]byte{1}).Read(b)
-	return b
-}()
-
-// talk is a two-way stream whose ends check every byte that comes.
-type talk struct {
-	ends      [2]*net.TCPConn
-	full      bool // its writers do not pause and its readers are slow, so that bytes are pending
-	stop      chan struct{}
-	wg        sync.WaitGroup
-	sent, got [2]atomic.Int64
-	errs      [2][2]error // of each end's writing, reading
-}
-
-func talkOn(client, server *net.TCPConn, full bool, stop chan struct{}) *talk {
-	k := &talk{ends: [2]*net.TCPConn{client, server}, full: full, stop: stop}
-	for i, c := range k.ends {
+// begin begins a two-way stream whose ends check every byte that comes. Full: bytes are pending in
+// the relay.
+func begin(client, server *net.TCPConn, full bool) *streamcheck.Stream {
+	for _, c := range []*net.TCPConn{client, server} {
 		c.SetDeadline(time.Now().Add(time.Minute))
-		k.wg.Go(func() { k.errs[i][0] = k.write(i) })
-		k.wg.Go(func() { k.errs[i][1] = k.read(i) })
 	}
-	return k
-}
-
-func talkAt(end int, place int64, n int) []byte {
-	from := int((place + int64(end)*7919) % int64(len(talkText)))
-	return talkText[from:min(from+n, len(talkText))]
-}
-
-func (k *talk) write(end int) error {
-	for {
-		n, err := k.ends[end].Write(talkAt(end, k.sent[end].Load(), 4<<10))
-		k.sent[end].Add(int64(n))
-		if err != nil {
-			return err
-		}
-		if k.over(!k.full) {
-			return k.ends[end].CloseWrite()
-		}
-	}
-}
-
-// over reports whether the stream is to end; before that it pauses for the other streams' sake, or
-// for its own writer to get ahead.
-func (k *talk) over(pause bool) bool {
-	if pause {
-		select {
-		case <-k.stop:
-			return true
-		case <-time.After(time.Millisecond):
-			return false
-		}
-	}
-	select {
-	case <-k.stop:
-		return true
-	default:
-		return false
-	}
-}
-
-func (k *talk) read(end int) error {
-	b := make([]byte, 16<<10)
-	for {
-		n, err := k.ends[end].Read(b)
-		for rest := b[:n]; len(rest) > 0; {
-			place := k.got[end].Load()
-			want := talkAt(1-end, place, len(rest))
-			if string(want) != string(rest[:len(want)]) {
-				return fmt.Errorf("wrong bytes from byte %d on", place)
-			}
-			k.got[end].Add(int64(len(want)))
-			rest = rest[len(want):]
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if k.full {
-			k.over(true)
-		}
-	}
-}
-
-// outcome waits for the end of the stream: reset at both ends, or whole. An error says what it was
-// otherwise.
-func (k *talk) outcome() (reset bool, err error) {
-	k.wg.Wait()
-	var resets [2]bool
-	for end, errs := range k.errs {
-		for _, err := range errs {
-			switch {
-			case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
-				resets[end] = true
-			case err != nil && !errors.Is(err, unix.ENOTCONN):
-				return false, fmt.Errorf("end %d: %w", end, err)
-			}
-		}
-	}
-	if resets[0] != resets[1] {
-		return false, fmt.Errorf("a reset at one end, and not at the other: %v", k.errs)
-	}
-	for end := range k.ends {
-		if sent, got := k.sent[1-end].Load(), k.got[end].Load(); !resets[0] && got != sent {
-			return false, fmt.Errorf("end %d: %d bytes and a clean end; %d were sent", end, got, sent)
-		}
-	}
-	return resets[0], nil
+	return streamcheck.Begin(client, server, streamcheck.Options{Full: full})
 }
 
 // childOf waits for the new program that a process starts, for a while. 0: there is none. When its
@@ -173,9 +64,9 @@ func TestKilledUpgradesLeaveStreamsWholeOrReset(t *testing.T) {
 		began := time.Now()
 		p.upgrade()
 		whole = time.Since(began)
-		close(p.stop)
-		for _, k := range p.talks {
-			if reset, err := k.outcome(); reset || err != nil {
+		p.stop()
+		for _, s := range p.streams {
+			if reset, err := s.Outcome(); reset || err != nil {
 				t.Errorf("reset: %v, %v", reset, err)
 			}
 		}
@@ -192,14 +83,20 @@ type conversation struct {
 	*lineage
 	address any
 	server  *net.TCPListener
-	talks   []*talk
-	stop    chan struct{}
+	streams []*streamcheck.Stream
+}
+
+// stop lets all streams end.
+func (p *conversation) stop() {
+	for _, s := range p.streams {
+		s.Stop()
+	}
 }
 
 // converse starts a program, with more args.
 func converse(t *testing.T, args ...string) *conversation {
 	server := listenHere(t)
-	p := &conversation{lineage: follow(watch(t, command(t, forwardTo(server.Addr(), args...)...))), server: server, stop: make(chan struct{})}
+	p := &conversation{lineage: follow(watch(t, command(t, forwardTo(server.Addr(), args...)...))), server: server}
 	p.address = p.line("listening")["address"]
 	return p
 }
@@ -209,7 +106,7 @@ func talkThrough(t *testing.T) *conversation {
 	p := converse(t)
 	for i := range 64 {
 		client, end := pair(t, p.address, p.server)
-		p.talks = append(p.talks, talkOn(client, end, i%16 == 0, p.stop))
+		p.streams = append(p.streams, begin(client, end, i%16 == 0))
 	}
 	return p
 }
@@ -241,10 +138,10 @@ func killUpgrade(t *testing.T, old bool, whole time.Duration, tally map[string]i
 		unix.Kill(next, unix.SIGKILL)
 	}
 	time.Sleep(20 * time.Millisecond) // bytes flow on what is left
-	close(p.stop)
+	p.stop()
 	resets := 0
-	for i, k := range p.talks {
-		reset, err := k.outcome()
+	for i, s := range p.streams {
+		reset, err := s.Outcome()
 		if err != nil {
 			t.Errorf("%s killed after %v: stream %d: %v", what, at, i, err)
 		}
@@ -255,11 +152,11 @@ func killUpgrade(t *testing.T, old bool, whole time.Duration, tally map[string]i
 	switch resets {
 	case 0:
 		tally[what+" killed, all whole"]++
-	case len(p.talks):
+	case len(p.streams):
 		tally[what+" killed, all reset"]++
 	default:
 		tally[what+" killed, some of each"]++
 	}
-	tally["streams whole"] += len(p.talks) - resets
+	tally["streams whole"] += len(p.streams) - resets
 	tally["streams reset"] += resets
 }

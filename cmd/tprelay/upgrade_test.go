@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -36,15 +37,16 @@ func (f *fakeProgram) Signal(s os.Signal) error {
 
 func (f *fakeProgram) Wait() (string, error) { return <-f.ended, nil }
 
-// handOverUntilEnd is a relay whose hand-over lasts until the other side says a byte,
-// or is gone.
+// handOverUntilEnd is a relay whose hand-over lasts until the other side says a byte or is gone, or
+// the context ends.
 type handOverUntilEnd struct{ begun chan struct{} }
 
 var errGone = errors.New("the other side is gone")
 
-func (h handOverUntilEnd) HandOver(fd int, failed func()) (int, error) {
+func (h handOverUntilEnd) HandOver(ctx context.Context, conn *net.UnixConn, failed func()) (int, error) {
 	close(h.begun)
-	if n, _ := unix.Read(fd, make([]byte, 1)); n == 0 {
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	if n, _ := conn.Read(make([]byte, 1)); n == 0 {
 		failed()
 		return 0, errGone
 	}

@@ -7,20 +7,22 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tprelay/tprelay/engine/internal/handover"
 )
 
 // FuzzHandedOverPair feeds an engine what another one could send as a pair, true or not,
 // with real descriptors: it is refused, or lives, moves and ends, and nothing is left.
 func FuzzHandedOverPair(f *testing.F) {
 	client, server := netip.MustParseAddrPort("192.0.2.7:40000"), netip.MustParseAddrPort("[2001:db8::1]:443")
-	for _, w := range []pairState{
+	for _, w := range []handover.Record{
 		{ID: 7, Duration: time.Hour, Client: client, Destination: server, State: "open", Opened: true},
-		{Client: server, Connected: client, State: "connecting", Silent: time.Hour, Directions: [2]directionState{{Pending: 3}, {}}},
-		{Client: client, Destination: server, State: "open", Cause: 104, Directions: [2]directionState{
+		{Client: server, Connected: client, State: "connecting", Silent: time.Hour, Directions: [2]handover.Direction{{Pending: 3}, {}}},
+		{Client: client, Destination: server, State: "open", Cause: 104, Directions: [2]handover.Direction{
 			{EOF: true, FinSent: true, Throttled: true, Most: 5},
 			{Pending: 3, PausedFor: time.Hour, Ending: true, Urgent: true, Buffered: true, Broken: true},
 		}},
-		{Client: client, Destination: server, State: "waiting", Directions: [2]directionState{{Closing: true, Detached: true}}},
+		{Client: client, Destination: server, State: "waiting", Directions: [2]handover.Direction{{Closing: true, Detached: true}}},
 	} {
 		head, err := json.Marshal(w)
 		if err != nil {
@@ -44,18 +46,18 @@ func FuzzHandedOverPair(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fr := frame{kind: framePair, head: head, body: body, fds: fds}
+		fr := handover.Frame{Kind: handover.KindPair, Head: head, Body: body, FDs: fds}
 		if !both {
 			unix.Close(fds[1])
-			fr.fds = fds[:1]
+			fr.FDs = fds[:1]
 		}
-		w, err := fr.pair()
+		p, err := fr.Pair()
 		if err != nil {
-			fr.close()
+			fr.Close()
 			return
 		}
 		e.active.Add(1)
-		l.takeIn(w, fr.fds, body)
+		l.takeIn(p)
 		for range 3 {
 			events, err := l.poller.Wait(0)
 			if err != nil {
@@ -86,42 +88,4 @@ func handedOverSockets() (fds []int, err error) {
 		fds = append(fds, fd)
 	}
 	return fds, nil
-}
-
-// FuzzFrame feeds a link any bytes: whole frames come out as they went in, nothing else
-// does, and memory is not taken for what is only announced.
-func FuzzFrame(f *testing.F) {
-	f.Add([]byte("TPRS\x00\x00\x00\x02\x00\x00\x00\x00{}"))
-	f.Add([]byte("TPRP\x00\x00\x00\x02\x00\x00\x00\x03{}abc"))
-	f.Add([]byte("TPRP\x00\x00\x00\x02\x7f\xff\xff\xff{}abc"))
-	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
-	f.Fuzz(func(t *testing.T, stream []byte) {
-		if len(stream) > 64<<10 { // what the socket takes without a reader
-			return
-		}
-		ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(ends[0])
-		defer unix.Close(ends[1])
-		if n, err := unix.Write(ends[0], stream); err != nil && len(stream) > 0 || n != len(stream) {
-			t.Fatal(n, err)
-		}
-		unix.Shutdown(ends[0], unix.SHUT_WR)
-		for rest := stream; ; {
-			got, err := link{ends[1]}.receive()
-			if err != nil {
-				break
-			}
-			size := frameHeader + len(got.head) + len(got.body)
-			if size > len(rest) || string(rest[frameHeader:size]) != string(got.head)+string(got.body) || rest[3] != byte(got.kind) {
-				t.Fatalf("%q came out as %c %q %q", rest, got.kind, got.head, got.body)
-			}
-			var hello helloState
-			var ln listenerState
-			_, _ = got.parse(&hello), got.parse(&ln)
-			rest = rest[size:]
-		}
-	})
 }

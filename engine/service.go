@@ -38,6 +38,9 @@ func (l *loop) service(p *pair) {
 // caller looks at its state.
 func (l *loop) turn(p *pair, s side) (again bool) {
 	d := &p.dir[s]
+	if d.Idle() {
+		return false
+	}
 	ends := l.ends(p, s)
 	r := d.Turn(&l.env, ends, 0)
 	for r.Has(pump.BrokenOff) {

@@ -18,15 +18,15 @@ MININETFLAGS ?=
 FLOWFLAGS   ?=
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-# The packages whose coverage is measured; those whose tests count for it; and all
-# others, which are tested too.
+# The packages whose coverage is measured; those whose tests count for it, the longest first; and
+# all others, which are tested too.
 MEASURED := ./engine/... ./splice/... ./intercept/... ./tproxy/... ./internal/sock
-COUNTED  := $(MEASURED) ./internal/e2e/...
+COUNTED  := ./engine ./internal/e2e/... $(MEASURED)
 REST     := $$($(GO) list ./... | grep -vxF "$$($(GO) list $(COUNTED))")
 
-# Two packages at a time and one test of a package after the other: tests that
-# measure time and rates on a small machine must not crowd each other out.
-GOTEST = $(GO) test $(RACE) -p 2 -timeout 30m -count=1 $(TESTFLAGS)
+# Two packages at a time. Vetting is lint's. Without the variable, every process that tests start
+# sleeps for a second before it exits, if it has the race detector.
+GOTEST = GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -p 2 -vet=off -timeout 30m -count=1 $(TESTFLAGS)
 # With COVER=FILE, what the counted tests run through goes to FILE. Processes that
 # they start may be another user's, and write theirs where everybody can.
 COUNT  = $(if $(COVER),dir=$$(mktemp -d) && chmod 1777 $$dir && trap "rm -rf $$dir" EXIT && )$(GOTEST) $(PROFILE) $(COUNTED)
@@ -62,12 +62,25 @@ demo-picture: ## draws the output of make demo for the README (docs/plots/demo.s
 
 test: ## every test, with the race detector; of some packages only with PACKAGES=./engine
 	@.ci/setup test
-	@$(if $(PACKAGES),$(GOTEST) $(PACKAGES),status=0; $(COUNT) || status=1; $(GOTEST) $(REST) || status=1; exit $$status)
+ifneq ($(strip $(PACKAGES)),)
+	@$(GOTEST) $(PACKAGES)
+else
+	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT && status=0; \
+	$(MAKE) --no-print-directory -k -j 2 test-counted test-rest REST_LOG="$$log" || status=1; \
+	cat "$$log"; exit $$status
+endif
 
-# TEST of PACKAGE, without the race detector, for .ci/run.
+# Both at the same time, as tests wait more than they work. The second one's output comes when both
+# have ended: lines of different packages must not mix.
+test-counted:
+	@$(COUNT)
+test-rest:
+	@$(GOTEST) $(REST) >$(REST_LOG) 2>&1
+
+# TESTS of PACKAGE, as "TestA|TestB", without the race detector, for .ci/run.
 again: RACE :=
 again:
-	@$(GOTEST) -v -run '^$(TEST)$$' $(PACKAGE)
+	@$(GOTEST) -v -run '^($(TESTS))$$' $(PACKAGE)
 
 lint: ## gofmt, go vet for amd64 and arm64, staticcheck
 	@.ci/setup go
@@ -153,4 +166,4 @@ setup: ## install what demo, bench, test and lint need (as root)
 clean: ## remove what was built
 	rm -rf bin cover.out .cache
 
-.PHONY: help demo demo-picture test again lint build cover fuzz soak twin bench bench-quick bench-check compare mininet mininet-host mininet-vm mininet-test flow-plots setup clean
+.PHONY: help demo demo-picture test test-counted test-rest again lint build cover fuzz soak twin bench bench-quick bench-check compare mininet mininet-host mininet-vm mininet-test flow-plots setup clean

@@ -22,31 +22,31 @@ var table = []allowance{
 	{
 		aspects: []string{connected, heard, told},
 		what:    "connect(2) fails; through the relay it succeeds, and the client then gets an RST",
-		why:     "the relay learns where a connection goes by accepting it",
+		why:     "the relay learns the destination of a connection only by accepting it",
 		applies: func(s situation) bool {
 			return s.client && s.script.Absent != "" && !s.direct.self.Served && s.relay.self.Heard == RST
 		},
 	},
 	{
 		aspects: []string{told},
-		what:    "a write fails; through the relay it succeeds, and the end hears of the RST later, or has closed before",
-		why:     "the relay's buffers take what a router would leave with the sender",
+		what:    "a write fails; through the relay it succeeds, and the end sees the RST later or has closed before",
+		why:     "the relay's buffers take bytes that a router would leave with the sender",
 		applies: func(s situation) bool {
 			return s.relay.self.Told == "" && s.relay.self.Sent >= s.direct.self.Sent
 		},
 	},
 	{
 		aspects: []string{told},
-		what:    "a read hears of the RST; through the relay a write does, or the reverse",
-		why:     "a socket tells of an RST once, and which call asks first is a matter of time",
+		what:    "a read reports the RST; through the relay a write does, or the reverse",
+		why:     "a socket reports an RST once, to the call that comes first, which depends on timing",
 		applies: func(s situation) bool {
 			return s.direct.self.Heard == RST && s.relay.self.Heard == RST
 		},
 	},
 	{
 		aspects: []string{heard, told},
-		what:    "the other end sent an RST where it sent a FIN, or the reverse: by close(2), or by closing before its writer was through",
-		why:     "close(2) sends an RST if unread bytes have come by then, or when bytes come later; that, and which of an end's two tasks is first, is a matter of time",
+		what:    "the other end sends an RST instead of a FIN, or the reverse: by close(2), or by closing before its writer has finished",
+		why:     "close(2) sends an RST if there are unread bytes, or if bytes arrive later; this, and the order of an end's two tasks, depends on timing",
 		applies: func(s situation) bool {
 			d, r := s.direct.other, s.relay.other
 			reset := r.Cut && r.resets(s.relay.self) && !d.resets(s.direct.self) // since bytes came later
@@ -56,7 +56,7 @@ var table = []allowance{
 	{
 		aspects: []string{heard},
 		what:    "an RST; through the relay all bytes and a FIN, and later the RST",
-		why:     "the relay had taken all bytes and the FIN off the other end's hands before that reset, or was reset since it had closed",
+		why:     "the relay had acknowledged all bytes and the FIN before the other end reset, or the other end reset because the relay had closed",
 		applies: func(s situation) bool {
 			r := s.relay.other
 			return s.direct.self.Heard == RST && s.relay.self.Heard == FIN && r.Finished && (r.Over != RST || r.Acked == r.Sent)
@@ -64,8 +64,8 @@ var table = []allowance{
 	},
 	{
 		aspects: []string{heard},
-		what:    "all bytes and a FIN; through a relay that is stopped meanwhile what was acknowledged, and an RST",
-		why:     "a reset drops what is not acknowledged, and nobody acknowledges more than the relay's receive buffer takes",
+		what:    "all bytes and a FIN; through a relay that is stopped meanwhile, the acknowledged bytes and an RST",
+		why:     "a reset drops bytes that are not acknowledged, and a stopped relay acknowledges no more than its receive buffer takes",
 		applies: func(s situation) bool {
 			r := s.relay.other
 			return s.set.Fault == pause && s.direct.self.Heard == FIN && s.relay.self.Heard == RST && r.Over == RST && !r.FINAcked
@@ -73,8 +73,8 @@ var table = []allowance{
 	},
 	{
 		aspects: []string{heard},
-		what:    "an end that is slow to read hears of an RST at once; through the relay it ends the connection itself before it has read what came before",
-		why:     "the relay passes an RST on behind the bytes that it had acknowledged",
+		what:    "an end that is slow to read sees an RST at once; through the relay it closes before it has read the bytes before the RST",
+		why:     "the relay delivers acknowledged bytes before the RST",
 		applies: func(s situation) bool {
 			r := s.relay
 			more := r.self.Received < r.other.Acked || r.self.Over == RST && r.self.Received < r.other.Sent // had come
@@ -83,15 +83,15 @@ var table = []allowance{
 	},
 	{
 		aspects: []string{connected, heard, told},
-		what:    "the server gets a connection that is reset already; through the relay it gets none",
-		why:     "the client reset the connection before the relay had opened the other one",
+		what:    "the server gets a connection that was already reset; through the relay it gets none",
+		why:     "the client reset the connection before the relay had opened the outgoing one",
 		applies: func(s situation) bool {
 			return !s.client && !s.relay.self.Served && s.relay.other.Over == RST && s.relay.other.Acked == 0
 		},
 	},
 	{
 		aspects: []string{heard, told, amount},
-		what:    "an end that closes the connection has read more by then, or less, or has heard of the other end's end or not",
+		what:    "an end that closes has read more or fewer bytes by then, or has or has not seen the other end's FIN or RST",
 		why:     fmt.Sprintf("bytes and ends arrive later by up to %v, as calls may return later", slack),
 		applies: func(s situation) bool {
 			d, r := s.direct.self, s.relay.self
@@ -105,8 +105,8 @@ var table = []allowance{
 	},
 	{
 		aspects: []string{writes},
-		what:    "an end that is slow to read hears of an RST at once; through the relay its writes wait until it has read what came before",
-		why:     "the relay passes an RST on behind the bytes that it had acknowledged, and takes no more for who sent it",
+		what:    "an end that is slow to read sees an RST at once; through the relay its writes wait until it has read the bytes before the RST",
+		why:     "the relay delivers acknowledged bytes before the RST, and accepts no more bytes for the end that reset",
 		applies: func(s situation) bool {
 			return s.direct.self.Heard == RST && s.relay.self.Heard == RST && s.relay.other.Over == RST && s.relay.self.ReadWait < slack
 		},
@@ -125,19 +125,19 @@ func (s situation) part() part {
 var always = []allowance{
 	{
 		what: "urgent data loses its mark and stays in the stream",
-		why:  "the mark cannot be passed on by splice(2), and no byte may be lost; all sockets of the test have SO_OOBINLINE",
+		why:  "splice(2) cannot pass the mark on, and no byte may be lost; all sockets of the test have SO_OOBINLINE",
 	},
 	{
-		what: "a handler that waits for the rest of a match holds the beginning of one back, until more bytes or the stream's end come",
-		why:  "it cannot know yet; only the last bytes of a direction end within a match",
+		what: "a handler that waits for the rest of a match holds its beginning back until more bytes or the end of the stream arrive",
+		why:  "the handler cannot know yet whether it is a match; only the last bytes of a direction can end within one",
 	},
 	{
 		what: "close(2) with SO_LINGER returns earlier",
-		why:  "it waits for acknowledgements, and these come from the relay",
+		why:  "the call waits for acknowledgements, which the relay sends",
 	},
 	{
 		what: fmt.Sprintf("calls wait for up to %v longer in all", slack),
-		why:  "two connections are opened and closed in place of one, and the relay shares the machine",
+		why:  "two connections are opened and closed instead of one, and the relay shares the machine",
 	},
 }
 
@@ -178,7 +178,7 @@ func TestAllowedDifferencesAreDocumented(t *testing.T) {
 	}
 	for _, p := range profiles {
 		if p.busy > 0 {
-			fmt.Fprintf(&b, "| up to %d busy streams at once: calls wait for up to %v longer | the relay waits for a CPU, which all ends share with it; "+
+			fmt.Fprintf(&b, "| up to %d busy streams at once: calls wait for up to %v longer | the relay waits for a CPU that it shares with all ends; "+
 				"a router does not |\n", p.crowd, p.busy)
 		}
 	}

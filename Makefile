@@ -124,13 +124,13 @@ twin: ## random scripts, with a router and with the relay, for TWIN (10m); or TW
 		$(GO) test -count=1 -timeout 0 -v -run '^TestTwin$$' $(TESTFLAGS) ./internal/twin
 
 # Nothing else should run on the machine meanwhile.
-bench: BENCH := --target-rounds 12 --seconds 1.2 --warmup 300ms --again 3m
-bench: compare ## relays against each other, at every point, in under half an hour; a page with plots
+bench: BENCH := --seconds 1 --warmup 300ms --again 2m
+bench: compare ## relays against each other, with every workload, in about half an hour; a page with plots
 
 bench-quick: BENCH := --quick
 bench-quick: compare ## the most important of it, in a few minutes
 
-bench-check: BENCH := --targets --check --warmup 300ms
+bench-check: BENCH := --check --warmup 300ms
 bench-check: BENCHDIR := bench/results/check
 bench-check: compare ## what the project asks of itself, twenty rounds, in half an hour at most; fails where it is not held
 

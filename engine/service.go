@@ -38,9 +38,6 @@ func (l *loop) service(p *pair) {
 // caller looks at its state.
 func (l *loop) turn(p *pair, s side) (again bool) {
 	d := &p.dir[s]
-	if d.Idle() {
-		return false
-	}
 	ends := l.ends(p, s)
 	r := d.Turn(&l.env, ends, 0)
 	for r.Has(pump.BrokenOff) {
@@ -55,7 +52,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 	}
 	if r.Taken > 0 {
 		p.last = l.tick
-		l.noteRun(p, s, r.Taken)
+		l.ran(p, s, r.Taken)
 	}
 	// A throttled direction that no longer stalls may go on without, and be free again.
 	if r.Has(pump.StallBegan) || r.Has(pump.StallEnded) && d.Is(pump.Throttled) {
@@ -132,16 +129,16 @@ func errnoError(e unix.Errno) error {
 	return e
 }
 
-// noteRun notes that a turn of direction s took n bytes from its source. It ends the run of the other
+// ran notes that a turn of direction s took n bytes from its source. It ends the run of the other
 // direction.
-func (l *loop) noteRun(p *pair, s side, n int) {
+func (l *loop) ran(p *pair, s side, n int) {
 	now := l.millis()
 	if o := &p.dir[s.other()]; o.Runs() {
 		l.noteReply(o, now)
 		l.lastTurnaround = l.tick
 	}
 	d := &p.dir[s]
-	events := d.NoteRun(n, now)
+	events := d.Ran(n, now)
 	if events&pump.Moves != 0 && !d.Is(pump.Metered) {
 		l.beginMeter(p, s)
 	}

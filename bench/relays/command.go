@@ -8,21 +8,20 @@ const commandName = "command"
 const CommandHelp = "A relay of your own, as the relay \"command\": a shell command that takes connections at $LISTEN (ADDR:PORT), brought there by TPROXY, and opens each one's other side to its original destination in the client's name. " +
 	"With forward: before it, clients connect to $LISTEN itself, and it passes them on to $SERVER; the next port of $LISTEN goes to the next port of $SERVER. With redirect: before it, REDIRECT rules bring the connections."
 
-// ofCommand is a relay that the user brings: command runs in a shell (sh -c), in the
-// foreground, with the environment of tpbench and
+// ofCommand is the user's own relay: command runs in a shell (sh -c), in the foreground, with the
+// environment of tpbench and
 //
 //	LISTEN   the address and port to listen on, 127.0.0.1:9091
 //	SERVER   the address and port of the server, 10.77.2.3:5201
 //
-// By itself it gets connections from TPROXY rules: it sets IP_TRANSPARENT on its
-// listener, finds the original destination with getsockname (the server's port or
-// the next one), and binds its outgoing connection to the client's address and port.
-// With "forward:" before the command, clients connect to LISTEN and to the next port,
-// and the relay passes them on to SERVER and to its next port. With "redirect:",
-// REDIRECT rules bring the connections, and SO_ORIGINAL_DST has their destination.
+// By default it gets connections from TPROXY rules: it sets IP_TRANSPARENT on its listener, finds the
+// original destination with getsockname (the server's port or the next one), and binds its outgoing
+// connection to the client's address and port. With "forward:" before the command, clients connect to
+// LISTEN and to the next port, and the relay connects to SERVER and to its next port. With
+// "redirect:", REDIRECT rules divert the connections, and SO_ORIGINAL_DST has their destination.
 //
-// It is ready when it, or a process that it started, listens. SIGTERM ends it,
-// then SIGKILL, and whatever it started ends with it.
+// It is ready when it, or a process that it started, listens. SIGTERM ends it, then SIGKILL, and with
+// it all processes that it started.
 func ofCommand(command string) Relay {
 	way := Transparent
 	if rest, ok := strings.CutPrefix(command, "forward:"); ok {
@@ -36,6 +35,8 @@ func ofCommand(command string) Relay {
 		Title:  command,
 		Advice: "As given on the command line.",
 		Way:    way,
+
+		Default: true,
 		recipe: func(s site) ([]process, error) {
 			p := process{
 				args:  []string{"sh", "-c", command},

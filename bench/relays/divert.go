@@ -12,12 +12,12 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// undoTimeout is for what has to be done after an interrupt too.
+// undoTimeout bounds what is undone, also after an interrupt.
 const undoTimeout = 10 * time.Second
 
-// divert hands h1's connections to the server to the relay, until undo. The rules
-// are the same for every relay; they exempt SYNs from the socket match, so none
-// of them suffers when clients use their ports again.
+// divert diverts h1's connections to the server to the relay, until undo. The rules are the same for
+// every relay. They exempt SYNs from the socket match, so that no relay suffers when clients reuse
+// their ports.
 func (s site) divert(ctx context.Context, way Way) (undo func() error, err error) {
 	mode := tproxy.TPROXY
 	switch way {
@@ -47,11 +47,10 @@ func (s site) divert(ctx context.Context, way Way) (undo func() error, err error
 	}, nil
 }
 
-// settings are those of the kernel that whoever runs a busy relay is told to
-// change, as a relay opens all its connections to few servers and their ports run
-// out: "HAProxy, high mysql request rate and TCP source port exhaustion",
-// http://blog.haproxy.com/2012/12/12/. tcp_tw_reuse also serves who speaks in a
-// client's name, when that client uses a port again.
+// settings are the kernel settings that are advised for a busy relay: it opens all its connections to
+// few servers, and runs out of ports. See "HAProxy, high mysql request rate and TCP source port
+// exhaustion", http://blog.haproxy.com/2012/12/12/. tcp_tw_reuse also helps a transparent relay when
+// the client reuses a port.
 func settings() [][2]string {
 	return [][2]string{
 		{"net.ipv4.tcp_tw_reuse", "1"},

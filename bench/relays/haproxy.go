@@ -21,12 +21,12 @@ const haproxyPipe = 1 << 20
 type haproxySettings struct {
 	Listen                         netip.AddrPort
 	Threads                        int
-	Splice, Transparent            bool
+	Splice, Transparent, Batch     bool
 	Descriptors, Maxconn, Maxpipes uint64
 	PipeSize                       int
 }
 
-// haproxies are HAProxy in three settings.
+// haproxies are HAProxy in several settings.
 func haproxies() []Relay {
 	title := "HAProxy" + version("haproxy", "-v", `(?i)version ([0-9]+(?:\.[0-9]+)*)`)
 	const advice = "haproxy.cfg.tmpl quotes HAProxy's manual for each line: TPROXY with usesrc client, long timeouts, no logs and checks"
@@ -34,18 +34,23 @@ func haproxies() []Relay {
 		return Relay{
 			Name: name, Title: title + ", " + kind, Advice: advice + "; " + more, Way: Transparent,
 			program: "haproxy", debian: "haproxy", shares: true, both: true,
+			Default: true, Variant: name != "haproxy",
 			recipe: settings.processes,
 		}
 	}
+	const splice = "option splice-request and splice-response (splice-auto never spliced here), pipes of 1 MiB"
 	return []Relay{
-		of("haproxy", "splice, 1 thread", "option splice-request and splice-response (splice-auto never spliced here), pipes of 1 MiB.", haproxySettings{Threads: 1, Splice: true}),
-		of("haproxy-2threads", "splice, 2 threads", "option splice-request and splice-response (splice-auto never spliced here), pipes of 1 MiB; nbthread 2.", haproxySettings{Threads: 2, Splice: true}),
+		of("haproxy", "splice, 1 thread", splice+".", haproxySettings{Threads: 1, Splice: true}),
+		// tprelay asks for SCHED_BATCH by itself, so this shows what is the engine's doing and what
+		// the scheduler's.
+		of("haproxy-batch", "splice, 1 thread, SCHED_BATCH", splice+"; under SCHED_BATCH (chrt -b), as tprelay runs by default.", haproxySettings{Threads: 1, Splice: true, Batch: true}),
+		of("haproxy-2threads", "splice, 2 threads", splice+"; nbthread 2.", haproxySettings{Threads: 2, Splice: true}),
 		of("haproxy-copy", "no splice, 1 thread", "nosplice, and the larger buffers that its author proposes for bulk (haproxy/haproxy issue 674).", haproxySettings{Threads: 1}),
 	}
 }
 
-// processes writes the configuration. HAProxy runs in the foreground, without a
-// master process, as the user that we are.
+// processes writes the configuration. HAProxy runs in the foreground, without a master process, as our
+// own user.
 func (h haproxySettings) processes(s site) ([]process, error) {
 	path, err := lookup("haproxy")
 	if err != nil {
@@ -61,13 +66,17 @@ func (h haproxySettings) processes(s site) ([]process, error) {
 	if err := h.write(config); err != nil {
 		return nil, fmt.Errorf("configuration of haproxy: %w", err)
 	}
-	return []process{{args: []string{path, "-db", "-f", config}, ports: []uint16{s.listen.Port()}}}, nil
+	args := []string{path, "-db", "-f", config}
+	if h.Batch {
+		args = append([]string{"chrt", "-b", "0"}, args...) // which becomes HAProxy
+	}
+	return []process{{args: args, ports: []uint16{s.listen.Port()}}}, nil
 }
 
-// size divides the descriptors between connections and pipes: a tenth for
-// pipes, and no more than 20,000 connections, for which HAProxy takes memory.
+// size divides the descriptors between connections and pipes: a tenth for pipes, and at most 20,000
+// connections, for which HAProxy reserves memory.
 func (h *haproxySettings) size(descriptors uint64) {
-	const own = 100 // listeners, pollers, standard streams and what it keeps for itself
+	const own = 100 // listeners, pollers, standard streams and HAProxy's own reserve
 	const most = 20_000
 	h.Descriptors, h.PipeSize = descriptors, haproxyPipe
 	if h.Splice {

@@ -11,6 +11,7 @@ func iocopies() []Relay {
 	of := func(name, title, advice string, flags ...string) Relay {
 		return Relay{
 			Name: name, Title: title + ", " + goVersion, Advice: advice, Way: Transparent, shares: true,
+			Default: true, Variant: name != "iocopy",
 			recipe: func(s site) ([]process, error) {
 				args := []string{s.Self, "peer", "iocopy", "--listen", s.listen.String()}
 				return []process{{args: append(args, flags...), ports: []uint16{s.listen.Port()}}}, nil

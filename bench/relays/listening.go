@@ -9,12 +9,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
-// awaitListeners waits until the process, or one that it started, listens on all
-// of its ports. Somebody else's listener does not count: several processes of a
-// relay may share a port.
+// awaitListeners waits until the process, or one that it started, listens on all of its ports. The
+// listeners of other processes do not count: several processes of a relay may share a port.
 func awaitListeners(ctx context.Context, host *netlab.Host, cmd *netlab.Cmd, ports []uint16) error {
 	for {
 		ready := true
@@ -41,21 +43,18 @@ func awaitListeners(ctx context.Context, host *netlab.Host, cmd *netlab.Cmd, por
 	}
 }
 
-// listeners gives the sockets that listen on the port, as /proc/PID/fd names
-// them. The kernel's table has lines like "0: 0100007F:1F90 00000000:0000 0A ...":
-// state 0A is LISTEN, and the tenth field is the socket's inode.
+// listeners returns the sockets that listen on the port, as /proc/PID/fd names them.
 func listeners(host *netlab.Host, port uint16) (sockets []string, err error) {
-	suffix := fmt.Sprintf(":%04X", port)
+	const listen = 10 // TCP_LISTEN
 	err = host.Do(func() error {
-		for _, table := range []string{"tcp", "tcp6"} {
-			b, err := os.ReadFile("/proc/thread-self/net/" + table)
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			all, err := netlink.SocketDiagTCP(family)
 			if err != nil {
 				return err
 			}
-			for line := range strings.Lines(string(b)) {
-				f := strings.Fields(line)
-				if len(f) > 9 && f[3] == "0A" && strings.HasSuffix(f[1], suffix) {
-					sockets = append(sockets, "socket:["+f[9]+"]")
+			for _, s := range all {
+				if s.State == listen && s.ID.SourcePort == port {
+					sockets = append(sockets, fmt.Sprintf("socket:[%d]", s.INode))
 				}
 			}
 		}
@@ -77,8 +76,8 @@ func holds(pid int, sockets []string) bool {
 	})
 }
 
-// family is the process and all that descend from it, as far as their parents
-// live. It is empty when the process is gone.
+// family is the process and its descendants, as far as their parents live. It is empty when the
+// process has ended.
 func family(pid int) []int {
 	dir := "/proc/" + strconv.Itoa(pid) + "/task/"
 	threads, err := os.ReadDir(dir)

@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 )
 
-// lookup finds a program that may lie where only root looks for it by default.
+// lookup finds a program, also where only root's PATH has it.
 func lookup(name string) (string, error) {
 	for _, candidate := range []string{name, "/usr/sbin/" + name, "/sbin/" + name, "/usr/local/sbin/" + name} {
 		if path, err := exec.LookPath(candidate); err == nil {
@@ -17,8 +17,8 @@ func lookup(name string) (string, error) {
 	return "", fmt.Errorf("%s: %w", name, exec.ErrNotFound)
 }
 
-// version is what a program says when asked for its version with flag, as far as
-// pattern's group matches it, with a blank before it; "" if it is not there.
+// version is a program's version with a blank before it: the group of pattern in what it prints when
+// called with flag. It is "" without the program.
 func version(name, flag, pattern string) string {
 	path, err := lookup(name)
 	if err != nil {
@@ -34,8 +34,7 @@ func version(name, flag, pattern string) string {
 	return ""
 }
 
-// moduleVersion is the version of a module that this program is built with, with a
-// blank before it.
+// moduleVersion is the version of a module of this program, with a blank before it.
 func moduleVersion(path string) string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

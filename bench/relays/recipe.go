@@ -21,19 +21,19 @@ type site struct {
 type process struct {
 	args []string
 	env  []string // added to that of this process
-	// ports are those that its listeners take: it is ready when it, or a process that
-	// it started, listens on all of them.
+	// ports are those of its listeners: it is ready when it, or a process that it started, listens
+	// on all of them.
 	ports []uint16
-	// forks: it leaves processes behind when it is killed, and gets a PID namespace
-	// with which they end.
+	// forks: it leaves processes behind when it is killed, and gets a PID namespace with which they
+	// end.
 	forks bool
-	// socket: it is handed its listening socket, as systemd does, so that several
-	// can share the port of a relay that otherwise insists on one for itself. It
-	// counts as listening at once; what connects before it serves waits in the backlog.
+	// socket: it inherits its listening socket, as from systemd, so that several processes can share
+	// the port of a relay that does not share it by itself. It counts as listening at once; earlier
+	// connections wait in the backlog.
 	socket bool
 }
 
-// recipe makes the processes of which a relay consists.
+// recipe returns the processes of a relay.
 type recipe func(site) ([]process, error)
 
 // listenAt is where a relay is to listen.
@@ -44,8 +44,7 @@ func (env Env) listenAt(way Way) netip.AddrPort {
 	return netip.AddrPortFrom(env.Lab.H2.Addr4, env.Listen.Port())
 }
 
-// forwarded gives the two addresses to listen on, and the server for each, of a
-// relay that clients connect to.
+// forwarded returns the two addresses on which a Forward relay listens, and the server of each.
 func (s site) forwarded() [2]struct{ listen, server netip.AddrPort } {
 	return [2]struct{ listen, server netip.AddrPort }{
 		{s.listen, s.Server},
@@ -59,7 +58,7 @@ func next(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr(),
 // run starts the process on h2.
 func (s site) run(ctx context.Context, p process) (*netlab.Cmd, error) {
 	if p.socket {
-		// The process id is that of the shell, which becomes the relay.
+		// The process id is the shell's, which becomes the relay.
 		p.args = append([]string{"sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"`}, p.args...)
 	}
 	cmd := s.Lab.H2.Command(ctx, p.args[0], p.args[1:]...)

@@ -1,6 +1,5 @@
-// Package relays starts the relays that tpbench compare and tpbench slow measure against
-// each other, each set up as its own users would: see README.md for what was done and
-// on whose advice.
+// Package relays starts the relays that tpbench compare and tpbench slow measure against each other.
+// Each is set up as its own users would set it up; README.md says how, and on whose advice.
 //
 // Every relay runs on h2 of a lab, between clients on h1 and servers on h3:
 //
@@ -9,8 +8,8 @@
 //	conn, err := lab.H1.Dial(ctx, "tcp", running.Target().String())
 //	err = running.Stop()
 //
-// Relays that can be transparent get the very same packet filter rules, those of
-// package rules, and all get the same kernel settings.
+// Relays that can be transparent get the same packet filter rules, those of package rules, and all get
+// the same kernel settings.
 package relays
 
 import (
@@ -28,9 +27,8 @@ type Way int
 const (
 	// Direct: there is no relay, h2 forwards packets.
 	Direct Way = iota
-	// Transparent: clients connect to the server, TPROXY rules hand the
-	// connections to the relay, and it goes on in the client's name: the server sees
-	// the client's address and port.
+	// Transparent: clients connect to the server, TPROXY rules divert the connections to the relay,
+	// and it binds the other side to the client's address and port, which the server sees.
 	Transparent
 	// Redirect: the same with REDIRECT rules; the server sees the relay.
 	Redirect
@@ -38,7 +36,7 @@ const (
 	Forward
 )
 
-// String is the way in a word, as in tables.
+// String is the way in a word.
 func (w Way) String() string {
 	switch w {
 	case Direct:
@@ -63,6 +61,9 @@ type Relay struct {
 	Advice string
 	// Way is how connections come to it.
 	Way Way
+	// Default says that it is measured when no relays are named, and Variant that it is another
+	// setting of such a relay: then it is measured with principal workloads only.
+	Default, Variant bool
 
 	program string // what has to be installed; "" if nothing has
 	debian  string // the package that has it
@@ -76,9 +77,9 @@ type Env struct {
 	Lab *netlab.Lab
 	// Self and TPRelay are the paths of tpbench and of tprelay.
 	Self, TPRelay string
-	// Listen is where the relay takes connections, IPv4. TPROXY brings them to any
-	// address, 127.0.0.1 too; with Redirect and Forward only the port counts, and
-	// the address is that of h2 which h1 sees. Forward takes the next port too.
+	// Listen is where the relay accepts connections, IPv4. TPROXY diverts them to any address, also
+	// 127.0.0.1; with Redirect and Forward only the port counts, and the address is h2's towards h1.
+	// Forward also takes the next port.
 	Listen netip.AddrPort
 	// Server is the server on h3, IPv4. There is another one on the next port.
 	Server netip.AddrPort
@@ -86,13 +87,12 @@ type Env struct {
 	Command string
 	// Flags are added to the command line of tprelay, whatever its variant.
 	Flags []string
-	// Processes is how many processes of the relay share the listening port.
-	// Default: 1.
+	// Processes is how many processes of the relay share the listening port. Default: 1.
 	Processes int
 }
 
-// All gives every relay, the baseline first. command is what --relay-command says;
-// without it the relay of that name is left out.
+// All returns every relay, direct first. command is what --relay-command says; without it the relay of
+// that name is left out.
 func All(command string) []Relay {
 	all := slices.Concat([]Relay{direct()}, tprelays(), haproxies(), iocopies(), gnets(), []Relay{socat(), tokenBucket()})
 	if command != "" {
@@ -101,7 +101,7 @@ func All(command string) []Relay {
 	return all
 }
 
-// Find gives the relay of that name. The error names those that there are.
+// Find returns the relay of that name. The error names those that there are.
 func Find(name, command string) (Relay, error) {
 	if name == commandName && command == "" {
 		return Relay{}, fmt.Errorf("relay %q: say with --relay-command what to run", name)
@@ -128,8 +128,7 @@ func (p Relay) Redirected() (Relay, error) {
 	return p, nil
 }
 
-// Missing says in one line what has to be installed before the relay can be
-// started, or "".
+// Missing says in one line what has to be installed before the relay can be started, or "".
 func (p Relay) Missing() string {
 	if p.program == "" {
 		return ""

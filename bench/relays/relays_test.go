@@ -135,7 +135,7 @@ func TestStoppingResetsOpenConnections(t *testing.T) {
 
 // gnet is not among them: it closes a connection on its first FIN.
 func TestHalfCloseIsPassedOn(t *testing.T) {
-	for _, name := range []string{"direct", "tprelay", "tprelay-buffered", "haproxy", "haproxy-copy", "iocopy", "iocopy-nosplice", "socat", "tokenbucket"} {
+	for _, name := range []string{"direct", "tprelay", "tprelay-buffered", "haproxy", "haproxy-batch", "haproxy-copy", "iocopy", "iocopy-nosplice", "socat", "tokenbucket"} {
 		t.Run(name, func(t *testing.T) {
 			leak.Check(t)
 			env, p := environment(t), find(t, name, "")

@@ -16,10 +16,10 @@ import (
 
 const (
 	startTimeout = 15 * time.Second // until a relay listens
-	kindness     = 2 * time.Second  // for a relay to end when told to
+	stopTimeout  = 2 * time.Second  // for a relay to end after SIGTERM
 )
 
-// Running is a relay at work.
+// Running is a relay that was started.
 type Running struct {
 	relay  Relay
 	target netip.AddrPort
@@ -30,10 +30,9 @@ type Running struct {
 	stopErr error
 }
 
-// Start starts the relay on h2 of the lab, diverts h1's connections to it where its
-// Way asks for that, and returns when it takes connections. The error holds what a
-// relay that did not come up said last; nothing is left then. The relay ends with ctx
-// at the latest; Stop cleans up after it in any event.
+// Start starts the relay on h2 of the lab, diverts h1's connections to it where its Way asks for
+// that, and returns when it accepts connections. After an error nothing is left, and the error has
+// the relay's last words. The relay ends with ctx at the latest; Stop cleans up in any case.
 func (p Relay) Start(ctx context.Context, env Env) (*Running, error) {
 	if missing := p.Missing(); missing != "" {
 		return nil, errors.New(missing)
@@ -74,7 +73,7 @@ func (r *Running) start(ctx context.Context, s site) error {
 	if err != nil {
 		return err
 	}
-	// The relay first: rules without one would have clients reach the server directly.
+	// The relay first: with rules but no relay, clients would reach the server directly.
 	waiting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for range max(s.Processes, 1) {
@@ -97,8 +96,8 @@ func (r *Running) start(ctx context.Context, s site) error {
 	return nil
 }
 
-// PIDs are the ids of its processes, those included that they started. It is empty
-// for Direct. Processes may come and go while it looks.
+// PIDs are the ids of its processes and their descendants. It is empty for Direct. Processes may
+// come and go meanwhile.
 func (r *Running) PIDs() []int {
 	var pids []int
 	for _, cmd := range r.cmds {
@@ -107,12 +106,12 @@ func (r *Running) PIDs() []int {
 	return pids
 }
 
-// Target is where h1's clients connect to: the server, or with Forward the relay.
-// Who is served on the next port connects to the next port of it.
+// Target is where h1's clients connect to: the server, or with Forward the relay. For the server's
+// next port it is the next port.
 func (r *Running) Target() netip.AddrPort { return r.target }
 
-// Err is nil while all processes of the relay run, and then how the first of them
-// ended, with its last words. That Start's context ended them is no error.
+// Err is nil while all processes of the relay run, and after that the first one's exit with its last
+// words. The end of Start's context is no error.
 func (r *Running) Err() error {
 	for _, cmd := range r.cmds {
 		select {
@@ -131,22 +130,21 @@ func (r *Running) Err() error {
 	return nil
 }
 
-// Stop ends the relay, kindly and then in any event, takes the rules down and puts
-// the kernel's settings back. The error says so if the relay had ended before, by
-// itself. Further calls return what the first returned.
+// Stop ends the relay, by SIGTERM and then SIGKILL, removes the rules and restores the kernel's
+// settings. The error says so if the relay had ended by itself. Further calls return the same.
 func (r *Running) Stop() error {
 	r.stop.Do(func() { r.stopErr = errors.Join(r.Err(), r.end()) })
 	return r.stopErr
 }
 
-// end ends the processes and undoes the rest. Relays that are told twice do not
-// wait for their connections to end.
+// end ends the processes and undoes the rest. After a second SIGTERM relays do not wait for their
+// connections to end.
 func (r *Running) end() error {
 	for range 2 {
 		for _, cmd := range r.cmds {
 			tell(cmd, syscall.SIGTERM)
 		}
-		if r.ended(kindness) {
+		if r.ended(stopTimeout) {
 			break
 		}
 	}
@@ -160,9 +158,8 @@ func (r *Running) end() error {
 	return errors.Join(errs...)
 }
 
-// tell sends a signal to a process and those of its group: a shell does not pass it
-// on. The group only while the process has not been reaped: later its number may be
-// somebody else's.
+// tell sends a signal to a process and its group, as a shell does not pass it on. It does so only
+// while the process has not been reaped: later its number may belong to another.
 func tell(cmd *netlab.Cmd, sig syscall.Signal) {
 	if cmd.Signal(syscall.Signal(0)) == nil {
 		_ = syscall.Kill(-cmd.PID(), sig) // fails when it has just ended
@@ -170,8 +167,8 @@ func tell(cmd *netlab.Cmd, sig syscall.Signal) {
 }
 
 // ended waits that long for all processes to end, and says whether they have.
-func (r *Running) ended(patience time.Duration) bool {
-	late := time.After(patience)
+func (r *Running) ended(limit time.Duration) bool {
+	late := time.After(limit)
 	for _, cmd := range r.cmds {
 		select {
 		case <-cmd.Done():

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+
+	"github.com/tprelay/tprelay/bench/units"
 )
 
 // Drawing is a picture in shapes. Lengths are in pixels, y grows downwards.
@@ -18,7 +20,6 @@ type Drawing struct {
 	Lines         []Line
 	Boxes         []Box
 	Curves        []Curve
-	Dots          []Dot
 	Texts         []Text
 }
 
@@ -37,12 +38,6 @@ type Box struct {
 
 // Curve joins points.
 type Curve struct{ Points, Class string }
-
-// Dot is a point that says something when pointed at.
-type Dot struct {
-	X, Y        float64
-	Class, Says string
-}
 
 // Text is a label; Anchor is start, middle or end.
 type Text struct {
@@ -134,7 +129,7 @@ func (d *Drawing) Below(x float64, says string) {
 // axisNumber is a number without more digits than it takes.
 func axisNumber(v float64) string {
 	if v >= 1000 {
-		return Thousands(fmt.Sprintf("%.0f", v))
+		return units.Thousands(fmt.Sprintf("%.0f", v))
 	}
 	return fmt.Sprintf("%.4g", v)
 }
@@ -147,11 +142,6 @@ func (d *Drawing) AddLine(x1, y1, x2, y2 float64, class string) {
 // AddBox adds a box.
 func (d *Drawing) AddBox(x, y, w, h float64, class, says string) {
 	d.Boxes = append(d.Boxes, Box{x, y, w, h, class, says})
-}
-
-// AddDot adds a dot.
-func (d *Drawing) AddDot(x, y float64, class, says string) {
-	d.Dots = append(d.Dots, Dot{x, y, class, says})
 }
 
 // AddText adds a label.
@@ -171,35 +161,5 @@ func (d *Drawing) AddCurve(points [][2]float64, class string) {
 	d.Curves = append(d.Curves, Curve{b.String(), class})
 }
 
-// Thousands sets commas into a whole number: 65,390.
-func Thousands(digits string) string {
-	sign := ""
-	if strings.HasPrefix(digits, "-") {
-		sign, digits = "-", digits[1:]
-	}
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return sign + digits
-}
-
 // Letter is about how wide one is.
 const Letter = 6.5
-
-// Widen makes the drawing wide enough for its labels, which may stand closer than they
-// are long.
-func (d *Drawing) Widen(x float64) {
-	for _, t := range d.Texts {
-		if t.Anchor == "middle" {
-			x = max(x, t.X+Letter*float64(len(t.Says))/2)
-		}
-	}
-	if x+Right > d.Width {
-		for i := range d.Lines {
-			if d.Lines[i].Class == "grid" {
-				d.Lines[i].X2 = x
-			}
-		}
-		d.Width = x + Right
-	}
-}

@@ -118,3 +118,40 @@ func FormatBytes(n int64) string {
 	}
 	return fmt.Sprintf("%d B", n)
 }
+
+// Thousands puts commas into a whole number: 65,390.
+func Thousands(digits string) string {
+	sign := ""
+	if strings.HasPrefix(digits, "-") {
+		sign, digits = "-", digits[1:]
+	}
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return sign + digits
+}
+
+// Plural gives "1 stream", "4 streams", "2,000 connections".
+func Plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return Thousands(strconv.Itoa(n)) + " " + what
+}
+
+// Figure gives a number with at least three significant digits and thousands apart.
+func Figure(x float64) string {
+	switch a := math.Abs(x); {
+	case a == 0:
+		return "0"
+	case a >= 100:
+		return Thousands(strconv.FormatFloat(x, 'f', 0, 64))
+	case a >= 10:
+		return strconv.FormatFloat(x, 'f', 1, 64)
+	case a >= 1:
+		return strconv.FormatFloat(x, 'f', 2, 64)
+	case a >= 0.0005:
+		return strconv.FormatFloat(x, 'f', 3, 64)
+	}
+	return strconv.FormatFloat(x, 'g', 2, 64)
+}

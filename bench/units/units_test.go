@@ -78,3 +78,13 @@ func FuzzRate(f *testing.F) {
 		}
 	})
 }
+
+func TestFiguresHaveThreeDigits(t *testing.T) {
+	for x, want := range map[float64]string{
+		0: "0", 65389.7: "65,390", 1234567: "1,234,567", 999.6: "1,000", 100: "100", 42.34: "42.3", 1.005: "1.00", 0.2149: "0.215", 0.00012: "0.00012", -1234: "-1,234",
+	} {
+		if got := Figure(x); got != want {
+			t.Errorf("%g: %s, want %s", x, got, want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -14,58 +15,67 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/tprelay/tprelay/bench"
+	"github.com/tprelay/tprelay/bench/output"
+	"github.com/tprelay/tprelay/bench/runner"
+	"github.com/tprelay/tprelay/bench/scenario"
+	"github.com/tprelay/tprelay/bench/stats"
+	"github.com/tprelay/tprelay/bench/targets"
+	"github.com/tprelay/tprelay/bench/testbed"
 	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
+// builtinEnds is --with for the benchmark's own clients and servers.
+const builtinEnds = "builtin"
+
 // compareCmd is tpbench compare.
 type compareCmd struct {
-	Relays       []string       `placeholder:"NAME,..." help:"Relays, see --list; one that is named twice is measured twice. Default: all but gnet and socat; all: these too."`
+	Relays       []string       `placeholder:"NAME,..." help:"Relays, see --list; one that is named twice is measured twice. Default: those that --list marks; all: every relay."`
 	Scenarios    []string       `placeholder:"NAME,..." help:"Scenarios: bulk, rr, light, cps, idle, slow, mixed, scale, many. Default: all."`
-	Only         []string       `placeholder:"POINT,..." help:"Of the scenarios these points only, see --list."`
-	Rounds       int            `placeholder:"3" help:"How often each relay is measured at each point; the median counts."`
-	TargetRounds int            `placeholder:"N" help:"How often those relays are measured that a target of the project compares at a point. Default: as --rounds says."`
+	Only         []string       `placeholder:"WORKLOAD,..." help:"Of the scenarios these workloads only, see --list."`
+	Rounds       int            `placeholder:"6" help:"How often each relay is measured with each workload; the median counts. Default: 6, as confidence intervals need, and 3 where only memory is measured."`
 	Seconds      float64        `placeholder:"4" help:"Length of each window."`
-	Warmup       time.Duration  `default:"1s" help:"Time before each window, from when all connections stand."`
-	Again        *time.Duration `placeholder:"DURATION" help:"For how long, at the end, rounds of a point are done again in which the host of this virtual machine took more than 2 % of the CPU time. Default: half of the time that the others take."`
+	Warmup       time.Duration  `default:"1s" help:"Time before each window, from when all connections are established."`
+	Again        *time.Duration `placeholder:"DURATION" help:"How long, at the end, rounds are repeated in which the host of this virtual machine took more than 2 % of the CPU time. Default: half of the time that the others take."`
 	Baseline     string         `placeholder:"haproxy" help:"The relay that others are divided by. Default: haproxy, and without it the first."`
-	With         string         `enum:"builtin,iperf3,wrk" default:"builtin" help:"Who sends and receives: ${enum}. iperf3 does bulk alone; wrk does rr alone, with nginx at the other end."`
+	With         string         `enum:"builtin,iperf3,wrk" default:"builtin" help:"Clients and servers: ${enum}. iperf3 does bulk alone; wrk does rr alone, with nginx as the server."`
 	Congestion   string         `placeholder:"NAME" help:"Congestion control of all TCP connections in the lab. Default: cubic, whatever the machine uses otherwise."`
 	RelayCommand string         `placeholder:"CMD" help:"${relay_command}"`
-	TPRelay      string         `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: that beside tpbench, or else that in PATH."`
-	Out          string         `placeholder:"DIR" help:"Write the raw figures there, as JSON and CSV, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
+	TPRelay      string         `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: the one beside tpbench, otherwise the one in PATH."`
+	Out          string         `placeholder:"DIR" help:"Write the raw figures there, as JSON and for benchstat, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
 	JSON         bool           `name:"json" help:"Print all raw figures as JSON instead of tables."`
-	Quick        bool           `help:"A few points and relays, two rounds of two seconds."`
-	Targets      bool           `help:"Only the relays and points that the project's targets are about, twenty rounds of 1.2 s where they compare relays; see --check."`
+	Quick        bool           `help:"A few workloads and relays, two rounds of two seconds."`
 	Self         bool           `help:"Measure tprelay against itself, to see how far figures can be trusted."`
-	Check        bool           `help:"Exit with status 1 when a target of the project is not held."`
-	List         bool           `help:"List relays and points, and measure nothing."`
+	Check        bool           `help:"Measure what the project's targets are about, in windows of 1.2 s and in 20 rounds where they compare relays; exit with status 1 when one is missed. --rounds changes both numbers of rounds."`
+	List         bool           `help:"List relays and workloads, and measure nothing."`
 }
 
-// Run measures, and prints what came of it.
+// Run measures, and prints the results.
 func (c *compareCmd) Run(command *kong.Context) error {
-	c.defaults()
-	plan, results, err := c.plan()
-	if err != nil {
-		return err
-	}
 	if c.List {
 		return list(command.Stdout, c.RelayCommand)
 	}
+	all, err := targets.All()
+	if err != nil {
+		return fmt.Errorf("compare: %w", err)
+	}
+	plan, results, err := c.plan(all)
+	if err != nil {
+		return err
+	}
 	if c.Out != "" {
-		if err := bench.MakeDir(c.Out); err != nil {
+		if err := output.MakeDir(c.Out); err != nil {
 			return fmt.Errorf("--out: %w", err)
 		}
 	}
 	if err := netlab.Enter(); err != nil {
 		return err
 	}
-	driver := &bench.Driver{Command: c.RelayCommand, With: c.With, Congestion: results.Settings.Congestion}
-	if driver.Self, err = os.Executable(); err != nil {
+	run := &runner.Runner{Command: c.RelayCommand, Generator: c.generator(), Congestion: results.Settings.Congestion}
+	if run.Self, err = os.Executable(); err != nil {
 		return fmt.Errorf("compare: path of this program: %w", err)
 	}
-	if err := c.reduce(&plan, results, driver); err != nil {
+	if err := c.reduce(&plan, results, run); err != nil {
 		return err
 	}
 	for _, note := range results.Notes {
@@ -75,24 +85,32 @@ func (c *compareCmd) Run(command *kong.Context) error {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends at once
 
-	if driver.Again = plan.Total() / 2; c.Again != nil {
-		driver.Again = *c.Again
+	if run.Again = plan.Total() / 2; c.Again != nil {
+		run.Again = *c.Again
 	}
-	results.Machine = bench.ThisMachine()
+	results.Machine = stats.ThisMachine()
 	p := newProgress(command.Stderr)
 	p.step(fmt.Sprintf("%d runs, about %s", len(plan.Steps()), formatLeft(plan.Total())))
-	driver.Progress = func(s bench.Step, done, all int, left time.Duration) {
+	run.Progress = func(s runner.Step, done, all int, left time.Duration) {
+		what := fmt.Sprintf("%s, %s, round %d", s.Workload.Name, s.Candidate.Name, s.Round)
 		if done == all {
-			p.step(fmt.Sprintf("again, as the machine's host took much: %s, %s, round %d; at most %s left", s.Point.Name, s.Relay.Name, s.Round, formatLeft(left)))
+			p.step(fmt.Sprintf("repeated, as the machine's host took CPU time: %s; at most %s left", what, formatLeft(left)))
 			return
 		}
-		p.step(fmt.Sprintf("%d of %d: %s, %s, round %d; %s left", done+1, all, s.Point.Name, s.Relay.Name, s.Round, formatLeft(left)))
+		p.step(fmt.Sprintf("%d of %d: %s; %s left", done+1, all, what, formatLeft(left)))
 	}
-	err = driver.Run(ctx, plan, results)
+	err = run.Run(ctx, plan, results)
 	p.clear()
 	interrupted := ctx.Err() != nil
 	if err != nil && !interrupted {
 		return fmt.Errorf("compare: %w", err)
+	}
+	var verdicts []targets.Verdict
+	if c.Check {
+		verdicts = targets.Judge(results, all)
+		for _, v := range verdicts {
+			results.Verdicts = append(results.Verdicts, v.String())
+		}
 	}
 	if err := c.tell(command.Stdout, results); err != nil {
 		return err
@@ -100,16 +118,44 @@ func (c *compareCmd) Run(command *kong.Context) error {
 	if interrupted {
 		return errors.New("interrupted")
 	}
-	if broken := bench.Broken(results.Verdicts()); c.Check && broken > 0 {
-		return fmt.Errorf("compare: targets that are not held: %d", broken)
+	if failed := targets.Failed(verdicts); failed > 0 {
+		return fmt.Errorf("compare: targets that are missed: %d", failed)
 	}
 	return nil
 }
 
-// defaults fills in what was not said.
+// check refuses flags that are wrong or do not go together.
+func (c *compareCmd) check() error {
+	switch {
+	case c.Rounds < 0 || c.Rounds > 100:
+		return cli.Usagef("--rounds %d: must be between 1 and 100", c.Rounds)
+	case c.Seconds != 0 && !(c.Seconds >= 0.1 && c.Seconds <= 600):
+		return cli.Usagef("--seconds %g: must be between 0.1 and 600", c.Seconds)
+	case c.Warmup < 0 || c.Warmup > 10*time.Minute:
+		return cli.Usagef("--warmup %v: must be between 0 and 10m", c.Warmup)
+	case c.Again != nil && *c.Again < 0:
+		return cli.Usagef("--again %v: must not be negative", *c.Again)
+	case c.Check && (c.Self || c.Quick || c.With != builtinEnds || len(c.Relays)+len(c.Scenarios)+len(c.Only) > 0):
+		return cli.Usagef("--check says itself what is measured: leave out --relays, --scenarios, --only, --with, --quick and --self")
+	}
+	return nil
+}
+
+// generator is what --with names, nil for the benchmark's own clients and servers.
+func (c *compareCmd) generator() *scenario.Generator {
+	for _, g := range scenario.Generators() {
+		if g.Name == c.With {
+			return &g
+		}
+	}
+	return nil
+}
+
+// defaults fills in the flags that were not given.
 func (c *compareCmd) defaults() {
-	rounds, seconds := 3, 4.0
-	if c.Quick {
+	rounds, seconds := 6, 4.0
+	switch {
+	case c.Quick:
 		rounds, seconds = 2, 2
 		if len(c.Relays) == 0 && !c.Self {
 			c.Relays = []string{"direct", "tprelay", "haproxy", "iocopy"}
@@ -117,12 +163,8 @@ func (c *compareCmd) defaults() {
 		if len(c.Scenarios) == 0 && len(c.Only) == 0 {
 			c.Only = []string{"bulk-1-up", "rr-100", "rr-2000", "cps-50", "idle-1000"}
 		}
-	}
-	if c.Targets {
-		seconds = 1.2
-		if c.TargetRounds == 0 {
-			c.TargetRounds = 20
-		}
+	case c.Check:
+		rounds, seconds = 3, 1.2
 	}
 	if c.Rounds == 0 {
 		c.Rounds = rounds
@@ -136,65 +178,56 @@ func (c *compareCmd) defaults() {
 }
 
 // plan is what the flags ask for, and results that are still empty.
-func (c *compareCmd) plan() (plan bench.Plan, r *bench.Results, err error) {
-	switch {
-	case c.Rounds < 1 || c.Rounds > 100:
-		return plan, nil, cli.Usagef("--rounds %d: must be between 1 and 100", c.Rounds)
-	case c.TargetRounds < 0 || c.TargetRounds > 100:
-		return plan, nil, cli.Usagef("--target-rounds %d: must be between 1 and 100", c.TargetRounds)
-	case !(c.Seconds >= 0.1 && c.Seconds <= 600):
-		return plan, nil, cli.Usagef("--seconds %g: must be between 0.1 and 600", c.Seconds)
-	case c.Warmup < 0 || c.Warmup > 10*time.Minute:
-		return plan, nil, cli.Usagef("--warmup %v: must be between 0 and 10m", c.Warmup)
-	case c.Again != nil && *c.Again < 0:
-		return plan, nil, cli.Usagef("--again %v: must not be negative", *c.Again)
-	case c.Targets && (c.Self || c.Quick || c.With != bench.Builtin || len(c.Relays)+len(c.Scenarios)+len(c.Only) > 0):
-		return plan, nil, cli.Usagef("--targets says itself what is measured: leave out --relays, --scenarios, --only, --with, --quick and --self")
-	case c.With != bench.Builtin && c.Seconds < 1:
-		return plan, nil, cli.Usagef("--seconds %g: --with %s takes whole seconds", c.Seconds, c.With)
+func (c *compareCmd) plan(all []targets.Target) (plan runner.Plan, r *stats.Results, err error) {
+	if err := c.check(); err != nil {
+		return plan, nil, err
 	}
-	plan = bench.Plan{
-		Named: len(c.Relays) > 0, Rounds: c.Rounds, TargetRounds: c.TargetRounds, WarmUp: c.Warmup, Window: time.Duration(c.Seconds * float64(time.Second)),
+	rounds := c.Rounds // 0: the default
+	c.defaults()
+	g := c.generator()
+	if g != nil {
+		if c.Seconds < 1 {
+			return plan, nil, cli.Usagef("--seconds %g: --with %s takes whole seconds", c.Seconds, c.With)
+		}
+		if len(c.Scenarios) > 0 && !slices.Equal(c.Scenarios, []string{g.Scenario}) {
+			return plan, nil, cli.Usagef("--scenarios %s: --with %s does %s alone", strings.Join(c.Scenarios, ","), c.With, g.Scenario)
+		}
+		c.Scenarios = []string{g.Scenario}
 	}
-	if plan.Relays, err = bench.ChooseRelays(c.Relays, c.RelayCommand); err != nil {
+	plan = runner.Plan{Named: len(c.Relays) > 0, Rounds: c.Rounds, WarmUp: c.Warmup, Window: time.Duration(c.Seconds * float64(time.Second))}
+	if plan.Candidates, err = runner.Choose(c.Relays, c.RelayCommand); err != nil {
 		return plan, nil, cli.Usagef("--relays: %w", err)
 	}
-	if only := map[string]string{bench.Iperf3: "bulk", bench.Wrk: "rr"}[c.With]; only != "" {
-		if len(c.Scenarios) > 0 && !slices.Equal(c.Scenarios, []string{only}) {
-			return plan, nil, cli.Usagef("--scenarios %s: --with %s does %s alone", strings.Join(c.Scenarios, ","), c.With, only)
-		}
-		c.Scenarios = []string{only}
-	}
-	if plan.Points, err = bench.ChoosePoints(c.Scenarios, c.Only); err != nil {
+	if plan.Workloads, err = scenario.Choose(c.Scenarios, c.Only); err != nil {
 		return plan, nil, cli.Usagef("%w", err)
 	}
-	if c.Targets {
-		plan = plan.ForTargets()
+	switch {
+	case c.Check:
+		plan = targets.Plan(plan, all, rounds)
+	case rounds == 0:
+		plan.FewerAtRest()
 	}
-	congestion, err := bench.ChooseCongestion(c.Congestion)
+	congestion, err := testbed.ChooseCongestion(c.Congestion)
 	if err != nil {
 		return plan, nil, cli.Usagef("--congestion: %w", err)
 	}
-	r = &bench.Results{Settings: bench.Settings{
-		Began: time.Now(), Command: c.commandLine(), Rounds: c.Rounds, TargetRounds: c.TargetRounds, Seconds: c.Seconds, WarmUp: c.Warmup.Seconds(), With: c.With,
+	r = &stats.Results{Settings: stats.Settings{
+		Began: time.Now(), Command: c.commandLine(rounds), Rounds: c.Rounds, RoundsAt: maps.Clone(plan.RoundsAt), Seconds: c.Seconds, WarmUp: c.Warmup.Seconds(), With: c.With,
 		Congestion: congestion,
 	}}
-	switch c.With {
-	case bench.Wrk:
-		r.Notes = append(r.Notes, "wrk has no warm-up: opening the connections is within what was measured")
-	case bench.Iperf3:
-		r.Notes = append(r.Notes, "iperf3 tells the sender's rate after the warm-up; CPU time is that of the whole transfer over all its bytes")
+	if g != nil {
+		r.Notes = append(r.Notes, g.Note)
 	}
 	return plan, r, nil
 }
 
-// reduce leaves out of the plan the relays whose programs are not here, and notes
-// that; and it settles what the figures are divided by.
-func (c *compareCmd) reduce(plan *bench.Plan, r *bench.Results, d *bench.Driver) error {
+// reduce leaves out of the plan the relays whose programs are missing, and notes that; and it decides
+// what the figures are divided by.
+func (c *compareCmd) reduce(plan *runner.Plan, r *stats.Results, run *runner.Runner) error {
 	tprelay, err := findTPRelay(c.TPRelay)
-	d.TPRelay = tprelay
-	left := slices.Clone(plan.Relays)
-	left = slices.DeleteFunc(left, func(relay bench.Contestant) bool {
+	run.TPRelay = tprelay
+	left := slices.Clone(plan.Candidates)
+	left = slices.DeleteFunc(left, func(relay runner.Candidate) bool {
 		missing := relay.Missing()
 		if strings.HasPrefix(relay.Relay.Name, "tprelay") && err != nil {
 			missing = err.Error()
@@ -207,9 +240,9 @@ func (c *compareCmd) reduce(plan *bench.Plan, r *bench.Results, d *bench.Driver)
 	if len(left) == 0 {
 		return fmt.Errorf("compare: no relay is left: %s", strings.Join(r.Notes, "; "))
 	}
-	plan.Relays = left
+	plan.Candidates = left
 	named := func(name string) bool {
-		return slices.ContainsFunc(left, func(relay bench.Contestant) bool { return relay.Name == name })
+		return slices.ContainsFunc(left, func(relay runner.Candidate) bool { return relay.Name == name })
 	}
 	switch base := c.Baseline; {
 	case base != "" && !named(base):
@@ -222,33 +255,33 @@ func (c *compareCmd) reduce(plan *bench.Plan, r *bench.Results, d *bench.Driver)
 		r.Settings.Baseline = left[0].Name
 	}
 	for _, relay := range left {
-		r.Relays = append(r.Relays, bench.Relay{Name: relay.Name, Peer: relay.Relay.Name, Title: relay.Title, Way: relay.Way.String(), Advice: relay.Advice})
+		r.Relays = append(r.Relays, stats.Relay{Name: relay.Name, Relay: relay.Relay.Name, Title: relay.Title, Way: relay.Way.String(), Advice: relay.Advice})
 	}
-	for _, p := range plan.Points {
-		r.Points = append(r.Points, p.Name)
+	for _, w := range plan.Workloads {
+		r.Workloads = append(r.Workloads, w.Name)
 	}
 	return nil
 }
 
 // tell prints the results and writes them, if there are any.
-func (c *compareCmd) tell(w io.Writer, r *bench.Results) error {
+func (c *compareCmd) tell(w io.Writer, r *stats.Results) error {
 	if len(r.Runs) == 0 {
 		return nil
 	}
 	if c.Out != "" {
-		if err := r.Write(c.Out); err != nil {
+		if err := output.Write(c.Out, r); err != nil {
 			return err
 		}
 	}
 	if c.JSON {
-		return r.WriteJSON(w)
+		return output.WriteJSON(w, r)
 	}
-	_, err := io.WriteString(w, r.Markdown())
+	_, err := io.WriteString(w, output.Markdown(r))
 	return err
 }
 
-// commandLine gives the command that does the same again, whatever the defaults.
-func (c *compareCmd) commandLine() string {
+// commandLine gives the command that does the same again. rounds is the flag as it was given.
+func (c *compareCmd) commandLine(rounds int) string {
 	args := []string{"tpbench", "compare"}
 	list := func(flag string, values []string) {
 		if len(values) > 0 {
@@ -258,12 +291,11 @@ func (c *compareCmd) commandLine() string {
 	list("--relays", c.Relays)
 	list("--scenarios", c.Scenarios)
 	list("--only", c.Only)
-	if c.Targets {
-		args = append(args, "--targets")
+	if c.Check {
+		args = append(args, "--check")
 	}
-	args = append(args, "--rounds", fmt.Sprint(c.Rounds))
-	if c.TargetRounds > 0 {
-		args = append(args, "--target-rounds", fmt.Sprint(c.TargetRounds))
+	if rounds > 0 || c.Quick {
+		args = append(args, "--rounds", fmt.Sprint(c.Rounds))
 	}
 	args = append(args, "--seconds", fmt.Sprint(c.Seconds), "--warmup", c.Warmup.String())
 	if c.Again != nil {
@@ -272,7 +304,7 @@ func (c *compareCmd) commandLine() string {
 	if c.Baseline != "" {
 		args = append(args, "--baseline", c.Baseline)
 	}
-	if c.With != bench.Builtin {
+	if c.With != builtinEnds {
 		args = append(args, "--with", c.With)
 	}
 	if c.Congestion != "" {

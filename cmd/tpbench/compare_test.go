@@ -16,7 +16,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/tprelay/tprelay/bench"
+	"github.com/tprelay/tprelay/bench/output"
+	"github.com/tprelay/tprelay/bench/scenario"
+	"github.com/tprelay/tprelay/bench/stats"
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
@@ -44,7 +46,7 @@ func TestCompareMeasures(t *testing.T) {
 			t.Parallel()
 			cmd := process(t, ordinary, "compare", "--json", "--relays", "direct,iocopy", "--only", "bulk-1-up,rr-1,cps-50,idle-1000,slow-1,mixed",
 				"--rounds", "1", "--seconds", "1", "--warmup", "1s") // workers are told that long before, however busy the machine is
-			r := printed[bench.Results](t, cmd)
+			r := printed[stats.Results](t, cmd)
 			if len(r.Runs) != 12 {
 				t.Errorf("%d runs", len(r.Runs))
 			}
@@ -74,29 +76,29 @@ func TestCompareSetsTheCongestionControl(t *testing.T) {
 // one was seen that was reset between connect and its first write.
 const few = 2
 
-// hasFigures: every figure of the point is there and more than 0, but for those that
+// hasFigures: every figure of the workload is there and more than 0, but for those that
 // there are not without a relay, and for events that should not happen.
-func hasFigures(t *testing.T, run bench.Run) {
+func hasFigures(t *testing.T, run stats.Run) {
 	t.Helper()
 	if run.Error != "" {
-		t.Errorf("%s, %s: %s", run.Point, run.Relay, run.Error)
+		t.Errorf("%s, %s: %s", run.Workload, run.Relay, run.Error)
 		return
 	}
-	p, _ := bench.FindPoint(run.Point)
-	for _, m := range p.Metrics {
+	w, _ := scenario.Find(run.Workload)
+	for _, m := range w.Metrics {
 		ofRelay := m.Name == "relay_cpu" || m.Name == "resident" || m.Name == "descriptors" || m.Name == "growth"
 		got, there := run.Figures[m.Name]
 		switch {
 		case ofRelay && run.Relay == "direct":
 			if there {
-				t.Errorf("%s without a relay: %s is %g", run.Point, m.Name, got)
+				t.Errorf("%s without a relay: %s is %g", run.Workload, m.Name, got)
 			}
 		case !there:
-			t.Errorf("%s, %s: no %s", run.Point, run.Relay, m.Name)
+			t.Errorf("%s, %s: no %s", run.Workload, run.Relay, m.Name)
 		case m.Count && got != 0 && (run.Relay == "direct" || got > few):
-			t.Errorf("%s, %s: %g %s: %v", run.Point, run.Relay, got, m.Name, run.Warnings)
+			t.Errorf("%s, %s: %g %s: %v", run.Workload, run.Relay, got, m.Name, run.Warnings)
 		case !m.Count && got <= 0 && m.Name != "growth": // memory may shrink
-			t.Errorf("%s, %s: %s is %g", run.Point, run.Relay, m.Name, got)
+			t.Errorf("%s, %s: %s is %g", run.Workload, run.Relay, m.Name, got)
 		}
 	}
 }
@@ -139,7 +141,7 @@ func TestInterruptedCompareTellsWhatThereIs(t *testing.T) {
 	if status := program([]string{"report", dir}, &out, &errors); status != cli.OK {
 		t.Fatalf("report: status %d, %s", status, errors.String())
 	}
-	if page, err := os.ReadFile(filepath.Join(dir, bench.ReportFile)); err != nil || !bytes.Contains(page, []byte("rr-1")) {
+	if page, err := os.ReadFile(filepath.Join(dir, output.ReportFile)); err != nil || !bytes.Contains(page, []byte("rr-1")) {
 		t.Errorf("page: %v\n%s", err, page)
 	}
 }
@@ -167,12 +169,12 @@ func TestReportOfNothingSaysSo(t *testing.T) {
 	}
 }
 
-func TestListNamesRelaysAndPoints(t *testing.T) {
+func TestListNamesRelaysAndWorkloads(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if status := program([]string{"compare", "--list"}, &stdout, &stderr); status != cli.OK {
 		t.Fatalf("status %d, %s", status, stderr.String())
 	}
-	for _, name := range []string{"direct", "tprelay-buffered", "haproxy", "gnet-close", "bulk-1-up", "many-40000"} {
+	for _, name := range []string{"direct", "tprelay-buffered", "haproxy", "gnet-close", "bulk-1-up", "many-40000", "TCP_MAERTS", "open loop"} {
 		if !strings.Contains(stdout.String(), name) {
 			t.Errorf("no %s in\n%s", name, stdout.String())
 		}
@@ -183,8 +185,8 @@ func TestListNamesRelaysAndPoints(t *testing.T) {
 // their order, and no others.
 func TestScenariosAreListed(t *testing.T) {
 	var names []string
-	for _, s := range bench.Scenarios() {
-		names = append(names, s.Name)
+	for _, s := range scenario.All() {
+		names = append(names, s.About().Name)
 	}
 	field, _ := reflect.TypeFor[compareCmd]().FieldByName("Scenarios")
 	if help := field.Tag.Get("help"); !strings.Contains(help, "Scenarios: "+strings.Join(names, ", ")+".") {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,37 +10,39 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/tprelay/tprelay/bench"
 	"github.com/tprelay/tprelay/bench/relays"
+	"github.com/tprelay/tprelay/bench/scenario"
 )
 
-// list prints the relays and the points that there are.
+// list prints the relays and the workloads that there are.
 func list(w io.Writer, relayCommand string) error {
-	rows := [][]string{{"RELAY", "WAY", ""}}
-	for _, p := range relays.All(relayCommand) {
-		title := p.Title
-		if missing := p.Missing(); missing != "" {
+	mark := func(is bool) string {
+		if is {
+			return "yes"
+		}
+		return "no"
+	}
+	rows := [][]string{{"RELAY", "WAY", "DEFAULT", "VARIANT", ""}}
+	for _, r := range relays.All(relayCommand) {
+		title := r.Title
+		if missing := r.Missing(); missing != "" {
 			title += " (" + missing + ")"
 		}
-		rows = append(rows, []string{p.Name, p.Way.String(), title})
+		rows = append(rows, []string{r.Name, r.Way.String(), mark(r.Default), mark(r.Variant), title})
 	}
 	var b strings.Builder
 	align(&b, rows)
 	b.WriteByte('\n')
-	rows = [][]string{{"POINT", "ALL RELAYS", ""}}
-	for _, p := range bench.Points() {
+	rows = [][]string{{"WORKLOAD", "NETPERF", "LOOP", "VARIANTS", ""}}
+	for _, w := range scenario.Workloads() {
 		var metrics []string
-		for _, m := range p.Metrics {
+		for _, m := range w.Metrics {
 			metrics = append(metrics, m.Title)
 		}
-		all := "no"
-		if p.Principal {
-			all = "yes"
-		}
-		rows = append(rows, []string{p.Name, all, fmt.Sprintf("%s: %s", p.Title, strings.Join(metrics, ", "))})
+		rows = append(rows, []string{w.Name, cmp.Or(w.Alias, "-"), w.Scenario.About().Loop, mark(w.Principal), fmt.Sprintf("%s: %s", w.Title, strings.Join(metrics, ", "))})
 	}
 	align(&b, rows)
-	fmt.Fprintln(&b, "\nUnless relays are named, tprelay-loops, tprelay-buffered, haproxy-2threads, haproxy-copy and iocopy-nosplice are measured at the points of all relays only.")
+	fmt.Fprintln(&b, "\nUnless relays are named, the default ones are measured: variants with those workloads only that say so.")
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -5,7 +5,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/tprelay/tprelay/bench"
+	"github.com/tprelay/tprelay/bench/output"
 )
 
 // reportCmd is tpbench report.
@@ -15,7 +15,7 @@ type reportCmd struct {
 
 // Run writes the page into the directory, and says where it is.
 func (c *reportCmd) Run(command *kong.Context) error {
-	path, err := bench.WriteReport(c.Dir)
+	path, err := output.WriteReport(c.Dir)
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}

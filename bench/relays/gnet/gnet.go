@@ -1,9 +1,9 @@
-// Package gnetrelay is a TCP relay on gnet, as far as gnet goes: an event loop that
-// cannot stop reading, so there is no flow control, and that closes a connection on
-// its first FIN, so there is no half-close. It is what tpbench compare calls gnet.
+// Package gnet is a TCP relay on the event loops of github.com/panjf2000/gnet, within their limits:
+// gnet cannot stop reading, so there is no flow control, and it closes a connection on its first FIN,
+// so there is no half-close. tpbench compare calls it gnet.
 //
-// gnet sets no IP_TRANSPARENT and does not tell where a connection was bound for,
-// so clients connect to the relay itself.
+// gnet neither sets IP_TRANSPARENT nor returns the original destination, so clients connect to the
+// relay itself.
 package gnet
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/panjf2000/gnet/v2"
 )
 
-// lookAgain is how long to wait before looking again whether the rest of a
-// connection's bytes have left. gnet does not tell.
+// lookAgain is how long to wait before looking again whether a connection's last bytes are sent. gnet
+// does not report it.
 const lookAgain = 5 * time.Millisecond
 
 // Forward is a port to listen on, and where its connections go.
@@ -45,10 +45,10 @@ type Relay struct {
 
 // half is one connection of a pair. All is done on the event loop.
 type half struct {
-	conn   gnet.Conn // nil until it stands
+	conn   gnet.Conn // nil until it is established
 	other  *half
 	gone   bool // it was closed
-	ending bool // the other is gone: close it when what it was sent has left
+	ending bool // the other is gone: close it when its last bytes are sent
 	cut    bool // close both at once
 }
 
@@ -75,8 +75,7 @@ func (r *Relay) Run(ctx context.Context) error {
 // OnBoot lets ctx end the engine.
 func (r *Relay) OnBoot(engine gnet.Engine) gnet.Action {
 	r.unhook = context.AfterFunc(r.ctx, func() {
-		// Stop begins the end and then waits for it, as long as its own context
-		// says; that wait is done by Run.
+		// Stop starts the shutdown and waits for it as long as its context lives. Run waits instead.
 		_ = engine.Stop(r.ctx)
 	})
 	return gnet.None
@@ -92,8 +91,8 @@ func (r *Relay) OnTick() (time.Duration, gnet.Action) {
 	return period, gnet.None
 }
 
-// OnOpen opens the other side of an incoming connection on the same loop, and joins
-// the two when that stands.
+// OnOpen opens the other side of an incoming connection on the same loop, and joins the two when that
+// is established.
 func (r *Relay) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	if out, ok := c.Context().(*half); ok {
 		return out.join(c)
@@ -125,15 +124,15 @@ func (out *half) join(c gnet.Conn) ([]byte, gnet.Action) {
 	if out.other.conn.InboundBuffered() == 0 {
 		return nil, gnet.None
 	}
-	early, _ := out.other.conn.Next(-1) // fails on other numbers only
+	early, _ := out.other.conn.Next(-1) // fails for other arguments only
 	return early, gnet.None
 }
 
-// OnTraffic passes on what has come. It also comes after a Wake.
+// OnTraffic passes on what has arrived. It is also called after a Wake.
 func (r *Relay) OnTraffic(c gnet.Conn) gnet.Action {
 	h := c.Context().(*half)
 	if h.ending {
-		_, _ = c.Discard(-1) // nobody is left who wants it
+		_, _ = c.Discard(-1) // there is no receiver any more
 		if c.OutboundBuffered() == 0 {
 			return gnet.Close
 		}
@@ -157,8 +156,8 @@ func (r *Relay) OnTraffic(c gnet.Conn) gnet.Action {
 	return gnet.None
 }
 
-// OnClose closes the other side too, when what it was sent has left: gnet throws
-// away what is unsent when a connection is closed.
+// OnClose closes the other side too, once its last bytes are sent: gnet drops unsent bytes when it
+// closes a connection.
 func (r *Relay) OnClose(c gnet.Conn, _ error) gnet.Action {
 	h := c.Context().(*half)
 	h.gone = true

@@ -1,6 +1,5 @@
-// Package iocopy is a transparent TCP relay as a good Go programmer would write it
-// with the standard library: a goroutine per direction, and io.Copy in each. It is
-// what tpbench compare calls iocopy.
+// Package iocopy is a transparent TCP relay as a good Go programmer would write it with the standard
+// library: a goroutine per direction, with io.Copy. tpbench compare calls it iocopy.
 //
 //	relay := iocopy.Relay{Listen: netip.MustParseAddrPort("127.0.0.1:9091")}
 //	err := relay.Run(ctx)
@@ -25,17 +24,16 @@ const (
 	bufferSize     = 32 << 10 // what io.Copy takes when it makes its own
 )
 
-// Relay takes connections that TPROXY brings, and opens the other side of each to
-// its original destination in the client's name. The zero value but for Listen
-// splices.
+// Relay accepts connections that TPROXY diverts, and opens the other side of each to its original
+// destination, bound to the client's address and port. By default it splices.
 type Relay struct {
 	// Listen is where it listens.
 	Listen netip.AddrPort
 	// NoSplice copies through pooled buffers of 32 KiB, as a relay must whose
 	// connections are not plain *net.TCPConn: one that encrypts, limits or counts.
 	NoSplice bool
-	// Pass, if not nil, passes on what comes from one side until that ends, in place of
-	// io.Copy. Each direction has a goroutine in it. An error ends the pair.
+	// Pass, if not nil, relays one direction until its end, in place of io.Copy. Each direction calls
+	// it in a goroutine of its own. An error ends the pair.
 	Pass func(to io.Writer, from *net.TCPConn) error
 
 	buffers sync.Pool // of *[]byte
@@ -64,15 +62,14 @@ func (r *Relay) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-			time.Sleep(5 * time.Millisecond) // until somebody else gives something back
+			time.Sleep(5 * time.Millisecond) // until others are closed
 		default:
 			return fmt.Errorf("iocopy: %w", err)
 		}
 	}
 }
 
-// serve relays one connection. TPROXY leaves the destination that the client meant
-// as the local address.
+// serve relays one connection. With TPROXY its local address is the original destination.
 func (r *Relay) serve(client *net.TCPConn) {
 	defer client.Close()
 	dialer := net.Dialer{LocalAddr: client.RemoteAddr(), Control: transparent, Timeout: connectTimeout}
@@ -92,7 +89,7 @@ func (r *Relay) serve(client *net.TCPConn) {
 	<-done
 }
 
-// copy copies until from ends, and passes that on. An error ends both directions.
+// copy copies until from ends, and passes the FIN on. An error ends both directions.
 func (r *Relay) copy(to, from *net.TCPConn) {
 	var err error
 	switch {
@@ -117,8 +114,7 @@ func (r *Relay) copy(to, from *net.TCPConn) {
 	}
 }
 
-// listening prepares a listener: transparent, and sharing its port with other
-// processes of the relay.
+// listening prepares a listener: transparent, and sharing its port with other processes of the relay.
 func listening(network, address string, raw syscall.RawConn) error {
 	if err := transparent(network, address, raw); err != nil {
 		return err
@@ -126,8 +122,8 @@ func listening(network, address string, raw syscall.RawConn) error {
 	return set(raw, unix.SOL_SOCKET, unix.SO_REUSEPORT)
 }
 
-// transparent lets a socket have a foreign address, and one that is in use for
-// another destination.
+// transparent lets a socket bind to a foreign address, also to one that is in use for another
+// destination.
 func transparent(_, _ string, raw syscall.RawConn) error {
 	if err := set(raw, unix.SOL_IP, unix.IP_TRANSPARENT); err != nil {
 		return fmt.Errorf("IP_TRANSPARENT: %w; run as root or grant CAP_NET_ADMIN", err)

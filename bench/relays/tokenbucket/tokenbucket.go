@@ -1,15 +1,14 @@
-// Package tokenbucket is a transparent TCP relay that is paced by a timer, the well-known
-// way to hold a sender back without listening to the receiver: each direction holds at
-// most what the rate allows for one tick, passes that on at the tick, and reads no more
-// until then. It is what tpbench calls tokenbucket.
+// Package tokenbucket is a transparent TCP relay that is paced by a timer, the well-known way to slow
+// a sender down without feedback from the receiver: each direction holds at most what the rate allows
+// for one tick, passes that on at the tick, and reads no more until then. tpbench calls it
+// tokenbucket.
 //
 //	relay := tokenbucket.Relay{Listen: netip.MustParseAddrPort("127.0.0.1:9091"), Rate: 6_000_000}
 //	err := relay.Run(ctx)
 //
-// The rate is a guess, made once. Where the link behind the relay is faster, the relay is
-// the bottleneck; where it is slower, the kernel's send buffer takes the difference, and
-// the sender believes in the guess until that is full. Where the guess is right, what comes
-// within a tick of what went before still waits for the next one.
+// The rate is a guess, made once. If the link behind the relay is faster, the relay is the bottleneck.
+// If it is slower, the kernel's send buffer takes the difference, and the sender sees the guessed rate
+// until that is full. If the guess is right, bytes that arrive within a tick still wait for the next.
 package tokenbucket
 
 import (
@@ -27,12 +26,12 @@ import (
 const (
 	// tick is the period of the timer: at 6 Mbit/s, 7,500 bytes.
 	tick = 10 * time.Millisecond
-	// least is what a tick lets pass in any case: less would cut packets up.
+	// least is what a tick lets pass at least: less would split packets.
 	least = 1500
 )
 
-// Relay takes connections that TPROXY brings, and opens the other side of each to
-// its original destination in the client's name.
+// Relay accepts connections that TPROXY diverts, and opens the other side of each to its original
+// destination, bound to the client's address and port.
 type Relay struct {
 	// Listen is where it listens.
 	Listen netip.AddrPort
@@ -52,8 +51,8 @@ func (r *Relay) threshold() int {
 	return int(max(r.Rate/8*uint64(tick/time.Millisecond)/1000, least))
 }
 
-// pass passes on what comes from one side until that ends, a threshold per tick. A sink
-// that takes less than that blocks it: then, and only then, the receiver is heard.
+// pass relays one direction until its end, a threshold per tick. Only a receiver that takes less than
+// that blocks it.
 func (r *Relay) pass(to io.Writer, from *net.TCPConn) error {
 	queue := make([]byte, r.threshold())
 	next := time.Now()
@@ -77,8 +76,7 @@ func (r *Relay) pass(to io.Writer, from *net.TCPConn) error {
 	}
 }
 
-// fill waits for the first bytes, and then reads until the queue is full or the tick
-// has come.
+// fill waits for the first bytes, and then reads until the queue is full or the tick is due.
 func fill(from *net.TCPConn, queue []byte, next time.Time) (n int, err error) {
 	if err := from.SetReadDeadline(time.Time{}); err != nil {
 		return 0, err

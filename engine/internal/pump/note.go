@@ -27,7 +27,10 @@ func (d *Pump) noteReceive(t *turn, n int, err error) int {
 	case n == 0 && d.endedByReset(t):
 		t.sourceFailed(d, nil)
 	case n == 0:
-		d.sawEnd()
+		d.Set(EOF)
+		if !d.Is(Broken) { // otherwise whether a FIN has come is known
+			d.Set(FINCame)
+		}
 	}
 	return n
 }

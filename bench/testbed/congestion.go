@@ -1,0 +1,53 @@
+package testbed
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/tprelay/tprelay/internal/netlab"
+)
+
+// The congestion control of the lab's hosts is part of what is measured: over veth, whose packets
+// are lost by nobody, BBR paces each connection by timers, and that costs more than a relay does.
+// So it is the same on every machine, whatever its sysctl says.
+const (
+	congestionSetting = "net.ipv4.tcp_congestion_control"
+	// defaultCongestion is the kernel's own default.
+	defaultCongestion = "cubic"
+	// allowedCongestion are those that a network namespace may have as its default.
+	allowedCongestion = "net.ipv4.tcp_allowed_congestion_control"
+)
+
+// ChooseCongestion is the congestion control of that name, or for none the default; where the
+// kernel has not even that, the machine's own. The error says which there are.
+func ChooseCongestion(name string) (string, error) {
+	text, err := netlab.Sysctl(allowedCongestion)
+	listed := err == nil // if not, it shows when it is set
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	switch allowed := strings.Fields(text); {
+	case name == "" && slices.Contains(allowed, defaultCongestion):
+		return defaultCongestion, nil
+	case name == "":
+		return netlab.Sysctl(congestionSetting)
+	case listed && !slices.Contains(allowed, name):
+		return "", fmt.Errorf("%q is none of those that may be used here: %s (%s; a module may have to be loaded, and allowed there)", name, strings.Join(allowed, ", "), allowedCongestion)
+	}
+	return name, nil
+}
+
+func (tb *Testbed) setCongestion() error {
+	if tb.Congestion == "" {
+		return nil
+	}
+	for _, h := range []*netlab.Host{tb.Lab.H1, tb.Lab.H2, tb.Lab.H3} {
+		if err := h.SetSysctl(congestionSetting, tb.Congestion); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"reflect"
+	"strings"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/internal/pump"
@@ -10,40 +13,34 @@ import (
 // errnos is room for every errno of Linux (the last is 133, EHWPOISON).
 const errnos = 134
 
-// counters are a loop's own, plain numbers: only the loop writes them. It
-// copies them to where Stats can read them before every wait.
+// counters are a loop's own numbers, which only the loop writes. It copies them to where Stats can
+// read them before every wait. Those that are single numbers have the names of their fields in Stats;
+// unsigned ones count, and signed ones are gauges.
 type counters struct {
 	pump.Counters
-	accepted, adopted, opened  uint64
-	takenOver                  uint64
-	ended                      [reasons]uint64
-	levels                     [tproxy.LevelFull + 1]uint64
-	delivered                  [2][2]uint64 // by direction; splice, buffer
-	throttles, moderations     uint64
-	waits, events, stale       uint64
-	acceptErrors, acceptPauses uint64
+	accepted, adopted, opened, takenOver uint64
+	throttles, moderations               uint64
+	waits, events, staleEvents           uint64
+	acceptErrors, acceptPauses           uint64
+	pipeMisses                           uint64
 
-	// Gauges.
-	active, memory        int64
-	kernelMemory          int64
-	pipesInUse, pipesIdle int64
-	pipeMisses            uint64
-	buffers               int64
+	active, memory, kernelMemory   int64
+	pipesInUse, pipesIdle, buffers int64
+
+	ended     [reasons]uint64
+	levels    [tproxy.LevelFull + 1]uint64
+	delivered [2][2]uint64 // by direction; splice, buffer
 }
 
-// add sums c into s.
+// add adds c to s.
 func (c *counters) add(s *Stats) {
-	s.Accepted += c.accepted
-	s.Adopted += c.adopted
-	s.HandedOver += c.ended[ReasonHandedOver]
-	s.TakenOver += c.takenOver
-	s.Active += c.active
-	s.Opened += c.opened
+	addNumbers(reflect.ValueOf(s).Elem(), reflect.ValueOf(*c))
 	for r, n := range c.ended {
 		if n > 0 {
 			s.Ended[Reason(r)] += n
 		}
 	}
+	s.HandedOver += c.ended[ReasonHandedOver]
 	for level, n := range c.levels {
 		if n > 0 {
 			s.SpoofLevels[tproxy.SpoofLevel(level)] += n
@@ -53,27 +50,23 @@ func (c *counters) add(s *Stats) {
 	s.UpstreamBuffer += c.delivered[upstream][1]
 	s.DownstreamSplice += c.delivered[downstream][0]
 	s.DownstreamBuffer += c.delivered[downstream][1]
-	s.Pending += c.Pending
-	s.Memory += c.memory
-	s.KernelMemory += c.kernelMemory
-	s.Pauses += c.Pauses
-	s.Starved += c.Starved
-	s.Throttles += c.throttles
-	s.Moderations += c.moderations
-	s.PipesInUse += c.pipesInUse
-	s.PipesIdle += c.pipesIdle
-	s.PipeMisses += c.pipeMisses
-	s.Buffers += c.buffers
-	s.Waits += c.waits
-	s.Events += c.events
-	s.StaleEvents += c.stale
-	s.Splices += c.Splices
-	s.SourceEmpty += c.SourceEmpty
-	s.PipeFull += c.PipeFull
-	s.SinkFull += c.SinkFull
-	s.SpliceRefused += c.Refused
-	s.AcceptErrors += c.acceptErrors
-	s.AcceptPauses += c.acceptPauses
+}
+
+// addNumbers adds each number of structure c to the field of s that has its name, which begins with
+// a capital letter there.
+func addNumbers(s, c reflect.Value) {
+	for i := range c.NumField() {
+		n, name := c.Field(i), c.Type().Field(i).Name
+		field := func() reflect.Value { return s.FieldByName(strings.ToUpper(name[:1]) + name[1:]) }
+		switch n.Kind() {
+		case reflect.Struct:
+			addNumbers(s, n)
+		case reflect.Uint64:
+			field().SetUint(field().Uint() + n.Uint())
+		case reflect.Int64:
+			field().SetInt(field().Int() + n.Int())
+		}
+	}
 }
 
 func errnoName(e unix.Errno) string {

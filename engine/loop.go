@@ -239,7 +239,7 @@ func (l *loop) dispatch(ev epoll.Event) {
 	slot, s := t.Key>>1, side(t.Key&1)
 	p := l.pairs.at(slot)
 	if p.generation != t.Generation || p.state == stateFree {
-		l.count.stale++
+		l.count.staleEvents++
 		return
 	}
 	if p.state == stateHandingOff {

@@ -120,7 +120,7 @@ func TestPipeIsLeftForASinkThatRefusesSplice(t *testing.T) {
 	if err := w.checkEmpty(); err != nil {
 		t.Fatalf("%v\n%v", err, w)
 	}
-	if w.count.Refused == 0 {
+	if w.count.SpliceRefused == 0 {
 		t.Error("splice was not refused")
 	}
 }

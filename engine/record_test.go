@@ -72,8 +72,8 @@ func TestStaleEventIsDropped(t *testing.T) {
 	l.dispatch(stale)
 	now := l.pairs.take()
 	l.dispatch(stale)
-	if l.count.stale != 2 || now.dir[upstream].Is(pump.Readable) || now.dir[incoming].Is(pump.Broken) || now.queued {
-		t.Errorf("%d stale events; the new pair: %+v", l.count.stale, now)
+	if l.count.staleEvents != 2 || now.dir[upstream].Is(pump.Readable) || now.dir[incoming].Is(pump.Broken) || now.queued {
+		t.Errorf("%d stale events; the new pair: %+v", l.count.staleEvents, now)
 	}
 	l.pairs.put(now)
 }

@@ -34,10 +34,10 @@ type Env struct {
 // Init makes the scratch buffer.
 func (e *Env) Init() { e.scratch = make([]byte, intercept.MaxHold+maxRead) }
 
-// Counters are statistics of the loop.
+// Counters are statistics of the loop, under the names that engine.Stats has for them.
 type Counters struct {
 	Pauses, Starved                 uint64
-	Splices, Refused                uint64
+	Splices, SpliceRefused          uint64
 	SourceEmpty, PipeFull, SinkFull uint64
 	Pending                         int64 // bytes, now
 }

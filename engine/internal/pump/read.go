@@ -86,7 +86,7 @@ func (d *Pump) readSpliced(t *turn, room int) (int, bool) {
 		d.Release(t.Env)
 		return d.readBuffered(t, min(room, smallRead))
 	case splice.Refused:
-		t.Count.Refused++
+		t.Count.SpliceRefused++
 		d.RefusesSplice()
 	case splice.Failed:
 		t.sourceFailed(d, err)

@@ -32,7 +32,7 @@ func (d *Pump) flushPipe(t *turn) bool {
 	case splice.Refused:
 		// What is in the pipe moves to a queue, and the pump stays on queues. The sink takes
 		// bytes, and its event has come: no other will.
-		t.Count.Refused++
+		t.Count.SpliceRefused++
 		if err := d.EmptyPipe(t.Env); err != nil {
 			return t.sinkFailed(err)
 		}

@@ -14,26 +14,28 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// Adoption says what becomes of an adopted connection.
+// Adoption says what Adopt does with a connection.
 type Adoption struct {
-	// Destination is where the connection goes, unless an interceptor sends it elsewhere.
+	// Destination is where the connection goes, unless an interceptor chooses another one. It must
+	// be an address and a port.
 	Destination netip.AddrPort
-	// Prefix are bytes that the caller has read from the connection already. They are sent to the
-	// destination before everything else, and count towards MemoryLimit. Copied.
+	// Prefix has bytes that the caller has read from the connection already. They are sent to the
+	// destination first, and handlers see them first. Adopt copies them, and they count towards
+	// MemoryLimit. Default: none.
 	Prefix []byte
 }
 
 // Adopt relays a connection that the caller has accepted: a *net.TCPConn, or an *os.File of a TCP
-// socket. Multipath TCP works, too. MaxPairs and MaxPairsPerSource do not apply: who accepts,
-// admits.
+// socket, also of Multipath TCP. MaxPairs and MaxPairsPerSource do not apply: the program that
+// accepts decides how many.
 //
-// The engine works on a duplicate of the descriptor; conn stays the caller's. On success the
-// caller closes conn, at once or later, and does nothing else with it: it must not read, write,
-// shut down or set options. On error, the socket is as it was.
+// The engine works on a duplicate of the descriptor. On success the caller closes conn, at once or
+// later, and does nothing else with it: it must not read, write, shut down or set options. On
+// error, the socket is as it was.
 //
-// Adopt may be called before Run, from any goroutine, and on a loop. The error is ErrDraining or
-// ErrClosed when the engine takes no more connections, and ErrMemory when there is no room for
-// the prefix.
+// Adopt does not wait, and may be called before Run and in a callback. The error is ErrDraining or
+// ErrClosed when the engine takes no more connections, and ErrMemory when MemoryLimit leaves no
+// room for the prefix.
 func (e *Engine) Adopt(conn syscall.Conn, a Adoption) error {
 	if err := e.adopt(conn, a); err != nil {
 		return fmt.Errorf("adopt: %w", err)
@@ -96,7 +98,7 @@ func (e *Engine) hire(fd int, client netip.AddrPort, a Adoption) error {
 	return nil
 }
 
-// takes is nil if the engine takes connections.
+// takes returns nil if the engine takes connections.
 func (e *Engine) takes() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 )
 
 // Callbacks are the embedder's code that runs on a loop: interceptors, handlers and observers.
-// A callback that panics ends its own pair, and nothing else.
+// A callback that panics ends its own pair and nothing else.
 
 type callback uint8
 
@@ -32,11 +32,10 @@ var callbackNames = [...]string{"", "Interceptor.Open", "Handler.Handle", "Handl
 
 func (c callback) String() string { return callbackNames[c] }
 
-// errGoexit is how a loop ends of which a callback called runtime.Goexit: the goroutine is gone,
-// and nothing can bring it back.
+// errGoexit ends a loop in which a callback called runtime.Goexit: its goroutine is gone.
 var errGoexit = errors.New("an interceptor, handler or observer ended a loop with runtime.Goexit")
 
-// panics are the places that panicked. Each is logged once: every connection may meet it.
+// panics are the places that panicked. Each is logged once, because every connection may reach it.
 type panics struct {
 	mu    sync.Mutex
 	sites map[uintptr]bool
@@ -56,8 +55,7 @@ func (p *panics) first(pc uintptr) bool {
 	return true
 }
 
-// callMark is what a loop shows of the callback that it is in: the callback, and how many there
-// were before. 0: it is in none.
+// callMark says which callback a loop is in, and how many callbacks it made before. 0 means none.
 type callMark uint64
 
 const callShift = 3
@@ -187,9 +185,9 @@ func (e *Engine) watchCallbacks(done <-chan struct{}) {
 	}
 }
 
-// ErrOnLoop is returned by calls that wait for the engine's loops when an interceptor, handler or
-// observer makes them: its own loop waits for it. Make such calls from another goroutine, and do
-// not wait for that one.
+// ErrOnLoop is returned by calls that wait for the engine's loops (Pairs, Ping, HandOver) when an
+// interceptor, handler or observer makes them, because its own loop waits for it. Make such calls
+// from another goroutine, and do not wait for that one.
 var ErrOnLoop = errors.New("called from an interceptor, handler or observer, for which the loop waits")
 
 // onLoop reports whether the calling goroutine is one of the engine's loops.

@@ -14,8 +14,8 @@ import (
 const errnos = 134
 
 // counters are a loop's own numbers, which only the loop writes. It copies them to where Stats can
-// read them before every wait. Those that are single numbers have the names of their fields in Stats;
-// unsigned ones count, and signed ones are gauges.
+// read them before every wait. Those that are single numbers have the names of their fields in
+// Stats; unsigned ones count, and signed ones are gauges.
 type counters struct {
 	pump.Counters
 	accepted, adopted, opened, takenOver uint64

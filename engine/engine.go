@@ -17,25 +17,29 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// Errors of calls that come at the wrong time.
+// Errors of calls that the engine cannot serve now. They may come wrapped: use errors.Is.
 var (
-	ErrNotRunning = errors.New("engine does not run yet") // before Run
-	ErrRunning    = errors.New("engine runs already")     // Run, a second time
-	// ErrDraining: Adopt, after Run's context was cancelled or after HandOver.
+	// ErrNotRunning is returned by Ping and HandOver before Run.
+	ErrNotRunning = errors.New("engine does not run yet")
+	// ErrRunning is returned by a second Run.
+	ErrRunning = errors.New("engine runs already")
+	// ErrDraining is returned by Adopt after Run's context was cancelled, and after HandOver.
 	ErrDraining = errors.New("engine drains: it takes no more connections")
-	// ErrMemory: Adopt, with a prefix for which MemoryLimit leaves no room.
+	// ErrMemory is returned by Adopt when MemoryLimit leaves no room for the prefix.
 	ErrMemory = errors.New("memory limit is reached")
-	ErrClosed = errors.New("engine is closed") // after Close, and after Run has returned
+	// ErrClosed is returned after Close, and after Run has returned.
+	ErrClosed = errors.New("engine is closed")
 )
 
-// Engine relays connections. Make one with New, and let it work with Run.
+// Engine relays connections. New makes one, and Run serves with it. All methods may be called from
+// any goroutine.
 type Engine struct {
 	options Options
 	dialer  tproxy.Dialer
-	// dialerToSend is dialer for a connection on which there is something to send at once. The last
-	// acknowledgement of the handshake goes with that, which spares a packet and the server a
-	// wake-up; by itself it goes after 200 ms. Until releaseACK, what comes may be acknowledged
-	// 40 ms late.
+	// dialerToSend is dialer for a connection on which bytes will be sent at once. They carry the
+	// last acknowledgement of the handshake, which saves a packet and a wake-up of the server.
+	// Without bytes the kernel sends it after 200 ms. Until releaseACK, what the server sends may
+	// be acknowledged 40 ms late.
 	dialerToSend tproxy.Dialer
 	addrs        []netip.AddrPort // where the listeners really are
 	sources      sources
@@ -60,8 +64,9 @@ type Engine struct {
 	closed  bool
 }
 
-// New checks the options and opens the listeners: from here on, clients queue
-// up. Run serves them. An error says which address, and what to do.
+// New checks the options and opens the listeners. From then on clients wait in the backlog; Run
+// serves them. The error names the option or the address, and says what to do where that is known.
+// Close releases an engine that is not run.
 func New(options Options) (*Engine, error) {
 	o, err := options.withDefaults()
 	if err != nil {
@@ -110,15 +115,14 @@ func (e *Engine) discard() {
 	}
 }
 
-// Addrs are the listeners' addresses, in the order of Options.Listeners, with the
-// real ports.
+// Addrs are the addresses of the listeners with their real ports, in the order of
+// Options.Listeners.
 func (e *Engine) Addrs() []netip.AddrPort { return append([]netip.AddrPort(nil), e.addrs...) }
 
-// Run serves until ctx is cancelled; then it closes the listeners, waits up to
-// Options.DrainTimeout for the pairs to end by themselves, and resets the rest.
-// It returns nil after that, and the error that stopped a loop otherwise. It
-// can be called once: a second call fails with ErrRunning, and with ErrClosed when the engine
-// has ended.
+// Run serves until ctx is cancelled. Then it closes the listeners, waits up to Options.DrainTimeout
+// for the pairs to end by themselves, resets the others, and returns nil. When a loop fails, Run
+// resets all pairs and returns the error. Run can be called once: a second call returns ErrRunning,
+// or ErrClosed when the engine has ended.
 func (e *Engine) Run(ctx context.Context) error {
 	if err := e.begin(); err != nil {
 		return err
@@ -184,7 +188,7 @@ func (e *Engine) begin() error {
 	return nil
 }
 
-// runs is nil if the loops work and the caller may wait for them.
+// runs returns nil if the loops work and the caller may wait for them.
 func (e *Engine) runs() error {
 	if e.onLoop() {
 		return ErrOnLoop
@@ -200,10 +204,10 @@ func (e *Engine) runs() error {
 	return nil
 }
 
-// Close ends the engine at once: listeners are closed, pairs reset, and Run
-// returns, for which Close does not wait. It may be called any time, from any goroutine and on a
-// loop, also instead of Run, and more than once. Instead of Run it resets what was adopted, and
-// tells the observer, before it returns.
+// Close ends the engine at once: it closes the listeners and resets the pairs, and Run returns.
+// Close does not wait for that. It may be called at any time, also in a callback, before Run, and
+// more than once. Without Run, it resets what was adopted and calls Observer.PairEnded before it
+// returns. The error is always nil.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	closed, running := e.closed, e.running
@@ -225,9 +229,8 @@ func (e *Engine) each(f func(*loop)) {
 	}
 }
 
-// descriptors is the number from which on descriptors are left to others, or 0: as
-// the kernel gives the lowest number that is free, one that high says that those
-// below are gone.
+// descriptors is the number from which on descriptors are left to others, or 0. The kernel gives
+// the lowest number that is free, so a number that high means that all below are in use.
 func descriptors(reserve int) (int, error) {
 	if reserve < 0 {
 		return 0, nil
@@ -267,8 +270,8 @@ func (e *Engine) admit() bool {
 
 func (e *Engine) leave() { e.active.Add(-1) }
 
-// Stats sums the loops' numbers, without stopping them: each loop's are as of its last
-// wait.
+// Stats sums the numbers of all loops. It does not stop the loops: each one's numbers are those of
+// its last wait. It may be called in a callback, and before and after Run.
 func (e *Engine) Stats() Stats {
 	s := Stats{Ended: map[Reason]uint64{}, DialErrors: map[string]uint64{}, SpoofLevels: map[tproxy.SpoofLevel]uint64{}}
 	for _, l := range e.loops {

@@ -14,10 +14,10 @@ import (
 // pairsAtOnce is how many pairs a loop describes between two waits.
 const pairsAtOnce = 512
 
-// Pairs calls f for every pair that lives, until f returns false. It does not stop
-// the loops: each describes some hundreds of its pairs at a time, so that pairs
-// which open or end meanwhile may be missed. f runs on the caller's goroutine. On an
-// engine that does not run there are no pairs. The error is ErrOnLoop, or nil.
+// Pairs calls f for every live pair, until f returns false. f runs on the caller's goroutine and
+// may block. The loops go on meanwhile: each describes some hundreds of its pairs at a time, so
+// pairs that open or end in between may be missed. An engine that does not run has no pairs. The
+// error is ErrOnLoop in a callback, and nil otherwise.
 func (e *Engine) Pairs(f func(PairInfo) bool) error {
 	if e.onLoop() {
 		return ErrOnLoop

@@ -39,10 +39,10 @@ type Listener struct {
 	// Upstream is the destination of every connection in Forward mode. It must be left out in the
 	// other modes.
 	Upstream netip.AddrPort
-	// Sockets are sockets that listen already, to use instead of opening some: *net.TCPListeners, or
-	// *os.Files such as systemd's socket activation passes. All of them must be bound to Address,
-	// which may then be left out. New duplicates them. The caller closes its own after New, and
-	// accepts nothing from them. When New fails, they are as they were.
+	// Sockets are sockets that listen already, to use instead of opening some: *net.TCPListeners,
+	// or *os.Files such as systemd's socket activation passes. All of them must be bound to
+	// Address, which may then be left out. New duplicates them. The caller closes its own after
+	// New, and accepts nothing from them. When New fails, they are as they were.
 	Sockets []syscall.Conn
 
 	inherited []int // those that came by TakeOver
@@ -66,8 +66,8 @@ type Options struct {
 	// Spoof is the policy for the source addresses of outgoing connections. Default: full in TPROXY
 	// mode, none in the others. Full and ip need CAP_NET_ADMIN or CAP_NET_RAW; without, New fails.
 	Spoof tproxy.Spoof
-	// Mark is set on outgoing sockets (SO_MARK), so that packet filter rules can tell the relay's own
-	// traffic. It needs CAP_NET_ADMIN or, since Linux 5.17, CAP_NET_RAW; without, New fails.
+	// Mark is set on outgoing sockets (SO_MARK), so that packet filter rules can tell the relay's
+	// own traffic. It needs CAP_NET_ADMIN or, since Linux 5.17, CAP_NET_RAW; without, New fails.
 	// Default: 0, none.
 	Mark uint32
 
@@ -90,16 +90,16 @@ type Options struct {
 	// NoSplice moves all bytes through buffers in user space.
 	NoSplice bool
 	// PipeSize is the capacity to ask for each pipe, in bytes. 4 KiB to 1 GiB. Default: 64 KiB. The
-	// kernel rounds it up to a power of two pages, and may give less. A pipe with less than this and
-	// than 64 KiB is not used: beyond /proc/sys/fs/pipe-user-pages-soft pipes have two pages, and
-	// buffers are faster.
+	// kernel rounds it up to a power of two pages, and may give less. A pipe with less than this
+	// and than 64 KiB is not used: beyond /proc/sys/fs/pipe-user-pages-soft pipes have two pages,
+	// and buffers are faster.
 	PipeSize int
 	// Pipes bounds the number of pipes of all loops together. A direction that gets none uses a
 	// buffer. Default: 1,024. To use none, set NoSplice.
 	Pipes int
 
-	// MaxPairs bounds the number of pairs. At the limit the listeners wait, and new connections stay
-	// in the kernel's backlog. Default, and negative: no limit.
+	// MaxPairs bounds the number of pairs. At the limit the listeners wait, and new connections
+	// stay in the kernel's backlog. Default, and negative: no limit.
 	MaxPairs int
 	// MaxPairsPerSource bounds the number of pairs of one client address. For IPv6 it is one /64
 	// network, whose addresses commonly belong to one host. Excess connections are reset: waiting
@@ -109,12 +109,12 @@ type Options struct {
 	// Default: none.
 	Deny []netip.Prefix
 	// AllowLocal lets diverted connections (TPROXY, Redirect) go to loopback and to this host's own
-	// addresses. By default they are denied, so that no client reaches through the relay what listens
-	// for this host alone.
+	// addresses. By default they are denied, so that no client reaches through the relay what
+	// listens for this host alone.
 	AllowLocal bool
-	// DescriptorReserve is how many of the descriptors that the process may open (RLIMIT_NOFILE when
-	// New is called) are left to the rest of it, such as an admin server that must answer when the
-	// relay is full. At most a quarter of them. Default: 64. Negative: none.
+	// DescriptorReserve is how many of the descriptors that the process may open (RLIMIT_NOFILE
+	// when New is called) are left to the rest of it, such as an admin server that must answer when
+	// the relay is full. At most a quarter of them. Default: 64. Negative: none.
 	DescriptorReserve int
 	// Backlog of each listening socket, in connections. The kernel caps it at net.core.somaxconn.
 	// Default: 4,096.
@@ -128,8 +128,8 @@ type Options struct {
 	IdleTimeout time.Duration
 	// HalfCloseTimeout resets a pair that has been silent for so long after one direction has ended
 	// (its FIN was acknowledged), when no bytes wait. It is also how long a reset waits for a
-	// receiver that does not take the bytes in front of it. Default: 60 s. Negative: never, and 60 s
-	// for such a reset.
+	// receiver that does not take the bytes in front of it. Default: 60 s. Negative: never, and 60
+	// s for such a reset.
 	HalfCloseTimeout time.Duration
 	// DrainTimeout is how long Run waits, after its context is cancelled, for pairs to end by
 	// themselves. Then it resets the others. Default: 30 s. Negative: it does not wait.
@@ -138,17 +138,18 @@ type Options struct {
 	// 596 h (TCP_USER_TIMEOUT). Default, and negative: the kernel's own rule.
 	UserTimeout time.Duration
 	// KeepAlive says when the kernel probes whether the other end of a silent connection is still
-	// there. Default: the zero value, the kernel's own settings (two hours). A negative Idle: never.
-	// Otherwise Enable must be set; a field that is 0 is the kernel's own, but Interval is no more
-	// than Idle. The kernel counts in whole seconds, up to 32,767. See [tproxy.ConnOptions].
+	// there. Default: the zero value, the kernel's own settings (two hours). A negative Idle:
+	// never. Otherwise Enable must be set; a field that is 0 is the kernel's own, but Interval is
+	// no more than Idle. The kernel counts in whole seconds, up to 32,767. See
+	// [tproxy.ConnOptions].
 	KeepAlive net.KeepAliveConfig
 
 	// Interceptor is asked about every pair, on the pair's loop. Default: none.
 	Interceptor intercept.Interceptor
 	// Observer has the functions that are called when pairs open and end. Default: none.
 	Observer Observer
-	// Logger gets what an operator should know, and never anything per byte. Its handler is called on
-	// the loops and on other goroutines of the engine, and must not block. Default: silent.
+	// Logger gets what an operator should know, and never anything per byte. Its handler is called
+	// on the loops and on other goroutines of the engine, and must not block. Default: silent.
 	Logger *slog.Logger
 
 	// ThreadInit, when set, is called on the thread that opens the listeners and on the thread of
@@ -170,14 +171,14 @@ type Observer struct {
 	PairOpened func(PairInfo)
 	// PairEnded is called once for each pair, when its connections are closed. That includes pairs
 	// that never opened, because the dial failed or they were refused, and for which PairOpened was
-	// not called; and pairs that another engine has taken over (ReasonHandedOver), whose observer is
-	// told of the end. A panic is only logged. When an engine is closed without Run, PairEnded is
-	// called on the goroutine of Close.
+	// not called; and pairs that another engine has taken over (ReasonHandedOver), whose observer
+	// is told of the end. A panic is only logged. When an engine is closed without Run, PairEnded
+	// is called on the goroutine of Close.
 	PairEnded func(PairInfo)
 }
 
-// withDefaults fills in what is unset and refuses what cannot work. What is off becomes 0 where that
-// means off inside the engine.
+// withDefaults fills in what is unset and refuses what cannot work. What is off becomes 0 where
+// that means off inside the engine.
 func (o Options) withDefaults() (Options, error) {
 	o.Listeners, o.Deny = slices.Clone(o.Listeners), slices.Clone(o.Deny) // the caller may change its own
 	for i := range o.Listeners {

@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// Ping waits until every loop has answered: it is alive and not stuck in an observer
-// or an interceptor. For watchdogs. The error is ErrNotRunning before Run, ErrClosed
-// after the end and ErrOnLoop on a loop; when ctx ends first it says how many loops
-// have not answered.
+// Ping waits until every loop has answered, which a loop that is stuck in a callback does not. It
+// is for watchdogs. The error is ErrNotRunning before Run, ErrClosed after the end, and ErrOnLoop
+// in a callback. When ctx ends first, the error wraps ctx.Err and says how many loops have not
+// answered.
 func (e *Engine) Ping(ctx context.Context) error {
 	if err := e.runs(); err != nil {
 		return err

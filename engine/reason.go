@@ -4,22 +4,22 @@ package engine
 type Reason uint8
 
 const (
-	ReasonNone             Reason = iota // it has not ended
-	ReasonEOF                            // both sides sent FIN, all was delivered
-	ReasonReset                          // one side sent RST, or its connection broke
-	ReasonDialError                      // the outgoing connection could not be opened; Stats has the errno
-	ReasonConnectTimeout                 // ... in time
-	ReasonIdleTimeout                    // nothing moved for IdleTimeout
-	ReasonHalfCloseTimeout               // one direction had ended, and the other was silent
-	ReasonRejected                       // the interceptor refused it
-	ReasonIntercepted                    // a handler closed or reset it, or held back too much
-	ReasonLoop                           // its destination was the relay itself
+	ReasonNone             Reason = iota // the pair has not ended
+	ReasonEOF                            // both sides sent a FIN, and all bytes were delivered
+	ReasonReset                          // one side sent an RST, or its connection broke
+	ReasonDialError                      // the outgoing connection could not be opened; PairInfo.Err says why
+	ReasonConnectTimeout                 // the outgoing connection did not open within ConnectTimeout
+	ReasonIdleTimeout                    // the pair was silent for IdleTimeout
+	ReasonHalfCloseTimeout               // one direction had ended, and the pair was silent for HalfCloseTimeout
+	ReasonRejected                       // the interceptor refused the pair
+	ReasonIntercepted                    // a handler returned Close or Reset, or held back more than MaxHold
+	ReasonLoop                           // the destination is the relay itself
 	ReasonNoDestination                  // the original destination could not be learned
-	ReasonDrained                        // the engine was shut down first
-	ReasonDenied                         // its destination may not be reached
-	ReasonSourceLimit                    // its client had MaxPairsPerSource already
-	ReasonPanicked                       // its interceptor, handler or observer panicked
-	ReasonHandedOver                     // another engine has it: see HandOver
+	ReasonDrained                        // the engine was closed, or DrainTimeout was over
+	ReasonDenied                         // the destination is denied (Deny, AllowLocal)
+	ReasonSourceLimit                    // the client has MaxPairsPerSource pairs already
+	ReasonPanicked                       // the interceptor, a handler or the observer panicked
+	ReasonHandedOver                     // another engine has taken the pair over (HandOver)
 	reasons                              // how many there are
 )
 
@@ -29,7 +29,7 @@ var reasonNames = [reasons]string{
 	"denied", "source-limit", "panicked", "handed-over",
 }
 
-// String gives the name used in logs and statistics, e.g. half-close-timeout.
+// String gives the name that logs and statistics use, such as half-close-timeout.
 func (r Reason) String() string {
 	if r < reasons {
 		return reasonNames[r]
@@ -37,5 +37,5 @@ func (r Reason) String() string {
 	return "unknown"
 }
 
-// MarshalText makes a reason its name in JSON.
+// MarshalText gives the name of r, which stands for it in JSON.
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }

@@ -6,20 +6,20 @@ import (
 	"github.com/valyala/bytebufferpool"
 )
 
-// Chain makes one interceptor of several: what the first one's handler sends on
-// is what the second one's sees, and so on, in both directions in the same order.
+// Chain makes one interceptor of several. What the first one's handler sends on is what the second
+// one's handler sees, and so on, in the same order for both directions.
 //
-//   - An interceptor that refuses a pair refuses it for all; those behind it are
-//     not asked. Of those that name a destination the last one wins. All of
-//     them see the Pair as it came.
-//   - Each handler holds back its own bytes, up to MaxHold. A handler that has
-//     detached is skipped from then on; when all have, the chain detaches.
-//   - The end of the stream reaches every handler once, in order, with what the
-//     ones before it still had. So does the Close of one: those behind
-//     it see the end of the stream. A Reset ends the pair at once.
+//   - When an interceptor refuses a pair, the pair is refused, and the interceptors behind it are
+//     not asked. When several give a destination, the last one counts. All of them see the same
+//     Pair.
+//   - Each handler holds back its own bytes, up to MaxHold. A handler that has detached is skipped
+//     from then on. When all have detached, the chain detaches.
+//   - The end of the stream reaches every handler once, in order, with what the handlers before it
+//     still had. When a handler returns Close, those behind it see the end of the stream. When one
+//     returns Reset, the pair ends at once.
 //
-// Nil interceptors are left out. One alone is returned as it is; none at all
-// make a nil Interceptor.
+// Nil interceptors are left out. A single one is returned as it is. Without any, Chain returns a
+// nil Interceptor.
 func Chain(interceptors ...Interceptor) Interceptor {
 	var list []Interceptor
 	for _, i := range interceptors {
@@ -47,7 +47,7 @@ func (ch *chain) Open(p Pair) Decision {
 	var opened []Decision // those with handlers
 	asked := false
 	defer func() {
-		if !asked { // one refused, or panicked: nobody else knows of the handlers
+		if !asked { // one refused or panicked, so the engine will not close the handlers
 			_ = closeAll(opened)
 		}
 	}()
@@ -71,7 +71,7 @@ func (ch *chain) Open(p Pair) Decision {
 		result.Upstream, result.Downstream = opened[0].Upstream, opened[0].Downstream
 		return result
 	}
-	// A handler may serve both directions, so who closes first closes all.
+	// A handler may serve both directions, so the first line that is closed closes all handlers.
 	end := &closing{opened: opened}
 	up := &line{pool: &ch.pool, end: end}
 	down := &line{pool: &ch.pool, end: end}

@@ -15,9 +15,9 @@ func (a always) Open(Pair) Decision { return Decision(a) }
 // both gives h, which must keep no state, to both directions of every pair.
 func both(h Handler) Interceptor { return always{Upstream: h, Downstream: h} }
 
-// CloseHandlers closes those handlers of d that are io.Closers, each once, also
-// when both directions share one. It is for whoever ends pairs: the engine, a
-// chain, a test.
+// CloseHandlers closes those handlers of d that are io.Closers, each once, also when both
+// directions share one. It is for code that ends pairs: the engine, a chain, a test. The error
+// joins theirs.
 func (d Decision) CloseHandlers() (err error) {
 	if down, ok := d.Downstream.(io.Closer); ok && !same(d.Upstream, d.Downstream) {
 		defer func() { err = errors.Join(err, down.Close()) }() // also when the first one panics

@@ -1,9 +1,8 @@
 package intercept
 
-// Label puts text before each run of bytes that is read, in both directions.
-// Where one read ends and the next begins is up to the network, so this is for
-// seeing that traffic passes, not for changing a protocol. With an empty text
-// pairs pass untouched.
+// Label puts text before each run of bytes that is read, in both directions. The network decides
+// where one read ends and the next begins, so this shows that traffic passes; it cannot change a
+// protocol. With an empty text, pairs are relayed unchanged.
 func Label(text string) Interceptor {
 	if text == "" {
 		return always{}
@@ -21,13 +20,13 @@ func (l label) Handle(c *Chunk) Verdict {
 	return Forward
 }
 
-// OnRead calls f with each run of bytes that is read, in both directions, and
-// sends on what it returns: the same slice, edited or cut, or another one, which
-// must then stay as it is until f is called again for that pair and direction.
+// OnRead calls f with each run of bytes that is read, in both directions, and sends on what f
+// returns: the same slice, edited or cut, or another one, which must not change until f is called
+// again for that pair and direction.
 //
-// It is the simple form of an interceptor: f does not learn which pair the bytes
-// belong to, and cannot hold any back. Loops call f concurrently. With a nil f
-// pairs pass untouched.
+// It is the simplest interceptor: f does not learn which pair the bytes belong to, and cannot hold
+// any back. Loops call f concurrently, and it must not block. With a nil f, pairs are relayed
+// unchanged.
 func OnRead(f func([]byte) []byte) Interceptor {
 	if f == nil {
 		return always{}

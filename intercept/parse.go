@@ -13,8 +13,8 @@ import (
 //	replace=OLD:NEW   see Replace; NEW may be empty
 //	record=DIR        see Record; the result is a *Recorder
 //
-// TEXT, OLD and NEW may contain the escapes of Go strings (\n, \t, \\, \x00,
-// \u00e9 ...), and \: for a colon. DIR is taken as it is.
+// TEXT, OLD and NEW may contain the escapes of Go strings (\n, \t, \\, \x00, \u00e9 ...), and \:
+// for a colon. DIR is taken as it is. The error quotes spec and says what is wrong with it.
 func Parse(spec string) (Interceptor, error) {
 	kind, argument, ok := strings.Cut(spec, "=")
 	var i Interceptor

@@ -24,24 +24,23 @@ type Recorder struct {
 	last   error
 }
 
-// Record makes a Recorder that writes to files in dir, which must exist: the
-// bytes from the client to one that ends in .up, those to it to one that ends in
-// .down. Their common name says when the pair was opened (UTC), its id, its
-// client and its destination:
+// Record makes a Recorder that writes to files in dir: the bytes from the client to one that ends
+// in .up, those to it to one that ends in .down. Their common name has the time when the pair was
+// opened (UTC), its ID, its client and its destination:
 //
 //	20260102T150405.000000Z_17_192.0.2.7-40000_198.51.100.1-443.up
 //
-// The files are created with mode 0600 when the first byte or the end of their
-// direction comes; a pair whose outgoing connection never stands leaves none.
+// The files are created with mode 0600 when the first byte or the end of their direction comes. A
+// pair whose outgoing connection was never established leaves none. It is an error if dir does not
+// exist, or if files cannot be created there.
 //
-// Every byte is in the file before it is sent on: there is no buffer that a crash
-// could lose. The price is that the loop makes a write call per read and waits for it. That
-// is a copy into the page cache as long as the disk keeps up, and longer when
-// it does not: then all pairs of the loop wait. Recording takes up to two
-// descriptors per pair.
+// Every byte is in the file before it is sent on: there is no buffer that a crash could lose. In
+// exchange the loop makes a write call per read and waits for it, and all pairs of the loop with
+// it. That is a copy into the page cache as long as the disk keeps up, and longer when it does not.
+// Recording takes up to two descriptors per pair.
 //
-// When a file cannot be created or written, its pair goes on without: the file
-// ends there, the handler detaches, and Failed counts it.
+// When a file cannot be created or written, the pair goes on without its recording: the file ends
+// there, the handler detaches, and Failed counts the file.
 func Record(dir string) (*Recorder, error) {
 	info, err := os.Stat(dir)
 	switch {
@@ -60,7 +59,7 @@ func Record(dir string) (*Recorder, error) {
 	return &Recorder{dir: dir}, nil
 }
 
-// Open gives the pair a recording for each direction. No file is created yet.
+// Open gives the pair a recording for each direction. It creates no file yet.
 func (r *Recorder) Open(p Pair) Decision {
 	name := filepath.Join(r.dir, recordName(time.Now(), p))
 	return Decision{
@@ -69,8 +68,8 @@ func (r *Recorder) Open(p Pair) Decision {
 	}
 }
 
-// Failed says how many files are missing or incomplete, and what the last one of
-// them failed with: nil if there is none.
+// Failed says how many files are missing or incomplete, and the error of the last one, or nil if
+// there are none. It may be called from any goroutine.
 func (r *Recorder) Failed() (files int, last error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -89,7 +88,7 @@ type recording struct {
 	owner *Recorder
 	path  string
 	file  *os.File // nil before the first byte, and when done
-	done  bool     // the file is complete, or was given up
+	done  bool     // the file is complete, or has failed
 }
 
 // Handle writes the chunk to the file.
@@ -109,8 +108,8 @@ func (r *recording) Handle(c *Chunk) Verdict {
 
 func (r *recording) write(data []byte) error {
 	if r.file == nil {
-		// O_EXCL: never follow a link that somebody put there, never add to an
-		// older recording.
+		// O_EXCL: never follow a link that another user has put there, never add to an older
+		// recording.
 		file, err := os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err

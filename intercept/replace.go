@@ -6,16 +6,16 @@ import (
 	"fmt"
 )
 
-// MaxReplace is how long the texts of [Replace] may be, in bytes.
+// MaxReplace is how long each text of [Replace] may be at most, in bytes.
 const MaxReplace = 4 << 10
 
-// Replace puts new in the place of each old, in both directions: what comes out
-// of a direction is bytes.ReplaceAll of all that goes in, however the network
-// cuts it. Old must not be empty; neither may be longer than MaxReplace.
+// Replace replaces each old by new, in both directions. A direction's output is bytes.ReplaceAll of
+// its whole input, wherever the network cuts it. It is an error if old is empty, or if either is
+// longer than MaxReplace.
 //
-// Bytes at the end of a read that may be the beginning of an old wait for the
-// next read. So if a message can end with them, and its sender then waits for
-// an answer, both sides wait: choose an old that ends where messages end.
+// Bytes at the end of a read that may be the beginning of an old wait for the next read. If a
+// message can end with such bytes and its sender then waits for an answer, both sides wait. So
+// choose an old that ends where messages end.
 func Replace(old, new string) (Interceptor, error) {
 	switch {
 	case old == "":

@@ -6,14 +6,14 @@ import (
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
-// Destination is where the client of accepted connection fd meant to go. In
-// TPROXY mode that is the socket's own address, and never SO_ORIGINAL_DST, which
-// names the client itself when only one way is exempt from connection tracking
-// (haproxy issue 3192). In Redirect mode it is what connection tracking
-// remembers. A client that connected to the listener on purpose yields the
-// listener's own address if its connection is tracked, and ENOENT if it is not.
-// Forward mode has no original destination: it is the
-// socket's own address too.
+// Destination is where the client of accepted connection fd meant to go. The error is a bare
+// unix.Errno.
+//
+// In TPROXY mode it is the socket's own address. SO_ORIGINAL_DST is not asked: it names the client
+// itself when only one direction is exempt from connection tracking (haproxy issue 3192). In
+// Redirect mode it is what connection tracking remembers. A client that connected to the listener
+// itself gets the listener's own address if its connection is tracked, and ENOENT if not. In
+// Forward mode there is no original destination, and the result is the socket's own address.
 func Destination(fd int, m Mode, client netip.Addr) (netip.AddrPort, error) {
 	if m != Redirect {
 		return sock.LocalAddr(fd)

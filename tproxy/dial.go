@@ -11,7 +11,8 @@ import (
 )
 
 // Dialer opens outgoing connections, from the client's address where its policy says so. The zero
-// value spoofs in TPROXY mode only. A Dialer is safe for concurrent use as long as no field changes.
+// value spoofs in TPROXY mode only. A Dialer is safe for concurrent use as long as no field
+// changes.
 type Dialer struct {
 	// Spoof says how to go on when the address of a level is taken. Default: see SpoofDefault.
 	Spoof Spoof
@@ -31,7 +32,8 @@ type Dialer struct {
 //
 // Dial does not wait: the connection is usually still being made when it returns. Wait until fd is
 // writable, then ask SO_ERROR. The error is a bare unix.Errno, EAFNOSUPPORT if client and
-// destination are not of one family. At is the level of the connection, or the one that failed last.
+// destination are not of one family. At is the level of the connection, or the one that failed
+// last.
 func (d *Dialer) Dial(client, destination netip.AddrPort, level SpoofLevel) (fd int, at SpoofLevel, err error) {
 	for {
 		fd, err = d.dial(client, destination, level)
@@ -47,8 +49,8 @@ func (d *Dialer) Dial(client, destination netip.AddrPort, level SpoofLevel) (fd 
 }
 
 // Check tries on a socket of its own what Dial will need, and the error says what to do where that
-// is not permitted. Spoof says that some dials begin above LevelNone. CAP_NET_RAW will do instead of
-// CAP_NET_ADMIN, for Mark since Linux 5.17.
+// is not permitted. Spoof says that some dials begin above LevelNone. CAP_NET_RAW will do instead
+// of CAP_NET_ADMIN, for Mark since Linux 5.17.
 func (d *Dialer) Check(spoof bool) error {
 	if err := d.sock().Check(); err != nil {
 		return err
@@ -88,7 +90,7 @@ func (d *Dialer) Check(spoof bool) error {
 func (d *Dialer) dial(client, destination netip.AddrPort, level SpoofLevel) (int, error) {
 	family := sock.Family(destination.Addr())
 	if level != LevelNone && sock.Family(client.Addr()) != family {
-		return -1, unix.EAFNOSUPPORT // nobody can speak IPv4 in the name of an IPv6 address
+		return -1, unix.EAFNOSUPPORT // an IPv4 packet cannot come from an IPv6 address
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
@@ -117,7 +119,8 @@ func (d *Dialer) prepare(fd int) error {
 	if err := d.sock().Apply(fd); err != nil {
 		return errors.Unwrap(err)
 	}
-	// From the beginning: a read that comes before anybody hears of urgent data would lose the byte.
+	// Before the connection exists: a read before the first event of urgent data would lose the
+	// byte.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != nil {
 		return err
 	}
@@ -137,15 +140,15 @@ func bindAs(fd, family int, client netip.AddrPort, level SpoofLevel) error {
 		return err
 	}
 	if level == LevelIP {
-		// The kernel chooses the port in connect, where it knows the whole
-		// 4-tuple, and not in bind, where 28,000 ports are all there are.
+		// The kernel then chooses the port in connect, where the whole 4-tuple must be free, and
+		// not in bind, where the port must be.
 		if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 			return err
 		}
 		return sock.Bind(fd, family, netip.AddrPortFrom(client.Addr(), 0))
 	}
-	// Without SO_REUSEADDR a second connection from the same client port, to
-	// whichever server, would find the address in use.
+	// Without SO_REUSEADDR a second connection from the same client port, to any server, would
+	// find the address in use.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return err
 	}

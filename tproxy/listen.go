@@ -1,16 +1,18 @@
-// Package tproxy holds the socket side of transparency: to listen for
-// connections that were meant for somebody else, to learn whom they were meant
-// for, and to open connections in somebody else's name.
+// Package tproxy has the sockets of a transparent relay. It listens for connections that were meant
+// for other hosts, learns where each was meant to go, and opens connections from the client's
+// address. From version 1 on it keeps to semantic versioning.
 //
-//	fd, err := tproxy.Listen(netip.MustParseAddrPort("127.0.0.1:9091"), tproxy.ListenOptions{Transparent: true})
+//	address := netip.MustParseAddrPort("127.0.0.1:9091")
+//	fd, err := tproxy.Listen(address, tproxy.ListenOptions{Transparent: true})
 //	conn, client, err := tproxy.Accept(fd)
 //	destination, err := tproxy.Destination(conn, tproxy.TPROXY, client.Addr())
 //	d := tproxy.Dialer{Spoof: tproxy.SpoofFull}
-//	out, step, err := d.Dial(client, destination, tproxy.LevelFull)
+//	out, level, err := d.Dial(client, destination, tproxy.LevelFull)
 //
-// IP_TRANSPARENT needs CAP_NET_ADMIN (or CAP_NET_RAW) in the user namespace
-// that owns the network namespace. All descriptors are non-blocking and
-// close-on-exec. Packet filter rules are the business of package rules.
+// IP_TRANSPARENT needs CAP_NET_ADMIN (or CAP_NET_RAW) in the user namespace that owns the network
+// namespace. All descriptors are non-blocking and close-on-exec, and belong to the caller, who
+// closes them. No function waits. All may be called from any goroutine. The zone of an address is
+// an interface's index, not its name. Package rules makes the packet filter rules.
 package tproxy
 
 import (
@@ -23,24 +25,23 @@ import (
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
-// ListenOptions says how to listen. The zero value listens for ordinary
-// connections.
+// ListenOptions says how to listen. The zero value listens for ordinary connections.
 type ListenOptions struct {
-	// Transparent sets IP_TRANSPARENT, which TPROXY needs.
+	// Transparent sets IP_TRANSPARENT, which TPROXY needs. Default: false.
 	Transparent bool
-	// ReusePort lets several sockets share the address (SO_REUSEPORT): one for
-	// each loop.
+	// ReusePort lets several sockets share the address (SO_REUSEPORT), so that the kernel
+	// distributes connections among them. Default: false.
 	ReusePort bool
-	// Backlog of connections not yet accepted; the kernel caps it at
-	// net.core.somaxconn. Default: that cap.
+	// Backlog is how many connections may wait to be accepted. The kernel caps it at
+	// net.core.somaxconn. Default: 0, 4,096 (SOMAXCONN).
 	Backlog int
 	// ConnOptions of accepted connections.
 	ConnOptions
 }
 
-// Listen opens a listening TCP socket. The IPv6 wildcard takes IPv4 connections
-// too. Accepted connections inherit ConnOptions and SO_OOBINLINE (urgent data
-// stays in the stream: a relay has no other place for it).
+// Listen opens a listening TCP socket. Port 0 takes a free port. The IPv6 wildcard takes IPv4
+// connections, too. The error names the address and what failed, and says what to do where that is
+// known.
 func Listen(addr netip.AddrPort, o ListenOptions) (fd int, err error) {
 	family := sock.Family(addr.Addr())
 	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
@@ -54,8 +55,8 @@ func Listen(addr netip.AddrPort, o ListenOptions) (fd int, err error) {
 	return fd, nil
 }
 
-// Accept takes a connection from listening socket fd. The new descriptor is
-// non-blocking and close-on-exec. The error is a bare unix.Errno.
+// Accept takes a connection from listening socket fd. The error is a bare unix.Errno; EAGAIN means
+// that no connection waits.
 func Accept(fd int) (conn int, client netip.AddrPort, err error) { return sock.Accept(fd) }
 
 func prepare(fd, family int, addr netip.AddrPort, o ListenOptions) error {

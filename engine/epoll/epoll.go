@@ -1,5 +1,6 @@
 // Package epoll is the poller: a thin, edge-triggered epoll instance with an
-// identity for every event and a way to wake it from outside.
+// identity for every event and a way to wake it from outside. It is part of the engine and may
+// change with any version, also within version 1.
 //
 //	p, err := epoll.New(1024)
 //	err = p.Add(fd, epoll.Token{Key: 7, Generation: 1})
@@ -9,7 +10,7 @@
 //
 // A descriptor is added once, for everything, and never changed. An event says
 // that something may have become possible since the last one; it is not repeated.
-// Who gets it must remember it, and may only forget it when the kernel itself
+// The receiver must remember it, and may only forget it when the kernel itself
 // says that there is no more (EAGAIN, a short read).
 //
 // # Identity

@@ -140,7 +140,7 @@ func (r *rulesApply) Run(command *kong.Context) error {
 
 type rulesVerify struct {
 	rulesFlags
-	Listener bool `help:"Also check that a program listens at the --listen address."`
+	Listener bool `help:"Also check that a program listens where the rules divert to."`
 }
 
 // Help is the part of --help above the flags.

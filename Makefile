@@ -140,8 +140,8 @@ compare: build
 	@echo; echo "raw figures, tables and a page with plots:"; bin/tpbench report $(BENCHDIR)
 
 # On this machine, and where its kernel lacks netem or Open vSwitch, also on one that has both.
-mininet: mininet-host ## the bottleneck topology in Mininet, as root: seven minutes, and more in a VM where the kernel lacks netem
-	@/usr/bin/python3 -c 'import sys; sys.path.insert(0, "mininet"); import lab; sys.exit(not (lab.has_netem() and lab.has_openvswitch()))' \
+mininet: mininet-host ## the bottleneck topology in Mininet, as root: eight minutes, and more in a VM where the kernel lacks netem
+	@/usr/bin/python3 -B -c 'import sys; sys.path.insert(0, "mininet"); import topo; sys.exit(not (topo.has_netem() and topo.has_openvswitch()))' \
 	|| { echo; $(MAKE) --no-print-directory mininet-vm; }
 
 mininet-host: build ## the same, on this machine only
@@ -153,12 +153,13 @@ mininet-vm: build ## the same, in a VM with a stock Debian kernel
 	@VM_TIMEOUT=$${VM_TIMEOUT:-1800} mininet/vm.sh mininet/topo.py $(MININETFLAGS) </dev/null
 
 mininet-test: ## its unit tests, and pylint where it is installed; no root needed
-	@cd mininet && python3 -B -m unittest
+	@.ci/setup mininet
+	@cd mininet && /usr/bin/python3 -B -m unittest
 	@if command -v pylint >/dev/null; then cd mininet && pylint -s n *.py; else echo "pylint is not installed: left out"; fi
 
 flow-plots: build ## measure and draw what docs/flow-control.md shows, as root: six minutes
 	@.ci/setup flow
-	@/usr/bin/python3 mininet/document.py $(FLOWFLAGS) </dev/null
+	@mininet/topo.py --document $(FLOWFLAGS) </dev/null
 
 setup: ## install what demo, bench, test and lint need (as root)
 	@.ci/setup demo bench test

@@ -1,9 +1,9 @@
 """A relay that polls level-triggered, to count what a pause costs it.
 
-    level.py LISTEN_PORT ADDRESS PORT keep|remove
+    level.py LISTEN SERVER keep|remove
 
-Clients connect to it, it connects to ADDRESS, and passes on what they send. It holds at most
-HIGH bytes. When that is reached it does not read: with "keep", epoll is left to report the source
+Clients connect to LISTEN (ADDRESS:PORT), it connects to SERVER, and passes on what they send. It
+holds at most HIGH bytes. When that is reached it does not read: with "keep", epoll is left to report the source
 as readable; with "remove", it is told by epoll_ctl that nobody wants to know, and told again when
 somebody does. One connection, one direction: it is here to be counted, not to be used.
 """
@@ -63,16 +63,23 @@ class Direction:  # pylint: disable=too-few-public-methods
                 self.poll.modify(self.source, 0 if paused else select.EPOLLIN)
 
 
+def _address(text):
+    address, _, port = text.rpartition(':')
+    return address, int(port)
+
+
 def main(argv):
     """One connection after the other."""
-    with socket.create_server(('', int(argv[1]))) as listener:
+    (address, port), server = _address(argv[1]), _address(argv[2])
+    # tpbench has relays listen on the next port too, which serves no transfer here.
+    with socket.create_server((address, port)) as listener, socket.create_server((address, port + 1)):
         while True:
             source, _ = listener.accept()
             try:
-                with source, socket.create_connection((argv[2], int(argv[3]))) as sink:
+                with source, socket.create_connection(server) as sink:
                     source.setblocking(False)
                     sink.setblocking(False)
-                    Direction(source, sink, argv[4] == 'remove').run()
+                    Direction(source, sink, argv[3] == 'remove').run()
             except ConnectionError:
                 pass
 

@@ -16,7 +16,13 @@
 set -euo pipefail
 [ $# -gt 0 ] || { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 2; }
 command -v apt-get >/dev/null || { echo "vm.sh: takes a kernel from Debian's packages, and there is no apt-get here" >&2; exit 1; }
-cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/tprelay-vm
+# What the cache holds is run as root, so nobody else may write it.
+cache=${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/tprelay-vm
+mkdir -p -m 700 "$cache"
+if [ ! -O "$cache" ] || [ -n "$(find "$cache" -maxdepth 0 -perm /022)" ]; then
+	echo "vm.sh: $cache: others may write it: remove it, or set XDG_CACHE_HOME" >&2
+	exit 1
+fi
 
 need=()
 command -v qemu-system-x86_64 >/dev/null || need+=(qemu-system-x86)
@@ -95,7 +101,6 @@ if [ ! -f "$cache/$version/initrd.gz" ]; then
 		dpkg -x "$kernel"_*.deb . && rm -- *.deb && depmod -b . "$version"
 		build_initrd
 	)
-	mkdir -p "$cache"
 	rm -rf "${cache:?}/$version"
 	mv "$work/kernel" "$cache/$version"
 fi

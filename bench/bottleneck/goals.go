@@ -87,7 +87,7 @@ func (c *Comparison) Goals() (goals []Goal) {
 	ms := func(v float64) string { return fmt.Sprintf("%.0f ms", v) }
 	mebi := func(v float64) string { return fmt.Sprintf("%.2f MiB", v/mib) }
 
-	add("ratio", fmt.Sprintf("sender / arrived, seconds %d-%d", set.Skipped, set.Seconds), "0.95 to 1.05", Ratio,
+	add("ratio", fmt.Sprintf("sender / arrived, seconds %d-%d", set.Skipped+1, set.Seconds), "0.95 to 1.05", Ratio,
 		func(v float64) bool { return v >= leastRatio && v <= mostRatio },
 		func(v float64) string { return plain(v) + base(Ratio, "-", plain) })
 	add("settle", "settle time of the sender's rate, within 10 %", "<= 2 s", Settle,
@@ -168,13 +168,12 @@ func (c *Comparison) Broken() (broken []string) {
 
 // GoalRows are the table of the goals.
 func GoalRows(goals []Goal) [][]string {
-	rows := [][]string{{"figure", "required", "measured", ""}}
+	rows := [][]string{{"figure", "required", "measured"}}
 	for _, g := range goals {
-		met := ""
 		if !g.Met {
-			met = "MISSED"
+			g.Measured += "  MISSED"
 		}
-		rows = append(rows, []string{g.Figure, g.Required, g.Measured, met})
+		rows = append(rows, []string{g.Figure, g.Required, g.Measured})
 	}
 	return rows
 }

@@ -106,10 +106,14 @@ func (s Settings) Legend() []string {
 	case "stopped":
 		settle = "Settle time: after which the sender sent nothing any more"
 	}
-	return []string{
+	legend := []string{
 		fmt.Sprintf("Rates and delays: of seconds %d to %d; ratio: what the sender saw by what arrived.", s.Skipped+1, s.Seconds),
 		settle + ".",
 		"Delay: one way, median and 99th percentile; in flight: the most that was sent and had not arrived; added, excess: beyond the same without a relay.",
 		"Pending: the most that waited in tprelay for that connection; memory: growth of the relay's.",
 	}
+	if s.Ordinary {
+		legend = append(legend, fmt.Sprintf("Delay is that of a second transfer, whose sender's kernel holds at most %s unsent; the first one's holds as much as it likes.", units.FormatBytes(int64(s.Unsent))))
+	}
+	return legend
 }

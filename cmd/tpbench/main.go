@@ -19,15 +19,14 @@ import (
 
 // commands are the subcommands.
 type commands struct {
-	Demo    demoCmd    `cmd:"" help:"Send through a slow link directly, through tprelay, and through tprelay without flow control. Needs no privileges, takes under a minute."`
-	Slow    slowCmd    `cmd:"" help:"Measure what relays do behind a slow link or before a slow receiver: what the sender sees, settle time, delay, excess in flight."`
-	Probe   probeCmd   `cmd:"" help:"Look closely at one transfer through tprelay: what waits in it, when it pauses, and TCP's windows on both sides."`
-	Compare compareCmd `cmd:"" help:"Measure relays against each other: throughput, requests, connections, memory, CPU time. Needs no privileges."`
-	Report  reportCmd  `cmd:"" help:"Make a page with plots of what compare --out has written."`
-	Serve   serveCmd   `cmd:"" help:"Be the receiving end: take what comes, and count it or send it back."`
-	Load    loadCmd    `cmd:"" help:"Be the sending end: send as fast as the connection takes."`
-	Worker  workerCmd  `cmd:"" hidden:"" help:"Be an end of a comparison."`
-	Peer    peerCmd    `cmd:"" hidden:"" help:"Be a relay that others are compared to."`
+	Demo     demoCmd     `cmd:"" help:"Send through a slow link directly, through tprelay, and through tprelay without flow control. Needs no privileges, takes under a minute."`
+	Slow     slowCmd     `cmd:"" help:"Measure what relays do behind a slow link or before a slow receiver: what the sender sees, settle time, delay, excess in flight."`
+	Probe    probeCmd    `cmd:"" help:"Look closely at one transfer through tprelay: what waits in it, when it pauses, and TCP's windows on both sides."`
+	Compare  compareCmd  `cmd:"" help:"Measure relays against each other: throughput, requests, connections, memory, CPU time. Needs no privileges."`
+	Report   reportCmd   `cmd:"" help:"Make a page with plots of what compare --out has written."`
+	Document documentCmd `cmd:"" hidden:"" help:"Measure and write the figures of docs/flow-control.md."`
+	Worker   workerCmd   `cmd:"" hidden:"" help:"Be an end of a comparison."`
+	Peer     peerCmd     `cmd:"" hidden:"" help:"Be a relay that others are compared to."`
 }
 
 func main() {

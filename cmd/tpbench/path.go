@@ -17,6 +17,7 @@ type pathFlags struct {
 	Bottleneck units.Rate     `default:"6mbit" help:"Rate of the link h2-h3, behind it."`
 	Queue      time.Duration  `default:"100ms" help:"Queue before each link, as the time that it takes to pass; at least ten packets."`
 	Attach     []int          `placeholder:"PID,PID,PID" help:"Measure on three hosts that exist already, such as Mininet's: those in whose network namespaces these processes run. The flags of the links then say what they are, and change nothing. Needs root."`
+	Note       []string       `hidden:"" sep:"none" help:"What else there is to say about the hosts, beside the figures."`
 	Delay      *time.Duration `placeholder:"10ms" help:"Delay of each link, one way. Default: 10ms where the kernel has netem, else none. If given, and there is no netem, tpbench delays by itself: the CPU time that takes is missing elsewhere, most of all at high rates."`
 }
 

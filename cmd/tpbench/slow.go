@@ -69,6 +69,7 @@ func (c *slowCmd) measure(command *kong.Context, name string) (*bottleneck.Compa
 		return result, fmt.Errorf("%s: path of this program: %w", name, err)
 	}
 	result.Settings = setup.Settings()
+	result.Notes = c.Note
 	set := &result.Settings
 	set.Rounds, set.Crowd, set.Command = c.Rounds, c.Crowd, commandLine(command.Args)
 	if set.Watermark = int64(c.HighWatermark); set.Watermark == 0 {

@@ -20,9 +20,6 @@ const (
 	batchSize = 1024 // events per wait
 )
 
-// reference names a pair that may have ended since.
-type reference struct{ slot, generation int32 }
-
 // loop is one event loop. Its poller, listeners, pairs, pipes and chunks are its own. Other
 // goroutines talk to it through the mailbox, and read what it publishes.
 type loop struct {
@@ -269,23 +266,6 @@ func (l *loop) dispatch(ev epoll.Event) {
 		return
 	}
 	l.queue(p)
-}
-
-// queue puts p on the ready list, once.
-func (l *loop) queue(p *pair) {
-	if !p.queued {
-		p.queued = true
-		l.ready = append(l.ready, reference{p.slot, p.generation})
-	}
-}
-
-// find is the pair that r names, or nil if it has ended.
-func (l *loop) find(r reference) *pair {
-	p := l.pairs.at(r.slot)
-	if p.generation != r.generation || p.state == stateFree {
-		return nil
-	}
-	return p
 }
 
 // serve gives every pair on the ready list one turn in each direction. Pairs that could go on are

@@ -50,7 +50,7 @@ func TestOnlyBulkIsModerated(t *testing.T) {
 			for _, s := range c.steps {
 				l.now = l.now.Add(s.after)
 				p.dir[s.side].Bytes += uint64(s.bytes)
-				l.ran(p, s.side, s.bytes)
+				l.noteRun(p, s.side, s.bytes)
 			}
 			if got := p.dir[upstream].Is(pump.Moderated); got != c.want {
 				t.Errorf("moderated: %v, want %v", got, c.want)

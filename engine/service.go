@@ -38,6 +38,9 @@ func (l *loop) service(p *pair) {
 // caller looks at its state.
 func (l *loop) turn(p *pair, s side) (again bool) {
 	d := &p.dir[s]
+	if d.Idle() {
+		return false
+	}
 	ends := l.ends(p, s)
 	r := d.Turn(&l.env, ends, 0)
 	for r.Has(pump.BrokenOff) {
@@ -52,7 +55,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 	}
 	if r.Taken > 0 {
 		p.last = l.tick
-		l.ran(p, s, r.Taken)
+		l.noteRun(p, s, r.Taken)
 	}
 	// A throttled direction that no longer stalls may go on without, and be free again.
 	if r.Has(pump.StallBegan) || r.Has(pump.StallEnded) && d.Is(pump.Throttled) {
@@ -129,16 +132,16 @@ func errnoError(e unix.Errno) error {
 	return e
 }
 
-// ran notes that a turn of direction s took n bytes from its source. It ends the run of the other
+// noteRun notes that a turn of direction s took n bytes from its source. It ends the run of the other
 // direction.
-func (l *loop) ran(p *pair, s side, n int) {
+func (l *loop) noteRun(p *pair, s side, n int) {
 	now := l.millis()
 	if o := &p.dir[s.other()]; o.Runs() {
 		l.noteReply(o, now)
 		l.lastTurnaround = l.tick
 	}
 	d := &p.dir[s]
-	events := d.Ran(n, now)
+	events := d.NoteRun(n, now)
 	if events&pump.Moves != 0 && !d.Is(pump.Metered) {
 		l.beginMeter(p, s)
 	}

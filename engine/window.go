@@ -134,15 +134,6 @@ func (l *loop) mostReceiveBuffer() int64 {
 	return l.mostBuffer
 }
 
-// enoughUnsent: the sink has as many unsent bytes as the throttle lets it have. The kernel
-// says so only when it would begin a new segment, and one that it builds is up to 64 KiB
-// long. So it is asked, and to tell when fewer are left.
-func (l *loop) enoughUnsent(p *pair, s side) bool {
-	sink := int(p.fd[s.other()])
-	n, err := unix.IoctlGetInt(sink, unix.SIOCOUTQNSD)
-	return err == nil && n >= int(p.dir[s].PendingLimit) && l.poller.Rearm(sink, p.token(s.other())) == nil
-}
-
 // setNotsentLowat has the socket say that it is full when so many bytes wait unsent in it.
 func setNotsentLowat(fd int, bytes int64) { setTCP(fd, unix.TCP_NOTSENT_LOWAT, bytes) }
 

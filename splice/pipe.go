@@ -15,11 +15,10 @@
 //
 // # What a pipe holds
 //
-// A pipe counts slots, not bytes: each slot takes one fragment of a socket
-// buffer, however small. 16 segments of 1,448 bytes fill a pipe of 64 KiB, and a
-// partly drained slot stays in use. Therefore "there is nothing" and "there is no
-// room" come as the same EAGAIN, and are told apart by whether the pipe is empty:
-// see Pipe.Fill.
+// A pipe counts slots, not bytes: each slot takes one fragment of a socket buffer, however small.
+// 16 segments of 1,448 bytes fill a pipe of 64 KiB, and a partly drained slot stays in use. So
+// splice(2) says EAGAIN both when the socket is empty and when the pipe is full. Whether the pipe
+// is empty tells the two apart: see Pipe.Fill.
 package splice
 
 import (
@@ -30,14 +29,14 @@ import (
 type Status uint8
 
 const (
-	// Moved: bytes were moved. That they were fewer than asked for does not
-	// mean that the source has no more.
+	// Moved: bytes were moved. The source may have more, even when they were fewer than asked
+	// for.
 	Moved Status = iota
-	// Empty: the source has nothing now; an event will come when it has.
+	// Empty: the source has nothing now. An event will come when it has.
 	Empty
-	// Full: the receiving side takes no more. From Fill: drain the pipe until
-	// it is empty, then try again; the source may have more, and no event
-	// will say so. From Drain: the sink's event will come.
+	// Full: the receiving side takes no more. From Fill: drain the pipe until it is empty, then
+	// try again, because the source may have more and no event will say so. From Drain: the
+	// sink's event will come.
 	Full
 	// End: the source has ended.
 	End
@@ -60,15 +59,15 @@ func (p *Pipe) Size() int { return p.size }
 // Pending is the number of bytes in the pipe.
 func (p *Pipe) Pending() int { return p.pending }
 
-// flags: SPLICE_F_MORE is not among them, for it holds the last segment back for
-// 200 ms (golang/go issue 10948).
+// flags do not include SPLICE_F_MORE: it holds the last segment back for 200 ms (golang/go issue
+// 10948).
 const flags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
 
 // Fill moves up to max bytes, at least one, from socket source into the pipe.
 //
-// EAGAIN with an empty pipe means that the source is empty; with bytes in the pipe it
-// may as well be the pipe that is full, and is reported as Full. To take the one
-// for the other would lose the only edge-triggered event, and hang the pair.
+// EAGAIN with an empty pipe means that the source is empty. With bytes in the pipe it may be the
+// pipe that is full, and is reported as Full. To mistake a full pipe for an empty source would lose
+// the only edge-triggered event, and hang the connection.
 func (p *Pipe) Fill(source, max int) (n int, st Status, err error) {
 	n, errno := move(source, p.write, max)
 	switch {
@@ -87,12 +86,12 @@ func (p *Pipe) Fill(source, max int) (n int, st Status, err error) {
 	return 0, Failed, errno
 }
 
-// Drain moves what is in the pipe to socket sink. Less than all, also none at all,
-// comes with Full: the sink's send buffer is full, and its event will come.
+// Drain moves what is in the pipe to socket sink. With Full, less than all was moved, or nothing:
+// the sink's send buffer is full, and its event will come.
 //
-// Only EAGAIN says Full. A short splice does not: the kernel also stops between two
-// slots when a signal waits, and Go's scheduler sends those; the sink may have room
-// then, and no event would come.
+// Only EAGAIN means Full. A short splice does not: the kernel also stops between two slots when a
+// signal is pending, and Go's scheduler sends signals. The sink may have room then, and no event
+// would come.
 func (p *Pipe) Drain(sink int) (n int, st Status, err error) {
 	for p.pending > 0 {
 		m, errno := move(p.read, sink, p.pending)

@@ -12,19 +12,19 @@ type Limits struct {
 	// Size of each pipe in bytes; the kernel rounds it up to a power of two pages,
 	// or gives less.
 	Size int
-	// Least: a pipe that the kernel makes smaller is not used, and none asked for during
-	// the next calls of Get. Default: 0, any size will do.
+	// Least is the size of the smallest pipe that is used, in bytes. When the kernel gives a
+	// smaller one, the next calls of Get do not ask for another. Default: 0, any size will do.
 	Least int
-	// Pipes is how many there are at most, Keep how many of them stay open while
-	// nobody uses them.
+	// Pipes is the largest number of pipes. Keep is how many of them stay open while they are
+	// not lent.
 	Pipes, Keep int
-	// Descriptors: a pipe whose descriptors have this number or above is not used,
-	// so that the highest are left to others. Default: 0, no limit.
+	// Descriptors is the first descriptor number that pipes do not use, so that the highest
+	// numbers are left to others. Default: 0, no limit.
 	Descriptors int
 }
 
-// Pool lends pipes. It keeps a bounded number of them, and makes no more than
-// its limit; when none is to be had, the caller goes through a buffer.
+// Pool lends pipes. It makes no more than its limit, and keeps some of them open while they are not
+// lent. When it has none to lend, the caller moves bytes through a buffer.
 type Pool struct {
 	limits Limits
 	pipes  []Pipe
@@ -34,15 +34,15 @@ type Pool struct {
 	pause  int // for how many calls of Get no pipe is asked for
 }
 
-// pauseAfter is how many times Get does not ask after the kernel has made too small a pipe: to
-// make one and close it takes five system calls.
+// pauseAfter is how many calls of Get do not ask the kernel after it has made a pipe that is too
+// small. To make a pipe and close it takes five system calls.
 const pauseAfter = 100
 
 // NewPool makes a pool. It opens no pipe yet.
 func NewPool(limits Limits) *Pool { return &Pool{limits: limits} }
 
-// Get lends an empty pipe; ok is false when the limit is reached or the kernel
-// gives none (descriptors, memory), or too small a one.
+// Get lends an empty pipe. ok is false when the limit is reached, and when the kernel gives no pipe
+// (descriptors, memory) or one that is too small.
 func (p *Pool) Get() (id ID, ok bool) {
 	if n := len(p.idle); n > 0 {
 		id = p.idle[n-1]
@@ -77,8 +77,8 @@ func (p *Pool) Get() (id ID, ok bool) {
 // Pipe is the pipe of that name; the pointer is good until the next Get.
 func (p *Pool) Pipe(id ID) *Pipe { return &p.pipes[id] }
 
-// Put takes a pipe back. One that still holds bytes is closed: they belong to a
-// connection that has ended, and must not reach the next.
+// Put takes a pipe back. A pipe that still holds bytes is closed: they belong to a connection that
+// has ended, and must not reach the next.
 func (p *Pool) Put(id ID) {
 	if p.pipes[id].pending == 0 && len(p.idle) < p.limits.Keep {
 		p.idle = append(p.idle, id)
@@ -88,7 +88,7 @@ func (p *Pool) Put(id ID) {
 	p.free = append(p.free, id)
 }
 
-// Close closes the idle pipes. Those that are lent out must come back first.
+// Close closes the idle pipes. Pipes that are lent must come back first.
 func (p *Pool) Close() {
 	for _, id := range p.idle {
 		p.pipes[id].close()
@@ -109,10 +109,9 @@ func (p *Pool) Misses() uint64 { return p.misses }
 // defaultSize is what pipe(2) makes: 16 pages.
 const defaultSize = 64 << 10
 
-// open makes a pipe. The capacity is asked of the kernel, not assumed: once a
-// user without CAP_SYS_RESOURCE owns more than
-// /proc/sys/fs/pipe-user-pages-soft pages (16,384 by default, 1,024 pipes; those of all the
-// user's programs count), new pipes have one or two pages, and growing them fails.
+// open makes a pipe, and asks the kernel for its capacity. Once a user without CAP_SYS_RESOURCE
+// owns more than /proc/sys/fs/pipe-user-pages-soft pages (16,384 by default, which are 1,024 pipes,
+// in all the user's programs), new pipes have one or two pages, and growing them fails.
 func (l Limits) open() (Pipe, bool) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {

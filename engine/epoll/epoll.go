@@ -1,6 +1,6 @@
-// Package epoll is the poller: a thin, edge-triggered epoll instance with an
-// identity for every event and a way to wake it from outside. It is part of the engine and may
-// change with any version, also within version 1.
+// Package epoll is the engine's poller: an edge-triggered epoll instance, an identity for every
+// event, and a way to wake it from another goroutine. It is part of the engine and may change with
+// any version, also within version 1.
 //
 //	p, err := epoll.New(1024)
 //	err = p.Add(fd, epoll.Token{Key: 7, Generation: 1})
@@ -8,22 +8,22 @@
 //
 // # Edge-triggered
 //
-// A descriptor is added once, for everything, and never changed. An event says
-// that something may have become possible since the last one; it is not repeated.
-// The receiver must remember it, and may only forget it when the kernel itself
-// says that there is no more (EAGAIN, a short read).
+// A descriptor is added once, for everything, and what it is registered for never changes. An event
+// says that something may have become possible since the last one. It is not repeated. The caller
+// must remember it, and may forget it only when the kernel itself says that there is no more
+// (EAGAIN, a short read). Poller.Rearm makes the kernel report the present state once more.
 //
 // # Identity
 //
-// An event brings back the token that its descriptor was added with. A
-// descriptor number is reused by the kernel the moment it is closed, and events of
-// the old connection may still be in the batch in hand: compare the generation
-// with the one that the key stands for now, and drop what does not match.
+// An event carries the token that its descriptor was added with. The kernel reuses a descriptor
+// number as soon as it is closed, and events of the old connection may still be in the batch in
+// hand. So compare the generation with the one that the key stands for now, and drop events that do
+// not match.
 //
 // # Leaving
 //
-// Closing a descriptor removes it, provided that no duplicate of it is open
-// elsewhere; for those there is Remove.
+// Closing a descriptor removes it, unless a duplicate of it is open elsewhere. Poller.Remove is for
+// descriptors that have duplicates.
 package epoll
 
 import (
@@ -32,13 +32,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// interest is what every descriptor is added for. EPOLLPRI is among it because
-// urgent data makes reads end early: without knowing of it, a short read could
-// not be taken for an empty socket.
+// interest is what every descriptor is added for. It includes EPOLLPRI because urgent data makes
+// reads end early: without that event, a short read would not prove that the socket is empty.
 const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 
-// wakeInterest is without EPOLLOUT: an eventfd is writable from the start, and
-// would wake the first Wait unasked.
+// wakeInterest lacks EPOLLOUT: an eventfd is writable from the start, and would end the first Wait.
 const wakeInterest = unix.EPOLLIN | unix.EPOLLET
 
 // Token is the identity that events carry.
@@ -52,7 +50,7 @@ const wakeKey = -1
 // Event is what happened to a descriptor, as the kernel writes it.
 type Event unix.EpollEvent
 
-// Token is what the descriptor was added with.
+// Token is the token that the descriptor was added with.
 func (e Event) Token() Token { return Token{Key: e.Fd, Generation: e.Pad} }
 
 // Readable: bytes, a FIN, a connection to accept, or an error are there.
@@ -84,8 +82,7 @@ func (e Event) Hup() bool { return e.Events&unix.EPOLLHUP != 0 }
 // Wake: somebody called Wake.
 func (e Event) Wake() bool { return e.Fd == wakeKey }
 
-// Poller is an epoll instance. Wait must not be called concurrently; Wake may,
-// any time.
+// Poller is an epoll instance. Wait must not be called concurrently. Wake may be called at any time.
 type Poller struct {
 	// HoldP makes waits hold on to their processor of the Go scheduler (the P of package
 	// runtime) for up to 20 ms. It is for programs with more processors than pollers, and for
@@ -134,30 +131,28 @@ func (p *Poller) control(op, fd int, events uint32, t Token) error {
 	return nil
 }
 
-// Rearm has the state of fd told of again with the next Wait, and the kernel look out for
-// what it is not: a socket that was written to without being full gives no event when it
-// has room again, until it was asked.
+// Rearm makes the next Wait report the state of fd once more, and makes the kernel watch for what
+// fd is not yet: a socket that was written to without being full gives no event when it has room
+// again, unless it is rearmed.
 func (p *Poller) Rearm(fd int, t Token) error {
 	return p.control(unix.EPOLL_CTL_MOD, fd, interest, t)
 }
 
-// Remove takes fd out, for descriptors that have duplicates: closing these is
-// not enough.
+// Remove takes fd out. It is for descriptors that have duplicates: closing those is not enough.
 func (p *Poller) Remove(fd int) {
 	_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) // fails only when it is not there
 }
 
-// Wake makes Wait return an event for which Event.Wake is true. Safe from any
-// goroutine.
+// Wake makes Wait return an event for which Event.Wake is true. It may be called from any goroutine.
 func (p *Poller) Wake() error {
 	one := [8]byte{1}
 	if _, err := unix.Write(p.wake, one[:]); err != nil && err != unix.EAGAIN {
 		return fmt.Errorf("wake: %w", err)
 	}
-	return nil // EAGAIN: 2^64-2 wakes wait to be seen, one more adds nothing
+	return nil // EAGAIN: 2^64-2 wakes are waiting, and one more adds nothing
 }
 
-// Close gives the descriptors back.
+// Close closes the poller's descriptors. Those that were added stay open.
 func (p *Poller) Close() error {
 	unix.Close(p.wake)
 	if p.proxy.file != nil {

@@ -14,18 +14,18 @@ import (
 // How long a wait may hold its processor, in milliseconds: any wait, and one with HoldP.
 const shortWait, heldWait = 2, 20
 
-// Wait returns the events that are there, waiting up to timeout milliseconds for
-// the first (0: not at all, -1: for ever). The slice is good until the next Wait.
-// No events and no error: the time is over, or the wait was cut short, as by a signal.
+// Wait returns the events that are there, and waits up to timeout milliseconds for the first one
+// (0: not at all, -1: for ever). The slice is valid until the next Wait. Wait returns no events and
+// no error when the time is over, and when it was cut short, by a signal for example.
 //
-// It first looks without blocking: on a busy loop something is always there. When nothing
-// is, there are two ways to wait. A call of which the Go scheduler is not told keeps the
-// processor, as a goroutine does that computes: others get it some milliseconds later at
-// worst, and the collector and the scheduler's monitor, which wants it back after 10 ms, end
-// the wait by a signal. That is the cheapest, if the wait is short. For others the
-// goroutine is parked in Go's own poller, as one that waits for a connection. (A blocking
-// call that the scheduler is told of loses its processor only when the monitor has looked around for it
-// for some time, and has to queue for it afterwards: the dearest of the three.)
+// Wait first looks without blocking: on a busy loop there is always something. When there is
+// nothing, it waits in one of two ways. A call that the Go scheduler is not told of holds the
+// processor, like a goroutine that computes. Other goroutines get the processor some milliseconds
+// later at worst, and the garbage collector and the scheduler's monitor, which wants the processor
+// back after 10 ms, end the wait by a signal. This is the cheapest way if the wait is short. For
+// longer waits the goroutine is parked in Go's own poller, like one that waits for a connection.
+// (The third way, a blocking call that the scheduler is told of, is the most expensive: it loses its
+// processor only after the monitor has looked for it for some time, and queues for it afterwards.)
 func (p *Poller) Wait(timeout int) ([]Event, error) {
 	n, err := p.look(0)
 	if n == 0 && err == nil && timeout != 0 {

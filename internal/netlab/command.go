@@ -15,11 +15,10 @@ import (
 	"time"
 )
 
-// Cmd is a program to be run in a host, once. Set fields before Start.
+// Cmd is a program to run once in a host. Set its fields before Start.
 //
-// It runs in a session of its own, whose process group is killed when the context
-// ends, at [Cmd.Stop], and at [Lab.Close]. It is reaped by itself as soon as it
-// ends, whether or not anybody waits.
+// It runs in its own session, whose process group is killed when the context ends, by
+// [Cmd.Stop], and by [Lab.Close]. It is reaped as soon as it ends, even if no one waits for it.
 type Cmd struct {
 	// Args is the program's name, found by PATH, and its arguments.
 	Args []string
@@ -33,16 +32,15 @@ type Cmd struct {
 	Stdout, Stderr io.Writer
 	// ExtraFiles become descriptors 3 and up.
 	ExtraFiles []*os.File
-	// Credential runs the program as somebody else: as real root only, since
-	// nobody else exists in the user namespace of Enter. Default nil: as this process.
+	// Credential runs the program as another user. It needs real root, because the user
+	// namespace of Enter has no other users. Default nil: the user of this process.
 	Credential *syscall.Credential
 
-	// OwnPIDs gives the program a PID namespace, whose first process it is: its
-	// descendants then die with it in any event, were it by kill -9 of this
-	// process. For programs that fork. The price is that of a first process:
-	// signals that it has no handler for, except SIGKILL and SIGSTOP, do
-	// nothing. It has a /proc of its own, with its own numbers, where the kernel
-	// grants that (not to users in a container whose /proc is partly hidden).
+	// OwnPIDs makes the program the first process of its own PID namespace: its descendants
+	// then always die with it, even on kill -9 of this process. For programs that fork. As a
+	// first process it ignores signals without a handler, except SIGKILL and SIGSTOP. It gets
+	// its own /proc where the kernel permits that (not for users in a container whose /proc is
+	// partly hidden).
 	OwnPIDs bool
 
 	host   *Host
@@ -143,8 +141,8 @@ func (c *Cmd) wrap(err error) error {
 	return fmt.Errorf("netlab: %s: %s: %w", c.host.Name, filepath.Base(c.Args[0]), err)
 }
 
-// killGroup kills the program and its group. The group only while the program
-// has not been reaped: later its number may be somebody else's.
+// killGroup kills the program and its group. It kills the group only while the program has not
+// been reaped: later its number may belong to another process.
 func (c *Cmd) killGroup() error {
 	if err := c.cmd.Process.Signal(syscall.Signal(0)); err != nil {
 		return err
@@ -153,7 +151,7 @@ func (c *Cmd) killGroup() error {
 }
 
 // Wait waits until the program has ended. The error is nil for exit status 0;
-// else it holds the last lines of stderr, and wraps the *exec.ExitError, and
+// otherwise it holds the last lines of stderr, and wraps the *exec.ExitError, and
 // the context's error or [ErrClosed] if that is what ended it.
 func (c *Cmd) Wait() error {
 	if c.cmd == nil {
@@ -214,8 +212,8 @@ func (c *Cmd) Signal(sig os.Signal) error {
 	return nil
 }
 
-// Stop kills the program with its group and waits until it is gone. To end it
-// kindly, Signal and Wait. It may be called more than once, and before Start.
+// Stop kills the program and its group and waits until they are gone. Use Signal and Wait to end
+// it orderly. It may be called more than once, and before Start.
 func (c *Cmd) Stop() {
 	if c.cmd != nil {
 		c.cancel()

@@ -15,15 +15,14 @@ type CurlResult struct {
 	Status         int            // of HTTP
 	Local, Remote  netip.AddrPort // of its connection
 	Received, Sent int64          // bytes of bodies
-	Time           time.Duration  // from the beginning to the end
-	Connect        time.Duration  // until the connection stood
+	Time           time.Duration  // of the whole transfer
+	Connect        time.Duration  // until the connection was established
 	NumConnects    int            // new connections: 0 if one was reused
 }
 
-// Curl runs curl in the host: one transfer. The body goes to body, or nowhere
-// if that is nil. A status of 400 and above is not an error unless args hold
-// --fail; curl's own errors are, with its words, and the result then holds what
-// there was.
+// Curl runs curl in the host for one transfer. The response body goes to body, or is discarded if
+// that is nil. A status of 400 and above is an error only if args contain --fail. Errors of curl
+// itself are returned with its message, and with the result so far.
 func (h *Host) Curl(ctx context.Context, url string, body io.Writer, args ...string) (CurlResult, error) {
 	path, err := program("curl")
 	if err != nil {

@@ -106,9 +106,8 @@ func (h *Host) literal(address string, listen func() error) error {
 	return h.Do(listen)
 }
 
-// WaitListen waits until somebody listens on the TCP port in the host, on
-// whatever address, without disturbing them by connecting. The error wraps
-// that of ctx.
+// WaitListen waits until a socket listens on the TCP port in the host, on any address. It does not
+// connect. The error wraps that of ctx.
 func (h *Host) WaitListen(ctx context.Context, port uint16) error {
 	for {
 		listens, err := h.listens(port)
@@ -149,11 +148,10 @@ func (h *Host) listens(port uint16) (bool, error) {
 	return found, err
 }
 
-// startDaemon starts a program that is to listen on a port of its host, and
-// returns once it does. The program's own words are in the error if it ends
-// before that; it does not run when there is an error.
+// startDaemon starts a program that listens on a port of its host, and returns once it does. If the
+// program ends before that, the error contains its output. After an error it does not run.
 func (c *Cmd) startDaemon(ctx context.Context, port uint16) error {
-	// Or else we would take the other's listener for the program's.
+	// Otherwise another program's listener would count as this program's.
 	if taken, err := c.host.listens(port); err != nil {
 		return c.wrap(err)
 	} else if taken {

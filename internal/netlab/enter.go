@@ -16,31 +16,28 @@ import (
 // marker in the environment tells the program that it was started by Enter.
 const marker = "NETLAB_ENTERED"
 
-// Enter makes the process able to build a lab. Call it first in main or in
-// TestMain, before anything that should not happen twice.
+// Enter enables the process to build a lab. Call it first in main or in TestMain, before anything
+// that must not happen twice.
 //
-// With CAP_SYS_ADMIN and CAP_NET_ADMIN, as root has them, it does nothing. For
-// anybody else it starts the program anew, same arguments and environment, in
-// a user namespace in which the caller is root, with a network of its own (a
-// loopback interface and no more) and its own mounts. In the first process
-// Enter then does not return: it passes signals on and exits as the second
-// does, with 128 and the signal's number if one ended it. The second dies with
-// the first.
+// With CAP_SYS_ADMIN and CAP_NET_ADMIN, as root has them, it does nothing. Otherwise it starts the
+// program again, with the same arguments and environment, in a user namespace in which the caller
+// is root, with its own network (a loopback interface only) and its own mounts. In the first
+// process Enter then does not return: it passes signals on and exits like the second one, with 128
+// plus the signal's number if a signal ended that. The second process dies with the first.
 //
-// In the user namespace there is one user and one group, number 0. Files that
-// belong to others seem to belong to nobody, and programs cannot become
-// somebody else.
+// The user namespace has one user and one group, number 0. Files of other users seem to belong to
+// nobody, and programs cannot change their user.
 //
-// The calling goroutine, which should be the main one, is locked to its thread,
-// the first of the process: see [Host.Enter] for why no host may have that.
+// Enter locks the calling goroutine, which should be the main one, to the first thread of the
+// process; [Host.Enter] explains why no host may have that thread.
 //
-// The error is one line which says what to do.
+// The error is one line that says what to do.
 func Enter() error {
 	entered := os.Getenv(marker) != ""
-	os.Unsetenv(marker) // not for programs that we run
+	os.Unsetenv(marker) // programs that this process starts must not see it
 	keepFirstThread()
 	if entered {
-		// Some systems grant the namespace and refuse its use, so try.
+		// Some systems grant the namespace and refuse its use, so it is tried.
 		if err := linkUp("lo"); err != nil {
 			return fmt.Errorf("netlab: user namespace: set lo up: %w; %s", err, remedy())
 		}
@@ -56,9 +53,9 @@ func Enter() error {
 	return startAnew()
 }
 
-// keepFirstThread locks the main goroutine to the first thread, so that no
-// goroutine that enters a host comes to run on it. Its end would end any other
-// thread; the first cannot end, would stay in the host, and with it /proc/self.
+// keepFirstThread locks the main goroutine to the first thread, so that no goroutine that enters a
+// host runs on it. Any other thread ends with such a goroutine; the first one cannot end and would
+// stay in the host, and with it /proc/self.
 func keepFirstThread() {
 	if unix.Gettid() == unix.Getpid() {
 		runtime.LockOSThread()
@@ -89,7 +86,7 @@ func startAnew() error {
 	go func() {
 		for s := range signals {
 			if (s == syscall.SIGINT || s == syscall.SIGQUIT) && foreground() {
-				continue // typed at the terminal: the child had it too
+				continue // typed at the terminal: the child got it too
 			}
 			cmd.Process.Signal(s)
 		}
@@ -110,8 +107,7 @@ func startAnew() error {
 	return nil
 }
 
-// foreground reports whether our process group is the one that the terminal
-// sends its signals to.
+// foreground reports whether the terminal sends its signals to this process group.
 func foreground() bool {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDONLY|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -154,7 +150,7 @@ func OtherUsers() error {
 	return nil
 }
 
-// remedy says what may be in the way of user namespaces here.
+// remedy returns advice about what may prevent user namespaces on this system.
 func remedy() string {
 	for _, block := range []struct{ file, value, remedy string }{
 		{"kernel/apparmor_restrict_unprivileged_userns", "1", "run as root, or: sysctl kernel.apparmor_restrict_unprivileged_userns=0"},

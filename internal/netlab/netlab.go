@@ -1,7 +1,6 @@
-// Package netlab builds three hosts, h1 - h2 - h3, out of network namespaces
-// and veth pairs (TAP devices, where only these can delay): a client, a gateway and a server, on one machine, with a
-// bottleneck between them if wanted. It is what the tests, the benchmark and
-// the demo run on.
+// Package netlab builds three hosts, h1 - h2 - h3, on one machine, from network namespaces and veth
+// pairs (or TAP devices, if only these can delay): a client, a gateway and a server, with a
+// bottleneck between them if wanted. The tests, the benchmark and the demo run on it.
 //
 //	h1 eth0 ------------- left h2 right ------------- eth0 h3
 //	10.77.1.1      10.77.1.2     10.77.2.2      10.77.2.3
@@ -54,7 +53,7 @@ import (
 	"sync"
 )
 
-// ErrClosed is returned for whatever is asked of a lab that was closed.
+// ErrClosed is returned by all methods of a lab that was closed.
 var ErrClosed = errors.New("the lab is closed")
 
 // Config says what to build. The zero value is three hosts at full speed.

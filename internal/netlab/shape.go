@@ -73,7 +73,7 @@ func (l Link) BurstBytes() int {
 
 // SetAccess shapes the link h1-h2 anew. What waits in its queues is lost. Where
 // the kernel has no netem the link can be given a Delay only if it was made with
-// one, else the error is [ErrNoNetem] and the link is left without shape.
+// one; otherwise the error is [ErrNoNetem] and the link is left without shape.
 func (lab *Lab) SetAccess(l Link) error {
 	return lab.reshape(l, lab.H1, Edge, lab.H2, Left)
 }

@@ -10,10 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A thread is one OS thread that stays in the network namespace of its host
-// and runs what it is told, one function after the other. Programs are forked
-// from it, as their parent-death signal is about the thread that forked them:
-// on a thread that the Go runtime may end at will, they would die at random.
+// A thread is an OS thread that stays in the network namespace of its host and runs functions one
+// after the other. Programs are forked from it, because their parent-death signal refers to the
+// thread that forked them: if the Go runtime ended that thread, they would die at random.
 type thread struct {
 	calls chan func()
 	stop  chan struct{} // closed to end the thread
@@ -24,8 +23,7 @@ type thread struct {
 // errGoexit is what a function yields that ended the goroutine it ran on.
 var errGoexit = errors.New("the function ended the host's thread (t.Fatal within Do?); the host cannot be used any more")
 
-// startThread starts a thread whose first deed is enter. Where that fails the
-// thread has ended.
+// startThread starts a thread and calls enter on it. If enter fails, the thread ends.
 func startThread(enter func() error) (*thread, error) {
 	t := &thread{calls: make(chan func()), stop: make(chan struct{}), ended: make(chan struct{})}
 	entered := make(chan error)

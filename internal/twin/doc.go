@@ -1,7 +1,7 @@
-// Package twin has one test: TestTwin plays random scripts for a client and a server twice at the
+// Package twin has one test. TestTwin plays random scripts for a client and a server twice at the
 // same time, in two labs with the same three hosts. In one lab the host in the middle is a plain
-// router. In the other one it runs the tprelay program. What the two ends see must be the same,
-// but for the differences in the table of allowed.go's test, which is printed in docs/closing.md.
+// router; in the other it runs the tprelay program. Both ends must see the same in both labs, except
+// for the differences in the table of allowed_test.go, which docs/closing.md shows.
 //
 //	make twin                                # ten minutes
 //	make twin TWIN=30m RACE=-race            # longer, with a relay that finds races
@@ -13,19 +13,19 @@
 //
 // # How it works
 //
-// Hundreds of scripts make a batch. A batch has one combination of path (splice, buffers, with a
-// handler) and mode (TPROXY, REDIRECT), a profile (which scripts, and the relay's flags) and maybe a
-// fault. Its scripts use IPv4 and IPv6 alike. Each script has a listener of its own.
+// A batch has hundreds of scripts, one combination of path (splice, buffers, with a handler) and
+// mode (TPROXY, REDIRECT), a profile (the kind of scripts, and the relay's flags), and in some cases
+// a fault. Its scripts use both IPv4 and IPv6. Each script has its own listener.
 //
 // Three things are checked:
 //
-//   - Rules that hold for every single connection, with and without a relay: right bytes in the right
-//     order, all of them before a FIN, no RST that nobody sent, no FIN in place of an RST, everything
-//     that was acknowledged before an RST, no hang. A breach is a failure at once.
-//   - What the ends saw through the relay must be what they saw through the router. Where it is not, the
-//     script is played through the router some times more: a router's outcomes differ
-//     by timing, too. What a router never did is a failure, unless the table allows it.
-//   - No call of an end waits more than a second longer than through the router.
+//   - Rules for every connection, with and without a relay: the right bytes in the right order, all of
+//     them before a FIN, no RST that neither end sent, no FIN instead of an RST, all acknowledged bytes
+//     before an RST, no hang. A violation is a failure at once.
+//   - The ends must see the same through the relay as through the router. If they do not, the script is
+//     played through the router some more times, because a router's results depend on timing too. A
+//     result that the router never gave is a failure, unless the table allows it.
+//   - No call of an end takes more than a second longer than through the router.
 //
-// A failure is shrunk by playing simpler variants of its script, and printed.
+// The test shrinks a failure by playing simpler variants of its script, and prints it.
 package twin

@@ -24,7 +24,7 @@ type Env struct {
 
 	// Of the present wake-up.
 	Tick        uint32
-	Interactive bool // a pair of the loop is in a dialogue: its next message must not wait for large moves
+	Interactive bool // a pair of the loop is in a dialogue, whose next message must not wait for large moves
 
 	scratch []byte // held bytes of a handler, then maxRead to read into
 	chunk   intercept.Chunk

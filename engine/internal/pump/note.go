@@ -27,10 +27,7 @@ func (d *Pump) noteReceive(t *turn, n int, err error) int {
 	case n == 0 && d.endedByReset(t):
 		t.sourceFailed(d, nil)
 	case n == 0:
-		d.Set(EOF)
-		if !d.Is(Broken) { // otherwise whether a FIN has come is known
-			d.Set(FINCame)
-		}
+		d.sawEnd()
 	}
 	return n
 }

@@ -51,10 +51,9 @@ import "github.com/tprelay/tprelay/engine/internal/chunks"
 //
 //	flag       implies
 //	FINCame    nothing was cut off in front of the FIN
-//	EOF        not Paused by itself: nothing more is read, whatever the latches say
 //	FINSent    EOF or Closing, and nothing is pending
 //	Handled    not Detached, and no pipe
-//	Moderated  not Throttled, but for the rest of the wake-up that began the throttle
+//	Detached   not Handled
 //
 // A Pump has no pointers, so that the garbage collector never looks at records.
 type Pump struct {
@@ -125,8 +124,8 @@ const (
 // Is reports whether one of the flags is set.
 func (d *Pump) Is(f Flags) bool { return d.flags&f != 0 }
 
-// Set and Clear are for what the pair or flow control decides. What the kernel says has verbs of
-// its own below.
+// Set and Clear are for what the pair or flow control decides. The verbs below are for what the
+// kernel says.
 func (d *Pump) Set(f Flags)   { d.flags |= f }
 func (d *Pump) Clear(f Flags) { d.flags &^= f }
 
@@ -158,6 +157,14 @@ func (d *Pump) SawUrgent() { d.flags |= Urgent }
 
 // SawFailure notes that the source's connection has failed. Bytes may still be read.
 func (d *Pump) SawFailure() { d.flags |= Broken }
+
+// sawEnd notes that a read has met the end of the stream. That is a FIN, unless the connection has
+// failed: then it is known whether a FIN has come.
+func (d *Pump) sawEnd() {
+	if d.flags |= EOF; !d.Is(Broken) {
+		d.flags |= FINCame
+	}
+}
 
 // cutShort notes that nothing more can be read, and that what was read is not all. An RST follows,
 // although a FIN may have come behind the bytes that are lost.
@@ -191,6 +198,12 @@ func (d *Pump) FINDue() bool {
 
 // Drained reports that nothing more will come, and that nothing is pending.
 func (d *Pump) Drained() bool { return d.Is(EOF|Closing) && d.Pending == 0 }
+
+// Idle reports that a turn would change nothing: nothing has come, nothing is pending, and nothing
+// is to be ended.
+func (d *Pump) Idle() bool {
+	return d.Pending == 0 && !d.Is(Readable|EOF|Closing|Paused|Full|Starved|Stalled|Throttled)
+}
 
 // CanRead reports that the source may have something, and that the pump wants it.
 func (d *Pump) CanRead() bool { return d.flags&(Readable|EOF|Paused|Full|Starved) == Readable }

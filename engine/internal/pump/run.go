@@ -44,8 +44,8 @@ const (
 	IsBulk
 )
 
-// Ran notes that a turn took n bytes from the source, at a time in milliseconds.
-func (d *Pump) Ran(n int, now uint32) (events RunEvents) {
+// NoteRun notes that a turn took n bytes from the source, at a time in milliseconds.
+func (d *Pump) NoteRun(n int, now uint32) (events RunEvents) {
 	if d.Is(Moderated | Throttled) {
 		return 0
 	}

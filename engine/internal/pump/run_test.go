@@ -32,7 +32,7 @@ func TestRunsAreMeasured(t *testing.T) {
 			d, now, got := New(), uint32(1000), RunEvents(0)
 			for _, s := range c.steps {
 				now += s.after
-				got |= d.Ran(s.bytes, now)
+				got |= d.NoteRun(s.bytes, now)
 			}
 			if got != c.want || d.Runs() != c.runs {
 				t.Errorf("events %b, want %b; in a run: %v", got, c.want, d.Runs())
@@ -48,14 +48,14 @@ func TestRunsAreMeasured(t *testing.T) {
 // TestBulkIsProvenFasterTheSecondTime, as long as the run lasts.
 func TestBulkIsProvenFasterTheSecondTime(t *testing.T) {
 	d := New()
-	if d.Ran(provenBytes, 0)&IsBulk == 0 {
+	if d.NoteRun(provenBytes, 0)&IsBulk == 0 {
 		t.Fatal("not proven")
 	}
-	if d.Ran(provenBytes/8, 1)&IsBulk == 0 {
+	if d.NoteRun(provenBytes/8, 1)&IsBulk == 0 {
 		t.Error("an eighth is not enough")
 	}
 	d.EndRun(2)
-	if d.Ran(provenBytes/8, 2)&IsBulk != 0 {
+	if d.NoteRun(provenBytes/8, 2)&IsBulk != 0 {
 		t.Error("an eighth is enough in a new run")
 	}
 }
@@ -63,11 +63,11 @@ func TestBulkIsProvenFasterTheSecondTime(t *testing.T) {
 // TestSettledRunIsNotProbed: its sink was looked at while it began.
 func TestSettledRunIsNotProbed(t *testing.T) {
 	d := New()
-	d.Ran(1, 0)
-	if d.Ran(provenBytes, 10_000)&IsBulk != 0 || d.phase != settled {
+	d.NoteRun(1, 0)
+	if d.NoteRun(provenBytes, 10_000)&IsBulk != 0 || d.phase != settled {
 		t.Fatalf("phase %d", d.phase)
 	}
-	if d.Ran(2*probeEvery, 10_001)&Probe != 0 {
+	if d.NoteRun(2*probeEvery, 10_001)&Probe != 0 {
 		t.Error("it is probed again")
 	}
 }
@@ -77,7 +77,7 @@ func TestModeratedAndThrottledAreNotMeasured(t *testing.T) {
 	for _, f := range []Flags{Moderated, Throttled} {
 		d := New()
 		d.Set(f)
-		if d.Ran(1<<20, 0) != 0 || d.Runs() {
+		if d.NoteRun(1<<20, 0) != 0 || d.Runs() {
 			t.Errorf("%v is measured", &d)
 		}
 	}
@@ -86,8 +86,8 @@ func TestModeratedAndThrottledAreNotMeasured(t *testing.T) {
 // TestReplyIsTimedFromTheRunsBeginning, if that is known.
 func TestReplyIsTimedFromTheRunsBeginning(t *testing.T) {
 	d := New()
-	d.Ran(100, 1000)
-	d.Ran(100, 1010)
+	d.NoteRun(100, 1000)
+	d.NoteRun(100, 1010)
 	if took, known := d.EndRun(1030); took != 30 || !known {
 		t.Errorf("%d ms, known %v", took, known)
 	}

@@ -10,12 +10,13 @@ const (
 	// TurnBudget is how many bytes a pump may take from its source in one turn, before others
 	// have theirs.
 	TurnBudget = 256 << 10
-	// minRead is the least room in memory for which a read is worth its call. With less, and
-	// nothing pending, only what the sink takes at once is read.
+	// minRead is the least room in memory that is worth a read. With less, and nothing pending,
+	// only what the sink takes at once is read.
 	minRead = 4 << 10
 )
 
-// budget is TurnBudget, or more where that many bytes were waited for, and nobody else waits.
+// budget is TurnBudget. For a pump whose source has collected more before it woke the loop, it is as
+// much as that, unless a dialogue of another pair would have to wait.
 func (d *Pump) budget(t *turn) int {
 	if d.atFullSpeed(t) {
 		return Lowat
@@ -33,9 +34,9 @@ func (d *Pump) readSize(t *turn) int {
 
 func (d *Pump) atFullSpeed(t *turn) bool { return d.Is(Moderated) && !t.Interactive }
 
-// Turn moves what can be moved now: it flushes what is pending, then reads, until a latch is
-// down, the pump is paused, or its budget is spent. Taken is 0, or what a turn that was broken
-// off has taken.
+// Turn moves what can be moved now: it flushes what is pending, then reads, until a latch is down,
+// the pump is paused, or its budget is spent. Taken is 0, or Result.Taken of a turn that was broken
+// off and goes on.
 func (d *Pump) Turn(e *Env, ends Ends, taken int) Result {
 	t := turn{Env: e, Ends: ends}
 	t.result.Taken = taken
@@ -48,7 +49,7 @@ func (d *Pump) Turn(e *Env, ends Ends, taken int) Result {
 	return t.result
 }
 
-// moves is the loop of a turn. False: it was broken off, or the pump's pair cannot go on.
+// moves is the loop of a turn. False: the turn was broken off, or it is over.
 func (d *Pump) moves(t *turn) bool {
 	for {
 		if d.flags&(Throttled|Writable) == Throttled|Writable && d.enoughUnsent(t) {

@@ -1,5 +1,5 @@
-# What can be done here. A fresh machine needs git, make and Go; the rest is
-# installed when it is missing and we are root, and named when we are not.
+# The targets of this repository; make lists them. A fresh machine needs git, make and Go. As root
+# on Debian or Ubuntu, targets install other missing packages; otherwise they name them.
 
 GO          ?= go
 RACE        ?= -race
@@ -45,22 +45,22 @@ endif
 
 .DEFAULT_GOAL := help
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-demo: ## a slow link, with and without flow control, in under a minute; no root needed
+demo: ## measure a slow link with and without flow control; under a minute, no root needed
 	@.ci/setup demo
 	@echo "building bin/tprelay and bin/tpbench (the first time takes a minute)"
 	@$(GO) build -o bin/ ./cmd/tprelay ./cmd/tpbench
 	@bin/tpbench demo $(DEMOFLAGS) </dev/null
 
-demo-picture: ## draws the output of make demo for the README (docs/plots/demo.svg)
+demo-picture: ## draw the output of make demo for the README (docs/plots/demo.svg)
 	@.ci/setup demo
 	@$(GO) build -o bin/ ./cmd/tprelay ./cmd/tpbench
 	@bin/tpbench demo $(DEMOFLAGS) </dev/null >bin/demo.txt
 	@$(GO) run ./docs/terminal 'make demo' <bin/demo.txt >docs/plots/demo.svg
 
-test: ## every test, with the race detector; of some packages only with PACKAGES=./engine
+test: ## run all tests with the race detector; PACKAGES=./engine selects packages
 	@.ci/setup test
 ifneq ($(strip $(PACKAGES)),)
 	@$(GOTEST) $(PACKAGES)
@@ -82,7 +82,7 @@ again: RACE :=
 again:
 	@$(GOTEST) -v -run '^($(TESTS))$$' $(PACKAGE)
 
-lint: ## gofmt, go vet for amd64 and arm64, staticcheck
+lint: ## run gofmt, go vet for amd64 and arm64, staticcheck
 	@.ci/setup go
 	@files=$$($(GO) list -f '{{.Dir}}' ./... | xargs gofmt -l | sort -u); \
 	test -z "$$files" || { echo "not gofmt-ed:"; echo "$$files"; exit 1; }
@@ -90,20 +90,20 @@ lint: ## gofmt, go vet for amd64 and arm64, staticcheck
 	GOARCH=arm64 $(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
-# Static programs: the gateway need not have this machine's C library.
+# Static programs, which need no C library on the gateway.
 build demo: export CGO_ENABLED := 0
-build: ## bin/tprelay and bin/tpbench
+build: ## build bin/tprelay and bin/tpbench
 	@.ci/setup go
 	$(GO) build -o bin/ ./cmd/tprelay ./cmd/tpbench
 
 cover: COVER := cover.out
 cover: RACE :=
-cover: ## how much of the engine the tests run through; fails below MINIMUM percent
+cover: ## measure test coverage of the engine; fails below MINIMUM percent
 	@.ci/setup test
 	@$(COUNT)
 	@.ci/coverage $(COVER) $(MINIMUM)
 
-fuzz: ## each fuzz test for FUZZTIME (5s)
+fuzz: ## run each fuzz test for FUZZTIME (5s)
 	@.ci/setup go
 	@$(GO) list ./... | while read -r p; do \
 		for f in $$($(GO) test -list '^Fuzz' "$$p" | grep '^Fuzz'); do \
@@ -112,27 +112,27 @@ fuzz: ## each fuzz test for FUZZTIME (5s)
 
 # Without the race detector in the test; with RACE=-race, in the relay.
 soak: RACE :=
-soak: ## random streams and faults for SOAK (10m); with RACE=-race, a relay that finds races
+soak: ## run random streams and faults for SOAK (10m); RACE=-race: with a race detector in the relay
 	@.ci/setup test
 	@TPRELAY_SOAK=$(SOAK) TPRELAY_SOAK_RACE=$(RACE) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' $(TESTFLAGS) ./internal/soak
 
 # Without the race detector in the test; with RACE=-race, in the relay.
 twin: RACE :=
-twin: ## random scripts, with a router and with the relay, for TWIN (10m); or TWIN_SCRIPT, as a failure prints it
+twin: ## compare the relay with a router by random scripts for TWIN (10m), or by one TWIN_SCRIPT
 	@.ci/setup test
 	@TPRELAY_TWIN=$(TWIN) TPRELAY_TWIN_RACE=$(RACE) TPRELAY_TWIN_SCRIPT='$(TWIN_SCRIPT)' \
 		$(GO) test -count=1 -timeout 0 -v -run '^TestTwin$$' $(TESTFLAGS) ./internal/twin
 
 # Nothing else should run on the machine meanwhile.
 bench: BENCH := --seconds 1 --warmup 300ms --again 2m
-bench: compare ## relays against each other, with every workload, in about half an hour; a page with plots
+bench: compare ## compare relays with every workload; about half an hour; makes a page with plots
 
 bench-quick: BENCH := --quick
-bench-quick: compare ## the most important of it, in a few minutes
+bench-quick: compare ## the same with the most important relays and workloads; some minutes
 
 bench-check: BENCH := --check --warmup 300ms
 bench-check: BENCHDIR := bench/results/check
-bench-check: compare ## what the project asks of itself, twenty rounds, in half an hour at most; fails where it is not held
+bench-check: compare ## check the project's own targets; up to half an hour; fails where one is missed
 
 compare: build
 	@.ci/setup bench
@@ -140,24 +140,24 @@ compare: build
 	@echo; echo "raw figures, tables and a page with plots:"; bin/tpbench report $(BENCHDIR)
 
 # On this machine, and where its kernel lacks netem or Open vSwitch, also on one that has both.
-mininet: mininet-host ## the bottleneck topology in Mininet, as root: eight minutes, and more in a VM where the kernel lacks netem
+mininet: mininet-host ## measure the bottleneck in Mininet, as root; eight minutes, more in a VM if the kernel lacks netem
 	@/usr/bin/python3 -B -c 'import sys; sys.path.insert(0, "mininet"); import topo; sys.exit(not (topo.has_netem() and topo.has_openvswitch()))' \
 	|| { echo; $(MAKE) --no-print-directory mininet-vm; }
 
-mininet-host: build ## the same, on this machine only
+mininet-host: build ## the same on this machine only
 	@.ci/setup mininet
 	@mininet/topo.py $(MININETFLAGS) </dev/null
 
-mininet-vm: build ## the same, in a VM with a stock Debian kernel
+mininet-vm: build ## the same in a VM with a stock Debian kernel
 	@.ci/setup mininet
 	@VM_TIMEOUT=$${VM_TIMEOUT:-1800} mininet/vm.sh mininet/topo.py $(MININETFLAGS) </dev/null
 
-mininet-test: ## its unit tests, and pylint where it is installed; no root needed
+mininet-test: ## run its unit tests, and pylint if it is installed; no root needed
 	@.ci/setup mininet
 	@cd mininet && /usr/bin/python3 -B -m unittest
 	@if command -v pylint >/dev/null; then cd mininet && pylint -s n *.py; else echo "pylint is not installed: left out"; fi
 
-flow-plots: build ## measure and draw what docs/flow-control.md shows, as root: six minutes
+flow-plots: build ## measure and draw the plots of docs/flow-control.md, as root; six minutes
 	@.ci/setup flow
 	@mininet/topo.py --document $(FLOWFLAGS) </dev/null
 

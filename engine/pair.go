@@ -41,7 +41,7 @@ type pair struct {
 	fd          [2]int32
 	dir         [2]pump.Pump // by the side of their source
 	id          uint64
-	began       int64 // nanoseconds since the loop's start, by the monotonic clock; negative: in another process
+	began       int64 // nanoseconds since the loop's start; negative: in another process
 	client      [16]byte
 	destination [16]byte
 	clientScope uint32 // interface's index, of a link-local address
@@ -59,7 +59,7 @@ type pair struct {
 	counted     bool   // in sources
 	last        uint32 // tick of the last activity, as far as known: see look
 	seen        uint32 // what the last look saw
-	unacked     uint32 // bytes that the sink of a reset had not acknowledged when passReset last looked
+	unacked     uint32 // see passReset: bytes that were not acknowledged at its last look
 	due         uint32 // tick at which the wheel looks; valid while in the wheel
 	next, prev  int32  // wheel list, by slot + 1; prev < 0: head of bucket -prev-1; 0: not in the wheel
 }

@@ -62,7 +62,7 @@ func NewTap(h intercept.Handler) Tap { return Tap{h, -1} }
 type Result struct {
 	Events
 	Taken     int        // bytes from the source
-	Delivered [2]int     // bytes that the sink has accepted: by splice (or the scratch buffer), through chunks
+	Delivered [2]int     // bytes that the sink has accepted: of a spliced pump, of a buffered one
 	SourceErr unix.Errno // with SourceFailed; 0: the socket may still have it
 	SinkErr   unix.Errno // with SinkFailed
 }
@@ -71,10 +71,12 @@ type Result struct {
 type Events uint16
 
 const (
-	Again          Events = 1 << iota // more could be moved at once
-	BrokenOff                         // so many bytes came at once that the source must be metered before more are read: go on with Turn
-	WaitsForMemory                    // Starved is set: try again with the next tick
-	RearmSink                         // the sink has enough unsent: ask for an event when it has less
+	Again Events = 1 << iota // more could be moved at once
+	// BrokenOff: many bytes came at once, and the source must be metered before more are read.
+	// Call Turn again.
+	BrokenOff
+	WaitsForMemory // Starved is set: try again with the next tick
+	RearmSink      // the sink has enough unsent: ask for an event when it has less
 	StallBegan
 	StallEnded
 	SourceFailed  // its connection is broken. What came from it before goes on

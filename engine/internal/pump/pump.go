@@ -80,13 +80,13 @@ type Flags uint32
 
 const (
 	// Latches.
-	Readable Flags = 1 << iota // the source may have bytes, a FIN or an error; cleared only when it said that it is empty
-	Writable                   // the sink may take bytes; cleared only by EAGAIN or a short write
+	Readable Flags = 1 << iota // the source may have bytes, a FIN or an error
+	Writable                   // the sink may take bytes
 
 	// What is known of the source.
 	Ending  // a FIN has come or will: a short read does not mean that the source is empty
 	FINCame // what has come is a FIN, and not a reset
-	Urgent  // urgent data has come: a short read does not mean that the source is empty, and splice(2) sticks at it
+	Urgent  // urgent data has come: the same holds for short reads, and splice(2) sticks at it
 	EOF     // the source has been read to its end
 	Broken  // the source's connection has failed
 
@@ -118,7 +118,7 @@ const (
 
 	// Acknowledgements.
 	ACKHeld  // the sink's handshake is acknowledged with the first bytes
-	DelayACK // the last reply was late, so that the source's kernel would acknowledge each message by itself
+	DelayACK // the last reply was late: ask the source's kernel to leave acknowledgements to replies
 )
 
 // Is reports whether one of the flags is set.

@@ -15,16 +15,16 @@ import (
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
-// Who may open a pair, and to where.
+// Admission decides which clients may open a pair, and to which destinations.
 
-// sources counts the pairs of each client, for all loops together. It is used only
-// with MaxPairsPerSource.
+// sources counts the pairs of each client, for all loops together. It is only used with
+// MaxPairsPerSource.
 type sources struct {
 	mu    sync.Mutex
 	pairs map[netip.Prefix]int
 }
 
-// sourceOf is what counts as one client.
+// sourceOf is the network that counts as one client: an IPv4 address, or a /64 of IPv6.
 func sourceOf(addr netip.Addr) netip.Prefix {
 	bits := 64
 	if addr.Is4() {
@@ -58,7 +58,7 @@ func (s *sources) leave(client netip.Addr) {
 	}
 }
 
-// admitSource counts p with its client. False: the client has as many as it may.
+// admitSource counts p for its client. It is false if the client already has MaxPairsPerSource.
 func (l *loop) admitSource(p *pair) bool {
 	most := l.engine.options.MaxPairsPerSource
 	p.counted = most > 0 && l.engine.sources.admit(p.clientAddr().Addr(), most)
@@ -72,7 +72,7 @@ func (l *loop) countSource(p *pair) {
 	}
 }
 
-// leaveSource is called when p ends.
+// leaveSource takes back what admitSource has counted, when p ends.
 func (l *loop) leaveSource(p *pair) {
 	if p.counted {
 		p.counted = false
@@ -80,8 +80,8 @@ func (l *loop) leaveSource(p *pair) {
 	}
 }
 
-// forbidden is the reason for which no pair may go to addr, if there is one. Diverted:
-// a client named it, and not the embedder or an interceptor.
+// forbidden is the reason why no pair may go to addr, if there is one. Diverted says that the
+// address is the client's choice, and not that of the embedder or an interceptor.
 func (l *loop) forbidden(addr netip.AddrPort, diverted bool) (Reason, bool) {
 	o := &l.engine.options
 	if l.isSelf(addr) {
@@ -98,13 +98,13 @@ func (l *loop) forbidden(addr netip.AddrPort, diverted bool) (Reason, bool) {
 	return ReasonNone, false
 }
 
-// self knows the addresses under which the engine itself can be reached.
+// self has this host's addresses, under which the engine itself can be reached.
 type self struct {
 	locals map[netip.Addr]bool
 	asked  time.Time
 }
 
-// isSelf: a connection to addr would come back to one of our listeners.
+// isSelf reports whether a connection to addr would come back to one of the engine's listeners.
 func (l *loop) isSelf(addr netip.AddrPort) bool {
 	for _, own := range l.engine.addrs {
 		if own.Port() != addr.Port() {
@@ -117,11 +117,11 @@ func (l *loop) isSelf(addr netip.AddrPort) bool {
 	return false
 }
 
-// askLocals lists this host's addresses. It takes a descriptor: when there is none, what
-// was known stays.
+// askLocals lists this host's addresses. That needs a descriptor: where there is none, the previous
+// list stays.
 func (l *loop) askLocals() {
 	locals, err := localAddrs()
-	for range 3 { // it does not try again when a signal interrupts it
+	for range 3 { // syscall.NetlinkRIB does not try again when a signal interrupts it
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
@@ -134,8 +134,8 @@ func (l *loop) askLocals() {
 	l.self.asked, l.self.locals = l.now, locals
 }
 
-// localAddrs are the addresses of this host, link-local ones with their zone, which
-// net.InterfaceAddrs leaves out: another host may have the same one on another link.
+// localAddrs lists the addresses of this host. Link-local ones have their zone, which
+// net.InterfaceAddrs leaves out: another host may have the same address on another link.
 func localAddrs() (map[netip.Addr]bool, error) {
 	table, err := syscall.NetlinkRIB(unix.RTM_GETADDR, unix.AF_UNSPEC)
 	if err != nil {
@@ -166,7 +166,7 @@ func localAddrs() (map[netip.Addr]bool, error) {
 		if !local.IsValid() {
 			local = other
 		}
-		locals[local] = true // also for who names no zone
+		locals[local] = true // also for destinations without a zone
 		if local.IsLinkLocalUnicast() && local.Is6() {
 			local = sock.WithScope(local, binary.NativeEndian.Uint32(m.Data[4:])) // ifa_index
 		}
@@ -175,7 +175,7 @@ func localAddrs() (map[netip.Addr]bool, error) {
 	return locals, nil
 }
 
-// isLocal: addr is this host's own. What those are is asked for at most once a second.
+// isLocal reports whether addr is this host's own. It asks the kernel at most once a second.
 func (l *loop) isLocal(addr netip.Addr) bool {
 	if addr.IsLoopback() {
 		return true

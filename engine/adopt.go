@@ -66,7 +66,7 @@ func (e *Engine) adopt(conn syscall.Conn, a Adoption) error {
 	case !client.IsValid():
 		err = errors.New("not a TCP connection")
 	default:
-		err = e.hire(fd, client, a)
+		err = e.assign(fd, client, a)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -74,8 +74,8 @@ func (e *Engine) adopt(conn syscall.Conn, a Adoption) error {
 	return err
 }
 
-// hire gives fd to a loop.
-func (e *Engine) hire(fd int, client netip.AddrPort, a Adoption) error {
+// assign gives fd to the next loop in turn.
+func (e *Engine) assign(fd int, client netip.AddrPort, a Adoption) error {
 	size := int64(len(a.Prefix))
 	if e.memory.Add(size) > e.options.MemoryLimit && size > 0 {
 		e.memory.Add(-size)
@@ -111,15 +111,16 @@ func (e *Engine) takes() error {
 	return nil
 }
 
-// duplicate is a descriptor of our own for conn's socket. An *os.File or net.Conn closes its
-// descriptor when it is collected, and the number may then be another's.
+// duplicate opens a descriptor of the engine's own for conn's socket. That of an *os.File or
+// net.Conn is closed when the value is garbage-collected, and its number may then belong to another
+// file.
 func duplicate(conn syscall.Conn) (fd int, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return -1, err
 	}
-	err = errors.Join(raw.Control(func(n uintptr) { fd, err = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0) }), err)
-	if err != nil {
+	closed := raw.Control(func(n uintptr) { fd, err = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(closed, err); err != nil {
 		return -1, fmt.Errorf("duplicate the socket: %w", err)
 	}
 	return fd, nil
@@ -129,7 +130,7 @@ func duplicate(conn syscall.Conn) (fd int, err error) {
 func (l *loop) adopt(fd int, client netip.AddrPort, prefix []byte, destination netip.AddrPort) {
 	defer func() {
 		l.env.Budget.Settle()
-		l.engine.memory.Add(-int64(len(prefix))) // charged by Adopt; what is kept is charged by the loop now
+		l.engine.memory.Add(-int64(len(prefix))) // Adopt's charge; the loop has charged what is kept
 	}()
 	l.count.adopted++
 	p := l.begin(fd, client)

@@ -62,14 +62,14 @@ const callShift = 3
 
 func (m callMark) callback() callback { return callback(m & (1<<callShift - 1)) }
 
-// entered is called before a callback.
+// entered marks that the loop is in a callback.
 func (l *loop) entered(c callback, id uint64) {
 	l.calls++
 	l.callFor.Store(id)
 	l.calling.Store(l.calls<<callShift | uint64(c))
 }
 
-// left must be deferred by whatever calls a callback. A panic becomes an error.
+// left marks that the callback is over. It must be deferred: it makes a panic an error.
 func (l *loop) left(c callback, id uint64, err *error) {
 	l.calling.Store(0)
 	if v := recover(); v != nil {
@@ -81,7 +81,7 @@ func (l *loop) left(c callback, id uint64, err *error) {
 	}
 }
 
-// panicSite is where the code panicked whose panic is being recovered.
+// panicSite is the place of the panic that is being recovered.
 func panicSite() uintptr {
 	var pcs [64]uintptr
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
@@ -114,7 +114,7 @@ func (l *loop) callHandle(id uint64, h intercept.Handler, c *intercept.Chunk) (v
 	return h.Handle(c), nil
 }
 
-// callClose closes a pair's handlers. The pair ends anyhow: an error is only logged.
+// callClose closes a pair's handlers. The pair ends in any case, so errors are only logged.
 func (l *loop) callClose(id uint64, d intercept.Decision) {
 	if l.gone || d.Upstream == nil && d.Downstream == nil {
 		return
@@ -134,7 +134,7 @@ func (l *loop) callPairOpened(f func(PairInfo), info PairInfo) (err error) {
 	return nil
 }
 
-// callPairEnded: the pair is gone, so a panic has nothing to end.
+// callPairEnded ignores a panic but for logging it, because the pair has ended already.
 func (l *loop) callPairEnded(f func(PairInfo), info PairInfo) {
 	if l.gone {
 		return
@@ -176,7 +176,7 @@ func (e *Engine) watchCallbacks(done <-chan struct{}) {
 			}
 			id := l.callFor.Load()
 			if callMark(l.calling.Load()) != mark {
-				continue // it has just returned, and id may be of the next one
+				continue // the callback has just returned, and id may be that of the next one
 			}
 			loops[i].told = true
 			e.options.Logger.Warn("a callback blocks an event loop and all its connections; callbacks must not wait",
@@ -201,8 +201,8 @@ func (e *Engine) onLoop() bool {
 	return false
 }
 
-// goroutine is the number of the calling goroutine, which no other ever has, or 0 if it cannot be
-// told. Only the head of a stack trace names it (golang.org/x/net/http2 reads it there, too).
+// goroutine is the number of the calling goroutine, which is never used again, or 0 if it cannot be
+// read. Only the head of a stack trace has it (golang.org/x/net/http2 reads it there, too).
 func goroutine() uint64 {
 	var trace [64]byte
 	fields := bytes.Fields(trace[:runtime.Stack(trace[:], false)]) // goroutine 18 [running]:

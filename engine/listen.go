@@ -12,7 +12,7 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// listen opens the listeners, on a thread that ThreadInit has prepared.
+// listen opens the listeners, on a thread on which ThreadInit was called.
 func (e *Engine) listen() error {
 	if e.options.ThreadInit == nil {
 		return e.openListeners()
@@ -60,14 +60,14 @@ func (e *Engine) openListeners() (err error) {
 		ln := &e.options.Listeners[i]
 		ln.Sockets = nil // the caller closes its own
 		for _, fd := range ln.inherited {
-			unix.Close(fd) // the loops have their own duplicates; up to here, an error left them to TakeOver
+			unix.Close(fd) // the loops have duplicates; on an error, TakeOver closes the originals
 		}
 		ln.inherited = nil
 	}
 	return nil
 }
 
-// checkDialer fails where dialing would: every client would be reset.
+// checkDialer fails where every dial would fail, for want of privileges.
 func (e *Engine) checkDialer() error {
 	spoof := e.options.Spoof.First(tproxy.Forward) != tproxy.LevelNone
 	for _, ln := range e.options.Listeners {
@@ -76,7 +76,7 @@ func (e *Engine) checkDialer() error {
 	return e.dialer.Check(spoof)
 }
 
-// numericZones makes the addresses' zones what the kernel gives.
+// numericZones replaces the names of interfaces in the addresses' zones by their indices.
 func (l *Listener) numericZones() error {
 	for _, a := range []*netip.AddrPort{&l.Address, &l.Upstream} {
 		numeric, err := sock.NumericZone(*a)
@@ -88,14 +88,14 @@ func (l *Listener) numericZones() error {
 	return nil
 }
 
-// lentSockets are duplicates of the caller's listening sockets, and what puts those back as they
-// were.
+// lentSockets are duplicates of the caller's listening sockets, and functions that restore the
+// options of those.
 type lentSockets struct {
 	fds  []int
 	undo []func()
 }
 
-// giveBack closes the duplicates. Used: they stay as they are now.
+// giveBack closes the duplicates. Unless they are used, it restores the options.
 func (s *lentSockets) giveBack(used bool) {
 	if !used {
 		for _, f := range slices.Backward(s.undo) {
@@ -109,8 +109,8 @@ func (s *lentSockets) giveBack(used bool) {
 
 // openSockets opens a socket for each loop.
 func (e *Engine) openSockets(index int, ln Listener, o tproxy.ListenOptions) (netip.AddrPort, error) {
-	// With SO_REUSEPORT a second relay of the same user would silently take half of
-	// the connections. A socket without it tells.
+	// With SO_REUSEPORT a second relay of the same user would silently get half of the
+	// connections. So the address is first bound without it, which fails if it is in use.
 	fd, err := tproxy.Listen(ln.Address, o)
 	if err != nil {
 		return netip.AddrPort{}, err
@@ -130,9 +130,9 @@ func (e *Engine) openSockets(index int, ln Listener, o tproxy.ListenOptions) (ne
 	return addr, nil
 }
 
-// shareSockets deals sockets that listen already out to the loops, so that every
-// socket is served and every loop has one: where they are fewer than loops, several
-// loops wait on the same, and who comes first accepts.
+// shareSockets distributes sockets that listen already among the loops, so that every socket is
+// served and every loop has one. Where there are fewer sockets than loops, several loops wait on
+// the same socket, and the first one to come accepts.
 func (e *Engine) shareSockets(index int, ln Listener, o tproxy.ListenOptions, lent *lentSockets) (addr netip.AddrPort, err error) {
 	fds := slices.Clone(ln.inherited)
 	for _, conn := range ln.Sockets {

@@ -35,11 +35,11 @@ func (l *loop) open(fd int, client netip.AddrPort, index int) {
 	l.route(p, destination)
 }
 
-// generationShift keeps the ids of pairs apart that engines give which take over from each
-// other: 2⁴⁰ each. Few enough bits are left above that ids stay exact in a double.
+// generationShift separates the IDs that engines give to pairs when one takes over from the other:
+// each has 2⁴⁰. IDs stay exact in a float64 for the first 8,192 engines.
 const generationShift = 40
 
-// begin takes a record for an incoming flow.
+// begin makes a pair of an incoming flow.
 func (l *loop) begin(fd int, client netip.AddrPort) *pair {
 	p := l.pairs.take()
 	p.fd[incoming] = int32(fd)
@@ -55,10 +55,11 @@ func (p *pair) setDestination(a netip.AddrPort) {
 	p.destination, p.destScope, p.destPort = a.Addr().As16(), sock.Scope(a.Addr()), a.Port()
 }
 
-// errPortZero: TCP has no port 0. Linux would try it, and some host might answer.
+// errPortZero refuses port 0, which TCP does not have: Linux would send a SYN to it, and some host
+// might answer.
 var errPortZero = errors.New("destination port 0")
 
-// route asks the interceptor, guards against loops, and dials.
+// route checks the destination, asks the interceptor, and dials.
 func (l *loop) route(p *pair, destination netip.AddrPort) {
 	if destination.Port() == 0 {
 		l.end(p, ReasonDialError, errPortZero)
@@ -140,14 +141,14 @@ func (l *loop) armConnect(p *pair) {
 	}
 }
 
-// connectExpired: the pair's outgoing flow does not stand, and the time for that is over.
+// connectExpired reports whether the time to establish the pair's outgoing flow is over.
 func (l *loop) connectExpired(p *pair) bool {
 	t := l.engine.options.ConnectTimeout
 	return t > 0 && int32(l.tick-p.last-ticks(t)) >= 0
 }
 
-// waitForFD lets a pair wait that was accepted with the last descriptor: it is tried again
-// each tick. Those behind it stay in the backlog.
+// waitForFD lets a pair wait for which no descriptor is left: dialing is tried again each tick.
+// Connections behind it stay in the backlog.
 func (l *loop) waitForFD(p *pair) {
 	if p.state != stateWaiting {
 		p.state = stateWaiting
@@ -173,7 +174,7 @@ func (l *loop) target(p *pair) netip.AddrPort {
 	return p.destinationAddr()
 }
 
-// connected takes the first event of the outgoing flow.
+// connected handles the first event of the outgoing flow.
 func (l *loop) connected(p *pair, ev epoll.Event) {
 	if !ev.Writable() {
 		return
@@ -183,8 +184,8 @@ func (l *loop) connected(p *pair, ev epoll.Event) {
 		switch err := sock.Error(int(p.fd[outgoing])); err {
 		case nil:
 		case unix.ECONNRESET, unix.EPIPE:
-			// It stood, and was reset before we looked; a SYN is answered with
-			// ECONNREFUSED. The server may have said something.
+			// The connection was established, and reset before this event: a refused SYN gives
+			// ECONNREFUSED. The server may have sent bytes before the reset.
 			reset = err
 		default:
 			l.dialFailed(p, err)
@@ -208,7 +209,7 @@ func (l *loop) connected(p *pair, ev epoll.Event) {
 	l.queue(p)
 }
 
-// dialFailed resets the client: after a clean end it would think that it was served.
+// dialFailed resets the client, which would take a clean end for an empty answer.
 func (l *loop) dialFailed(p *pair, err error) {
 	if errno, ok := err.(unix.Errno); ok && int(errno) < errnos {
 		l.mu.Lock()

@@ -10,11 +10,12 @@ import (
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
-// Dialer opens outgoing connections, from the client's address where its policy says so. The zero
-// value spoofs in TPROXY mode only. A Dialer is safe for concurrent use as long as no field
-// changes.
+// Dialer opens outgoing connections, from the client's address or from this host's. The zero value
+// never falls back from the client's address to this host's. A Dialer is safe for concurrent use as
+// long as no field changes.
 type Dialer struct {
-	// Spoof says how to go on when the address of a level is taken. Default: see SpoofDefault.
+	// Spoof says which levels may follow when the address of a level is taken. Default: only ip,
+	// after full.
 	Spoof Spoof
 	// Mark is set on the sockets (SO_MARK), for packet filter rules and routing. It needs
 	// CAP_NET_ADMIN or, since Linux 5.17, CAP_NET_RAW. Default: 0, none.

@@ -64,10 +64,10 @@ func TestValuesBeyondTheListHaveAName(t *testing.T) {
 
 func TestNamesInJSON(t *testing.T) {
 	got, err := json.Marshal(struct {
-		Mode tproxy.Mode
-		Step tproxy.SpoofLevel
+		Mode  tproxy.Mode
+		Level tproxy.SpoofLevel
 	}{tproxy.Redirect, tproxy.LevelIP})
-	if err != nil || string(got) != `{"Mode":"redirect","Step":"ip"}` {
+	if err != nil || string(got) != `{"Mode":"redirect","Level":"ip"}` {
 		t.Errorf("%s, %v", got, err)
 	}
 }

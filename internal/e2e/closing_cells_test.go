@@ -233,8 +233,8 @@ func dialCells() []cell {
 		}
 	}
 	absent := fails("no such host on the relay's own link", func(p *places) netip.AddrPort { return p.absent }, "EHOSTUNREACH")
-	// The kernel of the relay's host tells the SYN's source address that it found no
-	// neighbour. In the client's name that is the client, who does not care, as it has a connection.
+	// The kernel of the relay's host tells the SYN's source address that it found no neighbour.
+	// With TPROXY that address is the client's, which ignores it, as its own connection stands.
 	absent.except = &exception{
 		in:   func(c combination) bool { return c.mode == tproxy.TPROXY },
 		want: outcome{client: view{0, reset}, reason: why(engine.ReasonConnectTimeout)},

@@ -68,7 +68,7 @@ func (r results) render() string {
 	return b.String() + "\n"
 }
 
-// deviations are what else came of a cell through the relay, and in which combinations.
+// deviations are the other outcomes of a cell through the relay, and their combinations.
 func (r results) deviations(c cell, usual outcome) iter.Seq2[outcome, string] {
 	where := map[outcome][]combination{}
 	var order []outcome
@@ -89,8 +89,8 @@ func (r results) deviations(c cell, usual outcome) iter.Seq2[outcome, string] {
 	}
 }
 
-// describe names combinations: by what they have in common if they are all that have it, else
-// one by one.
+// describe names combinations: by a property if these are all combinations that have it, and
+// otherwise one by one.
 func describe(some []combination) string {
 	property := map[string][]combination{}
 	var names []string

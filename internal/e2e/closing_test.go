@@ -171,8 +171,7 @@ func (p *places) prepare(g *gateway) {
 	g.setSysctl(g.H3, "net.ipv4.icmp_ratelimit", "0")
 	g.setSysctl(g.H2, "net.ipv6.icmp.ratelimit", "0")
 	g.setSysctl(g.H3, "net.ipv6.icmp.ratelimit", "0")
-	// Nobody waits long for who is not there: 3 s for an answer to a SYN, 100 ms
-	// for that of a neighbour.
+	// Hosts give up soon: after 3 s without an answer to a SYN, and 100 ms without a neighbour's.
 	g.setSysctl(g.H1, "net.ipv4.tcp_syn_retries", "1")
 	g.setSysctl(g.H2, "net."+family+".neigh."+netlab.Right+".mcast_solicit", "1")
 	g.setSysctl(g.H2, "net."+family+".neigh."+netlab.Right+".retrans_time_ms", "100")

@@ -177,7 +177,7 @@ func TestOneSourceAtItsLimitKeepsNobodyOut(t *testing.T) {
 				t.Errorf("client %d was refused", i)
 			}
 		}
-		// Who leaves makes room.
+		// A client that leaves makes room.
 		clients[0].Close()
 		ended++
 		g.endedPairs(ended)

@@ -19,14 +19,14 @@ const deafRules = `table inet deaf {
 	}
 }`
 
-// hearingPorts are for everybody else.
+// hearingPorts are the ports of all other clients.
 const hearingPorts = "20000 49999"
 
-// TestHalfOpenFlood: 1,500 SYNs without an ACK. The relay never hears of them; who is in
-// goes on, and who comes gets in. When they are more than the backlog holds, the kernel
-// answers with cookies and forgets: then the ACK that ends a handshake belongs to no socket
-// and our TPROXY rules, which divert SYNs and what has a socket, let it pass to the server,
-// who resets it. So there only those who are in go on: the backlog must be large.
+// TestHalfOpenFlood: 1,500 SYNs without an ACK. The relay never hears of them; connections go on,
+// and new clients get in. When the SYNs are more than the backlog holds, the kernel answers with
+// cookies and forgets them. The ACK that ends a handshake then belongs to no socket, and our TPROXY
+// rules, which divert SYNs and packets that have a socket, let it pass to the server, which resets
+// it. So new clients do not get in there: the backlog must be large.
 func TestHalfOpenFlood(t *testing.T) {
 	const flood, newcomers = 1500, 20
 	all := append(families(tproxy.TPROXY), families(tproxy.Redirect)...)

@@ -33,8 +33,8 @@ var ladders = map[tproxy.Spoof][]tproxy.SpoofLevel{
 	tproxy.SpoofIPOrNone:   {tproxy.LevelIP, tproxy.LevelIP, tproxy.LevelNone, tproxy.LevelNone, refusedLevel},
 }
 
-// TestLadderWithScarcePorts: each policy goes as far down as it says, resets who comes
-// when nothing is left, counts every level, and climbs again when a port is free.
+// TestLadderWithScarcePorts: each policy goes as far down as it says, resets clients when no level
+// is left, counts every level, and climbs again when a port is free.
 func TestLadderWithScarcePorts(t *testing.T) {
 	for spoof, levels := range ladders {
 		t.Run(spoof.String(), func(t *testing.T) {
@@ -199,8 +199,8 @@ func (g *gateway) bindAlone(h *netlab.Host, to netip.AddrPort) (fd int) {
 }
 
 // TestScarcePortsInTimeWait: every connection leaves its port in TIME_WAIT on the relay,
-// since the client closes first and the server speaks no timestamps. When the last is
-// gone, whoever comes is reset at once, and not left to wait for a minute.
+// since the client closes first and the server speaks no timestamps. When no port is left, clients
+// are reset at once, and do not wait for a minute.
 func TestScarcePortsInTimeWait(t *testing.T) {
 	const come = 8
 	for spoof, most := range map[tproxy.Spoof]map[tproxy.SpoofLevel]uint64{

@@ -39,8 +39,8 @@ func still[T comparable](t *testing.T, what string, value func() T) T {
 	return last
 }
 
-// TestReceiverThatStopsStopsTheSender: while nobody reads, the relay holds no more
-// than the high watermark, the sender stands still, and so does the relay.
+// TestReceiverThatStopsStopsTheSender: while the receiver does not read, the relay holds no more
+// than the high watermark, and both the sender and the relay stand still.
 func TestReceiverThatStopsStopsTheSender(t *testing.T) {
 	const amount = 64 * mebibyte // more than all buffers on the way
 	each(t, variants(tproxy.TPROXY)[:3], func(t *testing.T, g *gateway) {

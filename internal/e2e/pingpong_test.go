@@ -84,8 +84,8 @@ func pingPong(t *testing.T, c *net.TCPConn, h *histogram, n int, least time.Dura
 	return times
 }
 
-// TestPingPong sends one byte 50,000 times if there is time, on the way that few bytes take: the loop's
-// scratch buffer.
+// TestPingPong sends one byte 50,000 times if there is time, on the way that few bytes take: the
+// loop's scratch buffer.
 func TestPingPong(t *testing.T) {
 	testPingPong(t, paths(tproxy.TPROXY)[0], 50_000, []byte{1})
 }

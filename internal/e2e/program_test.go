@@ -56,12 +56,12 @@ type daemon struct {
 	said words
 }
 
-// startDaemon starts the program in a host and returns when it listens; who is nil for
-// the test's own user.
-func startDaemon(t *testing.T, h *netlab.Host, who *syscall.Credential, args ...string) *daemon {
+// startDaemon starts the program in a host and returns when it listens. A nil user is the test's
+// own.
+func startDaemon(t *testing.T, h *netlab.Host, user *syscall.Credential, args ...string) *daemon {
 	t.Helper()
 	d := &daemon{Cmd: h.Command(within(t), program(t), append([]string{"run", "--log-level", "debug"}, args...)...)}
-	d.Stderr, d.Credential = &d.said, who
+	d.Stderr, d.Credential = &d.said, user
 	if err := d.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,8 @@ const reconnects = 10
 // TestReconnectWithinTimeWait: the connection before is in TIME_WAIT on the relay.
 // On the incoming leg (where the server closed first) TPROXY takes it over. On the
 // outgoing leg (where the client did) the kernel lets a bound socket take it over if
-// the server spoke timestamps; else the port cannot be had, and the relay takes
-// another of the client's. It never hangs, and never fails.
+// the server used timestamps. Otherwise the port is taken, and the relay uses another
+// port of the client's address. It never hangs, and never fails.
 func TestReconnectWithinTimeWait(t *testing.T) {
 	for _, first := range []string{"client", "server"} {
 		for _, timestamps := range []bool{true, false} {
@@ -48,8 +48,8 @@ func TestReconnectWithinTimeWait(t *testing.T) {
 // reconnect counts how often the server saw the client's own port.
 func (g *gateway) reconnect(clientFirst, timestamps bool) (spoofed int) {
 	g.t.Helper()
-	// h1 keeps no TIME_WAIT, or else it could not come again so soon: clients behind
-	// an address translator do, and load generators.
+	// h1 keeps no TIME_WAIT: otherwise it could not use the port again so soon, as clients behind
+	// an address translator and load generators do.
 	if err := g.H1.SetSysctl("net.ipv4.tcp_max_tw_buckets", "0"); err != nil {
 		g.t.Skip(err)
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 // TestSmallSegmentsThroughSmallPipes is sozu pull request 1323: a pipe counts slots and
-// not bytes, so small segments fill it long before its capacity, and who takes "the
-// pipe is full" for "the socket is empty" hangs. Segments of 536 bytes, pipes of one page.
+// not bytes, so small segments fill it long before its capacity. A relay that takes "the pipe is
+// full" for "the socket is empty" hangs. Segments of 536 bytes, pipes of one page.
 func TestSmallSegmentsThroughSmallPipes(t *testing.T) {
 	s := setup{
 		lab:    netlab.Config{MSS: 536},

@@ -18,8 +18,8 @@ import (
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
-// awaitSaid waits until the daemon, or who followed it, has said something n times, and
-// gives what the pattern's group found the last time.
+// awaitSaid waits until the daemon and its successors have said something n times, and returns what
+// the pattern's group found the last time.
 func (d *daemon) awaitSaid(t *testing.T, pattern string, n int) string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)

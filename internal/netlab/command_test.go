@@ -199,8 +199,7 @@ func startAndReadPID(t *testing.T, c *netlab.Cmd) int {
 	return pid
 }
 
-// awaitGone waits until none of these processes runs; zombies of somebody
-// else do not count.
+// awaitGone waits until none of these processes runs. Zombies of other processes do not count.
 func awaitGone(t *testing.T, pids ...int) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {

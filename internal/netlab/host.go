@@ -104,16 +104,15 @@ func (h *Host) Iface(name string) Iface {
 // itself makes belong to the host; those of goroutines that it starts do not.
 // (/proc/net is the first thread's: read /proc/thread-self/net.)
 //
-// There is one thread: fn should be short, as everybody else waits, and it must
-// not end its goroutine (t.Fatal), which would end the thread. For work that
-// lasts see [Host.Enter].
+// There is one thread, for which other callers wait: fn should be short. It must not end its
+// goroutine (t.Fatal), which would end the thread. For longer work see [Host.Enter].
 func (h *Host) Do(fn func() error) error {
 	return h.thread.do(fn)
 }
 
 // Enter puts the calling OS thread into the host's network namespace, for good.
-// The caller has locked the thread to its goroutine and never unlocks it (the
-// thread ends with the goroutine), or else other goroutines come to run there.
+// The caller must lock the thread to its goroutine and never unlock it (the thread ends with the
+// goroutine): otherwise other goroutines run in the namespace.
 // It must not be the first thread of the process, which does not end and would
 // keep the namespace; [Enter], called first in main, keeps that one for main.
 // It fits engine.Options.ThreadInit. The error is [ErrClosed] after Close.

@@ -66,8 +66,8 @@ func (h *Host) Nginx(ctx context.Context, port uint16, root string) (*Nginx, err
 }
 
 // nginxConf makes one process: workers would outlive a kill -9 of their master.
-// The user is named because nginx would give its directories to "nobody", who
-// does not exist in a user namespace.
+// The user is named because nginx would otherwise give its directories to "nobody", which does not
+// exist in a user namespace.
 const nginxConf = `
 daemon off;
 master_process off;

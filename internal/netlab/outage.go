@@ -9,8 +9,8 @@ import (
 )
 
 // CutLink sets an interface of the host down, and returns what sets it up again. The
-// kernel forgets the routes of an interface that goes down, which a real host's network
-// manager would put back: so does restore. Addresses stay. While the link is cut, nothing
+// kernel forgets the routes of an interface that goes down. A real host's network manager
+// restores them, and restore does too. Addresses stay. While the link is cut, nothing
 // passes in either direction, and the host knows it; the other end of the link sees that
 // its carrier is gone. On error the link is up.
 func (h *Host) CutLink(iface string) (restore func() error, err error) {

@@ -17,7 +17,8 @@ import (
 const upgradeTimeout = 10 * time.Second
 
 // breakUpgrade begins an upgrade and kills the new program at a random moment, or lets it hang.
-// Streams that it had taken over are reset if it is killed; the old program goes on with all others.
+// Streams that it had taken over are reset if it is killed; the old program goes on with all
+// others.
 func breakUpgrade(ctx context.Context, l *life, r *rand.Rand) error {
 	if strings.Contains(strings.Join(l.args, " "), "--intercept") {
 		return nil // see upgrade

@@ -49,8 +49,8 @@ func (c content) fill(b []byte, at int64) {
 	}
 }
 
-// whole moves the end of a message that would fall into what is to be replaced behind
-// it: an interceptor holds the beginning back, and who waits for it would wait for ever.
+// whole moves the end of a message that would fall into text to be replaced behind that text: an
+// interceptor holds the beginning of it back, and the receiver would wait for it for ever.
 func whole(end int64) int64 {
 	if o := end % block; o > replacedAt && o < replacedAt+int64(len(replaced)) {
 		return end - o + replacedAt + int64(len(replaced))
@@ -119,7 +119,7 @@ func (c *checker) label(b byte) bool {
 	return true
 }
 
-// find says where in the content b would belong, for whoever has to find the bug.
+// find says where in the content b would belong, which helps to find a bug.
 func (c *checker) find(b []byte) string {
 	n := min(len(b), 16)
 	const window = 1 << 20

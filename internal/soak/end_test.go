@@ -50,10 +50,10 @@ type end struct {
 }
 
 func newEnd(ctx context.Context, s *stream, name string, conn net.Conn, out, in content) *end {
-	// An RST can be lost, and who only waits finds that out by asking: within half a minute.
+	// An RST can be lost. An end that only waits finds out by keep-alive, within half a minute.
 	conn.(*net.TCPConn).SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4})
-	// Who has sent something is not asked by keep-alive, but sends it again and again: to a
-	// network without a route nobody answers that.
+	// There are no keep-alives while bytes are not acknowledged: the kernel sends these again, and
+	// gets no answer from a network without a route.
 	if raw, err := conn.(*net.TCPConn).SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) {
 			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int((stall * 2 / 3).Milliseconds()))

@@ -11,7 +11,7 @@ type reach int
 
 const (
 	cutsNothing  reach = iota
-	cutsUnopened       // who is connecting may be refused
+	cutsUnopened       // a client that is connecting may be refused
 	cutsAll
 )
 

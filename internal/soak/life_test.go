@@ -303,7 +303,7 @@ func (l *life) empty() error {
 	return nil
 }
 
-// sockets are h2's, for whoever has to find a leak.
+// sockets are h2's, which helps to find a leak.
 func (l *life) sockets() string {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -184,8 +184,7 @@ func serverFirst(tail int64, wait time.Duration) script {
 	}
 }
 
-// flow is n bytes one way: upstream, or downstream. The one who receives does it in its
-// own manner.
+// flow is n bytes one way: upstream, or downstream. receive is how the receiver reads.
 func flow(up bool, n int64, receive func(*end) error) script {
 	sender := func(e *end) error { return firstOf(sending(e, n), e.finish, e.receiveEnd) }
 	receiver := func(e *end) error { return firstOf(func() error { return receive(e) }, e.receiveEnd, e.finish) }

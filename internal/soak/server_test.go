@@ -50,7 +50,7 @@ func (s *server) open() error {
 	return nil
 }
 
-// close stops listening. Who waits to be accepted is reset by the kernel.
+// close stops listening. The kernel resets clients that wait to be accepted.
 func (s *server) close() { s.listener.Close() }
 
 // serve plays one end: whose, its header says.

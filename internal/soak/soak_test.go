@@ -134,8 +134,8 @@ func (w *world) die(ctx context.Context, l *life, r *rand.Rand) (next *life) {
 		return l
 	}
 	// While there are streams, the next one's mode is that of the last, and so are its rules: the
-	// kernel still delivers what the last left in its sockets, and who has the rest of a stream
-	// in there would wait for it for minutes if acknowledgements found no way back.
+	// kernel still delivers what the last left in its sockets. Without a way back for
+	// acknowledgements, a receiver would wait for the rest of its stream for minutes.
 	start := func(last *life) {
 		var err error
 		if next, err = w.start(r, last); err != nil {

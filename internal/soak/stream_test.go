@@ -54,8 +54,8 @@ type streams struct {
 	ledger *ledger
 	fail   func(format string, args ...any)
 
-	// gate is held for reading while a stream is under way. Who holds it for writing
-	// has silence on the client's side.
+	// gate is held for reading while a stream is under way. Its writer has silence on the client's
+	// side.
 	gate sync.RWMutex
 
 	mu   sync.Mutex

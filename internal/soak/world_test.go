@@ -72,9 +72,9 @@ type world struct {
 	lives   int
 	totals  totals
 
-	inherited int // pipes that the relay gets from whoever started this test
+	inherited int // pipes that the relay gets from this test's parent
 
-	calm sync.Mutex // held while faults of the network last; who holds it has none
+	calm sync.Mutex // held while a fault of the network lasts: its holder has no other
 
 	mu       sync.Mutex
 	failures []string

@@ -16,8 +16,8 @@ type allowance struct {
 	applies func(situation) bool
 }
 
-// table is everything that may be different through a relay. Bytes, their order, their number before a
-// FIN, and an end that is a FIN in place of an RST or the reverse are in no row.
+// table is everything that may be different through a relay. Bytes, their order, their number
+// before a FIN, and an end that is a FIN in place of an RST or the reverse are in no row.
 var table = []allowance{
 	{
 		aspects: []string{connected, heard, told},

@@ -12,8 +12,8 @@ import (
 // place on. A loss of exactly one period would not show; the period is odd for that reason.
 const period = 3<<20 + 3*block
 
-// What the handler of the relay replaces stands once in each block. Both forms are of one length, so
-// that positions stay.
+// What the handler of the relay replaces stands once in each block. Both forms are of one length,
+// so that positions stay.
 const (
 	block    = 4096
 	matchAt  = 100
@@ -58,8 +58,8 @@ func (c content) at(pos, most int64, handled bool) []byte {
 	return text[from : from+min(most, period)]
 }
 
-// whole moves the end of a message that would fall into a match behind it: the handler holds the
-// beginning of a match back, and whoever waits for it would wait for ever.
+// whole moves the end of a message that would fall into a match behind that match: the handler
+// holds the beginning of a match back, and the receiver would wait for it for ever.
 func whole(end int64) int64 {
 	if o := end % block; o > matchAt && o < matchAt+int64(len(original)) {
 		return end - o + matchAt + int64(len(original))

@@ -158,8 +158,8 @@ func (e *end) pause(d time.Duration) bool {
 	}
 }
 
-// call waits until f has done something, and counts the time. It reports whether that was so before the
-// end of patience, or the end's own close.
+// call waits until f has done something, and counts the time. It reports whether that was so before
+// the end of patience, or the end's own close.
 func (e *end) call(name string, by func(func(fd uintptr) bool) error, waited *time.Duration, f func(fd int) (again bool)) bool {
 	began := time.Now()
 	err := by(func(fd uintptr) bool {

@@ -267,8 +267,8 @@ func drawHalf(r *rand.Rand) script {
 	})
 }
 
-// drawPausing: a sender finishes, and the reader pauses for longer than the half-close timeout, with
-// more in front of it than its kernel takes, and goes on.
+// drawPausing: a sender finishes, and the reader pauses for longer than the half-close timeout,
+// with more in front of it than its kernel takes, and goes on.
 func drawPausing(r *rand.Rand) script {
 	n := drawBytes(r, 300*kib, 3*mib)
 	rest := drawTime(r, 3500*time.Millisecond, 6*time.Second)
@@ -324,8 +324,9 @@ func drawResets(r *rand.Rand) script {
 	})
 }
 
-// drawTwoWays: both ends send for some seconds, faster than the other end reads. Some readers pause. Rates are such that
-// two cores can pass the bytes of a crowd on, and that no acknowledgement lets the next one wait for long.
+// drawTwoWays: both ends send for some seconds, faster than the other end reads. Some readers
+// pause. Rates are such that two cores can pass the bytes of a crowd on, and that no
+// acknowledgement lets the next one wait for long.
 func drawTwoWays(r *rand.Rand) script {
 	const seconds = 8
 	up, down := drawBytes(r, 150*kib, 500*kib), drawBytes(r, 150*kib, 500*kib)

@@ -18,8 +18,8 @@ type outcome struct {
 	Client, Server view
 }
 
-// cutAsleep: an end heard of an RST, and one did nothing for so long that a timer of the relay may have meant
-// it, as the test itself did not get a CPU.
+// cutAsleep: an end heard of an RST, and one did nothing for so long that a timer of the relay may
+// have meant it, as the test itself did not get a CPU.
 func (o outcome) cutAsleep() bool {
 	c, s := o.Client, o.Server
 	return max(c.Overslept, s.Overslept) > slack && (c.Heard == RST || s.Heard == RST) && c.Wrong == "" && s.Wrong == ""
@@ -28,8 +28,8 @@ func (o outcome) cutAsleep() bool {
 // patience is for how long an end waits for anything beyond what its script waits for.
 const patience = 25 * time.Second
 
-// stagger is how long after the one before it a script begins: hundreds at the same moment would wait for a CPU
-// and for nothing else.
+// stagger is how long after the one before it a script begins: hundreds at the same moment would
+// wait for a CPU and for nothing else.
 const stagger = 5 * time.Millisecond
 
 // stage is a lab in which scripts are played.

@@ -103,8 +103,8 @@ var profiles = map[string]profile{
 // schedule is the order of profiles.
 var schedule = []string{"any", "silent", "whole", "resets", "any", "steady", "narrow"}
 
-// short are the batches of a run without a duration, for CI: all profiles and all faults, whatever the seed,
-// and each combination twice.
+// short are the batches of a run without a duration, for CI: all profiles and all faults, whatever
+// the seed, and each combination twice.
 var short = []struct {
 	profile string
 	fault   fault
@@ -113,8 +113,8 @@ var short = []struct {
 	{"silent", none}, {"any", upgrade}, {"any", none}, {"whole", outage}, {"any", none}, {"any", none},
 }
 
-// setting draws what the n-th batch has in common. All combinations come equally often, and each has
-// every profile.
+// setting draws what the n-th batch has in common. All combinations come equally often, and each
+// has every profile.
 func (c config) setting(n int, r *rand.Rand) setting {
 	all := combinations()
 	s := all[n%len(all)]

@@ -144,7 +144,8 @@ func (r *relay) active() (int64, error) {
 	return stats.Active, err
 }
 
-// empty waits until the relay serves nobody, for as long as ends with their connection gone may take.
+// empty waits until the relay serves nobody, for as long as ends with their connection gone may
+// take.
 func (r *relay) empty() error {
 	for limit := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		n, err := r.active()

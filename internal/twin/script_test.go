@@ -24,7 +24,8 @@ const (
 	resets = "reset"  // close(2) with SO_LINGER 0
 )
 
-// step is one thing that an end does. Its text is "send 1000", "wait 200ms", "read 100 @5000", "fin".
+// step is one thing that an end does. Its text is "send 1000", "wait 200ms", "read 100 @5000",
+// "fin".
 type step struct {
 	verb string
 	n    int64 // bytes
@@ -156,8 +157,8 @@ func (p part) sends() (n int64) {
 	return n
 }
 
-// valid: the script comes to an end by itself. Readers read to the end or end the connection, and at least one
-// end does not leave the first word to the other.
+// valid: the script comes to an end by itself. Readers read to the end or end the connection, and
+// at least one end does not leave the first word to the other.
 func (s script) valid() bool {
 	first := s.Absent != ""
 	for _, p := range []struct{ self, other part }{{s.Client, s.Server}, {s.Server, s.Client}} {
@@ -169,8 +170,8 @@ func (s script) valid() bool {
 	return first
 }
 
-// ends reports whether the part ends a direction or the connection whatever the other end does, which
-// sends so much.
+// ends reports whether the part ends a direction or the connection whatever the other end does,
+// which sends so much.
 func (p part) ends(sent int64) bool {
 	if n := len(p.Write); n > 0 && slices.Contains([]string{fin, closes, resets}, p.Write[n-1].verb) {
 		return true

@@ -6,11 +6,12 @@ import (
 	"testing"
 )
 
-// A failing script is shrunk by playing all its simpler variants at once, some times each, and going on with
-// the simplest one that fails. (rapid shrinks a sequence of choices, one try after the other. A
-// try here takes seconds, and a hundred of them take as long.)
+// A failing script is shrunk by playing all its simpler variants at once, some times each, and
+// going on with the simplest one that fails. (rapid shrinks a sequence of choices, one try after
+// the other. A try here takes seconds, and a hundred of them take as long.)
 
-// rounds bound the shrinking; copies of each variant are played at once, as many failures come by chance.
+// rounds bound the shrinking; copies of each variant are played at once, as many failures come by
+// chance.
 const (
 	shrinkRounds = 12
 	shrinkCopies = 4

@@ -13,8 +13,8 @@ import (
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
-// socket is a TCP socket of a host. Its calls are plain system calls, so that an end notes what it was
-// told by which of them; Go's poller waits for them.
+// socket is a TCP socket of a host. Its calls are plain system calls, so that an end notes what it
+// was told by which of them; Go's poller waits for them.
 type socket struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -125,8 +125,8 @@ func (s *socket) accept(o options, limit time.Time) (*socket, error) {
 	return wrap(fd, "server")
 }
 
-// dial connects, until the limit. The error is what connect(2) was told. A connection that was opened and
-// reset since is none: early then says that the socket has told of its RST.
+// dial connects, until the limit. The error is what connect(2) was told. A connection that was
+// opened and reset since is none: early then says that the socket has told of its RST.
 func dial(h *netlab.Host, from, to netip.AddrPort, o options, limit time.Time) (s *socket, early bool, err error) {
 	fd, err := newSocket(h, to.Addr().Is6(), o)
 	if err != nil {

@@ -77,8 +77,8 @@ type played struct {
 	direct, relay [][]outcome
 }
 
-// play plays scripts in both labs at the same time. An error says that the batch itself failed: it could
-// not be played, or the relay did something wrong that no script saw.
+// play plays scripts in both labs at the same time. An error says that the batch itself failed: it
+// could not be played, or the relay did something wrong that no script saw.
 func (w *world) play(set setting, scripts []script) (p played, err error) {
 	profile := profiles[set.Profile]
 	w.relayed.handled = set.Path == handler
@@ -222,8 +222,8 @@ func worst(found []finding) kind {
 	return k
 }
 
-// resample plays scripts through the router again, and leaves those of which the relay's outcome is none of a
-// router's.
+// resample plays scripts through the router again, and leaves those of which the relay's outcome is
+// none of a router's.
 func (w *world) resample(set setting, differ []judgement) (left []judgement, err error) {
 	left = differ
 	for range samples {
@@ -250,8 +250,8 @@ func (w *world) resample(set setting, differ []judgement) (left []judgement, err
 	return left, nil
 }
 
-// retry plays scripts in both labs again, and leaves those with which something is wrong again. A crowd is
-// played as a whole: what goes wrong in it need not go wrong with the same script.
+// retry plays scripts in both labs again, and leaves those with which something is wrong again. A
+// crowd is played as a whole: what goes wrong in it need not go wrong with the same script.
 func (w *world) retry(set setting, scripts []script, slower []judgement) (left []judgement, err error) {
 	if len(slower) == 0 {
 		return nil, nil

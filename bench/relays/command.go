@@ -5,8 +5,9 @@ import "strings"
 const commandName = "command"
 
 // CommandHelp is what --help says of the flag --relay-command.
-const CommandHelp = "A relay of your own, as the relay \"command\": a shell command that takes connections at $LISTEN (ADDR:PORT), brought there by TPROXY, and opens each one's other side to its original destination in the client's name. " +
-	"With forward: before it, clients connect to $LISTEN itself, and it passes them on to $SERVER; the next port of $LISTEN goes to the next port of $SERVER. With redirect: before it, REDIRECT rules bring the connections."
+const CommandHelp = "A relay of your own, as the relay \"command\": a shell command that accepts TPROXY connections at $LISTEN (ADDR:PORT) and connects " +
+	"to the original destination from the client's address. With the prefix forward: clients connect to $LISTEN, and the relay connects to $SERVER; " +
+	"the port after $LISTEN goes to the port after $SERVER. With the prefix redirect: REDIRECT rules divert the connections."
 
 // ofCommand is the user's own relay: command runs in a shell (sh -c), in the foreground, with the
 // environment of tpbench and

@@ -30,24 +30,24 @@ const builtinEnds = "builtin"
 
 // compareCmd is tpbench compare.
 type compareCmd struct {
-	Relays       []string       `placeholder:"NAME,..." help:"Relays, see --list; one that is named twice is measured twice. Default: those that --list marks; all: every relay."`
+	Relays       []string       `placeholder:"NAME,..." help:"Relays to measure, see --list. A relay that is named twice is measured twice. all: every relay. Default: those that --list marks."`
 	Scenarios    []string       `placeholder:"NAME,..." help:"Scenarios: bulk, rr, light, cps, idle, slow, mixed, scale, many. Default: all."`
-	Only         []string       `placeholder:"WORKLOAD,..." help:"Of the scenarios these workloads only, see --list."`
-	Rounds       int            `placeholder:"6" help:"How often each relay is measured with each workload; the median counts. Default: 6, as confidence intervals need, and 3 where only memory is measured."`
+	Only         []string       `placeholder:"WORKLOAD,..." help:"Measure only these workloads of the scenarios, see --list."`
+	Rounds       int            `placeholder:"6" help:"Number of rounds; the median counts. Default: 6, which confidence intervals need, and 3 where only memory is measured."`
 	Seconds      float64        `placeholder:"4" help:"Length of each window."`
-	Warmup       time.Duration  `default:"1s" help:"Time before each window, from when all connections are established."`
-	Again        *time.Duration `placeholder:"DURATION" help:"How long, at the end, rounds are repeated in which the host of this virtual machine took more than 2 % of the CPU time. Default: half of the time that the others take."`
-	Baseline     string         `placeholder:"haproxy" help:"The relay that others are divided by. Default: haproxy, and without it the first."`
-	With         string         `enum:"builtin,iperf3,wrk" default:"builtin" help:"Clients and servers: ${enum}. iperf3 does bulk alone; wrk does rr alone, with nginx as the server."`
-	Congestion   string         `placeholder:"NAME" help:"Congestion control of all TCP connections in the lab. Default: cubic, whatever the machine uses otherwise."`
+	Warmup       time.Duration  `default:"1s" help:"Time between the last connection and the window."`
+	Again        *time.Duration `placeholder:"DURATION" help:"Time at the end for repeating rounds in which the host of this virtual machine took more than 2 % of the CPU time. Default: half of the time of the others."`
+	Baseline     string         `placeholder:"haproxy" help:"Relay that the ratios refer to. Default: haproxy, or the first one if it is not measured."`
+	With         string         `enum:"builtin,iperf3,wrk" default:"builtin" help:"Clients and servers: ${enum}. iperf3 measures bulk only; wrk measures rr only, with nginx as the server."`
+	Congestion   string         `placeholder:"NAME" help:"Congestion control of all TCP connections in the lab. Default: cubic, also if the machine's default is another."`
 	RelayCommand string         `placeholder:"CMD" help:"${relay_command}"`
-	TPRelay      string         `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: the one beside tpbench, otherwise the one in PATH."`
-	Out          string         `placeholder:"DIR" help:"Write the raw figures there, as JSON and for benchstat, and the tables; tpbench report DIR makes a page of them. Default: nowhere."`
+	TPRelay      string         `name:"tprelay" placeholder:"PATH" help:"The tprelay program. Default: the one beside tpbench, otherwise the one in PATH."`
+	Out          string         `placeholder:"DIR" help:"Write the raw figures (JSON and benchstat) and the tables to this directory. tpbench report DIR makes a page from them. Default: none."`
 	JSON         bool           `name:"json" help:"Print all raw figures as JSON instead of tables."`
-	Quick        bool           `help:"A few workloads and relays, two rounds of two seconds."`
-	Self         bool           `help:"Measure tprelay against itself, to see how far figures can be trusted."`
-	Check        bool           `help:"Measure what the project's targets are about, in windows of 1.2 s and in 20 rounds where they compare relays; exit with status 1 when one is missed. --rounds changes both numbers of rounds."`
-	List         bool           `help:"List relays and workloads, and measure nothing."`
+	Quick        bool           `help:"Measure only a few workloads and relays, in two rounds of two seconds."`
+	Self         bool           `help:"Measure tprelay against itself, to see how far the figures can be trusted."`
+	Check        bool           `help:"Check the project's targets, in windows of 1.2 s and in 20 rounds where targets compare relays. The exit status is 1 if one is missed. --rounds changes both numbers of rounds."`
+	List         bool           `help:"List relays and workloads; measure nothing."`
 }
 
 // Run measures, and prints the results.

@@ -15,8 +15,8 @@ import (
 type demoCmd struct {
 	pathFlags
 	Seconds int    `default:"10" help:"Length of each of the three transfers."`
-	TPRelay string `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: that beside tpbench, or else that in PATH."`
-	JSON    string `name:"json" placeholder:"FILE" help:"Write all figures and samples there as JSON; -: print them instead of the table. Default: nowhere."`
+	TPRelay string `name:"tprelay" placeholder:"PATH" help:"The tprelay program. Default: the one beside tpbench, otherwise the one in PATH."`
+	JSON    string `name:"json" placeholder:"FILE" help:"Write all figures and samples to this file as JSON; -: print them instead of the table. Default: none."`
 }
 
 // Run sends three times, and prints what that showed.

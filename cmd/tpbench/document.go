@@ -24,7 +24,7 @@ type documentCmd struct {
 	Page    string `default:"docs/flow-control.md" help:"The page whose tables are written."`
 	Out     string `default:"docs/plots" help:"Where the plots go, and figures.json."`
 	Level   string `default:"mininet/level.py" help:"The level-triggered relay."`
-	TPRelay string `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: that beside tpbench, or else that in PATH."`
+	TPRelay string `name:"tprelay" placeholder:"PATH" help:"The tprelay program. Default: the one beside tpbench, otherwise the one in PATH."`
 }
 
 // Run measures, and writes page and plots.

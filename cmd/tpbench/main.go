@@ -1,10 +1,9 @@
-// Command tpbench measures TCP relays, on three hosts that it makes by itself: tpbench demo
-// shows what flow control is for; tpbench slow and tpbench probe look closely at what
-// happens behind a slow link; tpbench compare measures relays against each other, and
-// tpbench report makes a page of it.
+// Command tpbench measures TCP relays on three hosts in network namespaces. tpbench demo shows the
+// effect of flow control, tpbench slow and tpbench probe measure behind a slow link, tpbench compare
+// compares relays, and tpbench report makes a page of its results.
 //
-// It exits with status 0 when all went well, 1 when something failed, and 2 when
-// it was called wrongly. Errors are one line on standard error.
+// The exit status is 0 on success, 1 on failure, and 2 for a wrong command line. An error is one
+// line on standard error.
 package main
 
 import (
@@ -19,11 +18,11 @@ import (
 
 // commands are the subcommands.
 type commands struct {
-	Demo     demoCmd     `cmd:"" help:"Send through a slow link directly, through tprelay, and through tprelay without flow control. Needs no privileges, takes under a minute."`
-	Slow     slowCmd     `cmd:"" help:"Measure what relays do behind a slow link or before a slow receiver: what the sender sees, settle time, delay, excess in flight."`
-	Probe    probeCmd    `cmd:"" help:"Look closely at one transfer through tprelay: what waits in it, when it pauses, and TCP's windows on both sides."`
-	Compare  compareCmd  `cmd:"" help:"Measure relays against each other: throughput, requests, connections, memory, CPU time. Needs no privileges."`
-	Report   reportCmd   `cmd:"" help:"Make a page with plots of what compare --out has written."`
+	Demo     demoCmd     `cmd:"" help:"Send through a slow link directly, through tprelay, and through tprelay without flow control. Takes under a minute; needs no privileges."`
+	Slow     slowCmd     `cmd:"" help:"Measure relays behind a slow link or before a slow receiver: the rate that the sender sees, settle time, delay, excess in flight."`
+	Probe    probeCmd    `cmd:"" help:"Sample one transfer through tprelay: pending bytes, pauses, and TCP's windows on both sides."`
+	Compare  compareCmd  `cmd:"" help:"Compare relays: throughput, requests, connections, memory, CPU time. Needs no privileges."`
+	Report   reportCmd   `cmd:"" help:"Make a page with plots from the results of compare --out."`
 	Document documentCmd `cmd:"" hidden:"" help:"Measure and write the figures of docs/flow-control.md."`
 	Worker   workerCmd   `cmd:"" hidden:"" help:"Be an end of a comparison."`
 	Peer     peerCmd     `cmd:"" hidden:"" help:"Be a relay that others are compared to."`

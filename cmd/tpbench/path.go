@@ -15,10 +15,10 @@ const defaultDelay = 10 * time.Millisecond
 type pathFlags struct {
 	Access     units.Rate     `default:"20mbit" help:"Rate of the link h1-h2, before the relay."`
 	Bottleneck units.Rate     `default:"6mbit" help:"Rate of the link h2-h3, behind it."`
-	Queue      time.Duration  `default:"100ms" help:"Queue before each link, as the time that it takes to pass; at least ten packets."`
-	Attach     []int          `placeholder:"PID,PID,PID" help:"Measure on three hosts that exist already, such as Mininet's: those in whose network namespaces these processes run. The flags of the links then say what they are, and change nothing. Needs root."`
+	Queue      time.Duration  `default:"100ms" help:"Queue before each link, as the time that a full queue takes to pass; at least ten packets."`
+	Attach     []int          `placeholder:"PID,PID,PID" help:"Measure on three existing hosts, such as Mininet's: the network namespaces of these processes. The flags for the links then describe them and change nothing. Needs root."`
 	Note       []string       `hidden:"" sep:"none" help:"What else there is to say about the hosts, beside the figures."`
-	Delay      *time.Duration `placeholder:"10ms" help:"Delay of each link, one way. Default: 10ms where the kernel has netem, else none. If given, and there is no netem, tpbench delays by itself: the CPU time that takes is missing elsewhere, most of all at high rates."`
+	Delay      *time.Duration `placeholder:"10ms" help:"Delay of each link, one way. Default: 10ms if the kernel has netem, otherwise none. If it is given and the kernel has no netem, tpbench delays packets itself, which costs CPU time, most of all at high rates."`
 }
 
 func (p *pathFlags) check() error {

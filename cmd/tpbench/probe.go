@@ -21,7 +21,7 @@ import (
 
 // probeCmd is tpbench probe.
 type probeCmd struct {
-	JSON string `name:"json" placeholder:"FILE" default:"-" help:"Where to write a line of JSON for each sample. Default: standard output."`
+	JSON string `name:"json" placeholder:"FILE" default:"-" help:"File for one line of JSON per sample. Default: standard output."`
 	transferFlags
 }
 

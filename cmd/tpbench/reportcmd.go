@@ -10,7 +10,7 @@ import (
 
 // reportCmd is tpbench report.
 type reportCmd struct {
-	Dir string `arg:"" help:"The directory that tpbench compare --out has written."`
+	Dir string `arg:"" help:"Directory that tpbench compare --out has written."`
 }
 
 // Run writes the page into the directory, and says where it is.

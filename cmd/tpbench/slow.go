@@ -22,17 +22,17 @@ import (
 
 // slowCmd is tpbench slow.
 type slowCmd struct {
-	Relays       []string `default:"direct,tprelay,tprelay-no-flow-control,haproxy,iocopy" help:"Relays, of those that tpbench compare --list names. What a relay adds is told if direct is among them."`
+	Relays       []string `default:"direct,tprelay,tprelay-no-flow-control,haproxy,iocopy" help:"Relays to measure, see tpbench compare --list. With direct among them, the table also shows what each relay adds."`
 	RelayCommand string   `placeholder:"CMD" help:"${relay_command}"`
-	Mode         string   `enum:"tproxy,redirect" default:"tproxy" help:"How connections come to the relays: ${enum}."`
-	Rounds       int      `default:"3" help:"How often each relay is measured; the medians are printed."`
-	Again        int      `default:"2" help:"How often a transfer is repeated when the machine's host took more than 2 % of the CPU time (steal). The least disturbed one counts."`
-	Flows        int      `default:"1" help:"Connections at a time."`
-	Crowd        int      `default:"0" help:"At the end, measure the memory of the first relay with so many connections at a time. 0: do not."`
-	Ordinary     bool     `help:"Measure twice each time: rates, settle time, bytes in flight and memory with a sender that leaves its send buffer to its kernel, as most programs do; delay with one that keeps to --unsent."`
-	Goals        bool     `help:"Print also what the project requires of tprelay, and whether it is met."`
-	Check        []string `placeholder:"GOAL" help:"Like --goals, and exit with status 1 if one of these goals is missed: all, or some of ratio, settle, throughput, delay, excess, pending, memory, flows, control; works: only if nothing arrived, or if the sender was not faster without flow control."`
-	JSON         string   `name:"json" placeholder:"FILE" help:"Write all figures and samples there as JSON; -: print them instead of the table. Default: nowhere."`
+	Mode         string   `enum:"tproxy,redirect" default:"tproxy" help:"How connections reach the relays: ${enum}."`
+	Rounds       int      `default:"3" help:"Number of rounds; the medians are printed."`
+	Again        int      `default:"2" help:"Number of times that a transfer is repeated if the machine's host took more than 2 % of the CPU time (steal). The least disturbed one counts."`
+	Flows        int      `default:"1" help:"Number of concurrent connections."`
+	Crowd        int      `default:"0" help:"At the end, measure the memory of the first relay with this many concurrent connections. 0: do not."`
+	Ordinary     bool     `help:"Measure each transfer twice: rates, settle time, bytes in flight and memory with a sender whose kernel sizes its send buffer, as for most programs; delay with a sender that uses --unsent."`
+	Goals        bool     `help:"Also print the project's requirements for tprelay, and whether they are met."`
+	Check        []string `placeholder:"GOAL" help:"Like --goals; the exit status is 1 if one of these goals is missed: all, or some of ratio, settle, throughput, delay, excess, pending, memory, flows, control; works: only if nothing arrived, or if the sender was not faster without flow control."`
+	JSON         string   `name:"json" placeholder:"FILE" help:"Write all figures and samples to this file as JSON; -: print them instead of the table. Default: none."`
 	transferFlags
 }
 

@@ -19,13 +19,13 @@ type transferFlags struct {
 	pathFlags
 	Seconds       int           `default:"10" help:"Length of each transfer."`
 	Interval      time.Duration `default:"50ms" help:"Time between samples."`
-	Reader        string        `enum:"link,slow,stopped" default:"link" help:"What holds the sender up: ${enum}. link: --bottleneck is the rate of the link; slow: of the receiver, which reads no faster, behind a link as fast as --access; stopped: the receiver reads nothing."`
-	Unsent        units.Size    `default:"16KiB" help:"How much the sender's own kernel may hold unsent, so that it hides nothing; 0: as much as it likes, as with most programs."`
-	HighWatermark units.Size    `placeholder:"SIZE" help:"Of tprelay. Default: its own."`
-	LowWatermark  units.Size    `placeholder:"SIZE" help:"Of tprelay. Default: its own."`
+	Reader        string        `enum:"link,slow,stopped" default:"link" help:"What slows the sender down: ${enum}. link: --bottleneck is the rate of the link; slow: of the receiver, which reads no faster, behind a link as fast as --access; stopped: the receiver reads nothing."`
+	Unsent        units.Size    `default:"16KiB" help:"Limit for the bytes that the sender's kernel may hold unsent, so that they do not hide in its send buffer. 0: no limit, as for most programs."`
+	HighWatermark units.Size    `placeholder:"SIZE" help:"High watermark of tprelay. Default: tprelay's."`
+	LowWatermark  units.Size    `placeholder:"SIZE" help:"Low watermark of tprelay. Default: tprelay's."`
 	TPRelayFlags  string        `name:"tprelay-flags" placeholder:"FLAGS" help:"More flags for tprelay run."`
-	TPRelay       string        `name:"tprelay" placeholder:"PATH" help:"The program tprelay. Default: that beside tpbench, or else that in PATH."`
-	Plot          string        `placeholder:"FILE" help:"Write one HTML page with the time lines there. Default: none."`
+	TPRelay       string        `name:"tprelay" placeholder:"PATH" help:"The tprelay program. Default: the one beside tpbench, otherwise the one in PATH."`
+	Plot          string        `placeholder:"FILE" help:"Write an HTML page with time lines to this file. Default: none."`
 }
 
 func (c *transferFlags) check() error {

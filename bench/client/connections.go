@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/bench/protocol"
@@ -131,29 +132,24 @@ func (p *connections) SetUp(ctx context.Context) error {
 // open opens the connections. It returns when each is open or has failed, or ctx has ended.
 func (p *connections) open(ctx context.Context) {
 	dialer := net.Dialer{Timeout: dialLimit, KeepAlive: -1}
-	todo := make(chan *member)
-	var opening sync.WaitGroup
-	for range min(dialers, len(p.members)) {
-		opening.Go(func() {
-			for m := range todo {
-				c, err := dial(ctx, &dialer, p.job.Address)
-				if err == nil {
-					_, err = p.client.EnrollContext(c, m)
-				}
-				if err != nil && ctx.Err() == nil {
-					p.lose(m, err)
-				}
-			}
-		})
-	}
+	var opening errgroup.Group
+	opening.SetLimit(dialers)
 	for _, m := range p.members {
 		if ctx.Err() != nil {
 			break
 		}
-		todo <- m
+		opening.Go(func() error {
+			c, err := dial(ctx, &dialer, p.job.Address)
+			if err == nil {
+				_, err = p.client.EnrollContext(c, m)
+			}
+			if err != nil && ctx.Err() == nil {
+				p.lose(m, err)
+			}
+			return nil
+		})
 	}
-	close(todo)
-	opening.Wait()
+	_ = opening.Wait() // always nil
 }
 
 // markSet notes that the member is established, or has failed.

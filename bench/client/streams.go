@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/bench/protocol"
@@ -37,31 +38,23 @@ func newStreams(job worker.Job) *streams {
 
 // SetUp opens the streams, and starts those that the server has answered.
 func (s *streams) SetUp(ctx context.Context) error {
-	opened := make([]net.Conn, s.job.Connections)
-	numbers := make(chan int)
-	var opening sync.WaitGroup
-	for range min(dialers, len(opened)) {
-		opening.Go(func() {
-			for i := range numbers {
-				c, err := s.open(ctx, i)
-				if err != nil {
-					s.faults.Note(err)
-					continue
-				}
-				opened[i] = c
+	var opening errgroup.Group
+	opening.SetLimit(dialers)
+	var mu sync.Mutex
+	for i := range s.job.Connections {
+		opening.Go(func() error {
+			c, err := s.open(ctx, i)
+			if err != nil {
+				s.faults.Note(err)
+				return nil
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			s.conns = append(s.conns, c)
+			return nil
 		})
 	}
-	for i := range opened {
-		numbers <- i
-	}
-	close(numbers)
-	opening.Wait()
-	for _, c := range opened {
-		if c != nil {
-			s.conns = append(s.conns, c)
-		}
-	}
+	_ = opening.Wait() // always nil
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -77,7 +70,7 @@ func (s *streams) SetUp(ctx context.Context) error {
 	return nil
 }
 
-// open opens a stream and says what it is for.
+// open opens a stream, and sends its header.
 func (s *streams) open(ctx context.Context, number int) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: dialLimit, KeepAlive: -1}
 	role := uint32(protocol.RoleSink)

@@ -1,11 +1,11 @@
 package stats
 
 import (
-	"os"
 	"runtime"
 	"strconv"
 	"strings"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/bench/units"
@@ -24,25 +24,22 @@ type Machine struct {
 // ThisMachine describes this one, as far as the kernel tells.
 func ThisMachine() Machine {
 	m := Machine{Cores: runtime.NumCPU(), Go: strings.TrimPrefix(runtime.Version(), "go"), CPU: runtime.GOARCH}
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(text)) {
-			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-				m.CPU = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		m.Kernel = release(unix.ByteSliceToString(name.Release[:]))
 	}
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil {
-		m.Memory = int64(info.Totalram) * int64(info.Unit)
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return m
 	}
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		first, _, _ := strings.Cut(string(text), " ")
-		m.LoadAvg, _ = strconv.ParseFloat(first, 64)
+	if cpus, err := fs.CPUInfo(); err == nil && len(cpus) > 0 && cpus[0].ModelName != "" {
+		m.CPU = cpus[0].ModelName
+	}
+	if memory, err := fs.Meminfo(); err == nil && memory.MemTotalBytes != nil {
+		m.Memory = int64(*memory.MemTotalBytes)
+	}
+	if load, err := fs.LoadAvg(); err == nil {
+		m.LoadAvg = load.Load1
 	}
 	return m
 }

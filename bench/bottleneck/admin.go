@@ -11,17 +11,17 @@ import (
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
-// adminPatience bounds one question to a relay's admin end.
-const adminPatience = 2 * time.Second
+// adminTimeout bounds one request to the admin API.
+const adminTimeout = 2 * time.Second
 
-// admin asks a tprelay on a host about its pairs.
+// admin asks a tprelay on a host for its statistics and pairs.
 type admin struct {
 	client http.Client
 	base   string
 }
 
 func newAdmin(host *netlab.Host, at netip.AddrPort) *admin {
-	return &admin{http.Client{Timeout: adminPatience, Transport: &http.Transport{DialContext: host.Dial}}, "http://" + at.String()}
+	return &admin{http.Client{Timeout: adminTimeout, Transport: &http.Transport{DialContext: host.Dial}}, "http://" + at.String()}
 }
 
 func (a *admin) close() { a.client.CloseIdleConnections() }
@@ -33,20 +33,20 @@ func (a *admin) get(ctx context.Context, path string, to any) error {
 	}
 	answer, err := a.client.Do(request)
 	if err != nil {
-		return fmt.Errorf("ask the relay: %w", err)
+		return fmt.Errorf("admin API: %w", err)
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask the relay: %s: %s", path, answer.Status)
+		return fmt.Errorf("admin API: %s: %s", path, answer.Status)
 	}
 	if err := json.NewDecoder(answer.Body).Decode(to); err != nil {
-		return fmt.Errorf("ask the relay: %s: %w", path, err)
+		return fmt.Errorf("admin API: %s: %w", path, err)
 	}
 	return nil
 }
 
-// pairInfo is what is wanted of an engine.PairInfo, the rest of which does not read
-// itself back from JSON.
+// pairInfo has the wanted fields of an engine.PairInfo. Some of the others cannot be decoded
+// from JSON.
 type pairInfo struct {
 	Client   netip.AddrPort
 	Upstream struct {
@@ -58,20 +58,20 @@ type pairInfo struct {
 	}
 }
 
-// Relay is what a tprelay says of the pair that is measured, in the direction that bytes
-// go, and of itself.
+// Relay is what tprelay reports on the measured pair, in the direction of the transfer, and
+// on itself.
 type Relay struct {
 	Pending   int64   `json:"pending_bytes"` // taken from the sender, not yet accepted by the socket to the receiver
-	Paused    bool    `json:"paused"`        // it does not read because the receiver does not take more
-	Pauses    uint32  `json:"pauses"`        // times that it began to
-	PausedFor float64 `json:"paused_s"`      // in all, to 0.1 s
-	Throttled bool    `json:"throttled"`     // through the buffers of its sockets, as it keeps pausing
-	Throttles uint64  `json:"throttles"`     // times that these were set
+	Paused    bool    `json:"paused"`        // it does not read, because the receiver takes no more
+	Pauses    uint32  `json:"pauses"`        // how often it stopped reading
+	PausedFor float64 `json:"paused_s"`      // total, to 0.1 s
+	Throttled bool    `json:"throttled"`     // the buffers of its sockets are limited
+	Throttles uint64  `json:"throttles"`     // how often they were set
 	Moved     uint64  `json:"moved_bytes"`   // accepted by the socket to the receiver
-	Charged   int64   `json:"charged_bytes"` // to its memory limit
+	Charged   int64   `json:"charged_bytes"` // against its memory limit
 }
 
-// look gives what the relay says of the client's pair; nil if it has none.
+// look returns what the relay reports on the client's pair, or nil if there is none.
 func (a *admin) look(ctx context.Context, client netip.AddrPort) (*Relay, error) {
 	var pairs []pairInfo
 	if err := a.get(ctx, "/pairs", &pairs); err != nil {

@@ -11,7 +11,6 @@
 // [Setup] makes the hosts and starts the relay for it; a [Comparison] has several relays
 // in several rounds, as JSON, as a table and as a page with time lines.
 //
-// The sender's kernel may hold little that is unsent (Transfer.Unsent): what is on the way
-// is then on the path or in the relay. A median counts a round that never got there as
-// the worst one.
+// The sender's kernel holds little that is unsent (Transfer.Unsent), so that bytes in flight
+// are on the path or in the relay. A [Document] is what docs/flow-control.md shows.
 package bottleneck

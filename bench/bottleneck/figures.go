@@ -4,31 +4,31 @@ import (
 	"math"
 	"slices"
 	"sort"
+
+	"golang.org/x/perf/benchmath"
 )
 
-// Figures are what came out of a transfer, by name; what there is not, or never came to
-// be, is not in it.
+// Figures are the results of a transfer, by name. Figures without a value are left out.
 type Figures map[string]float64
 
-// Names of figures. The rates, and what is divided by them, leave out the beginning, see
-// Skipped.
+// Names of figures. Rates and ratios leave out the beginning, see [Skipped].
 const (
-	SenderRate     = "sender_bit_per_s"       // that the sender saw
-	ArrivedRate    = "arrived_bit_per_s"      // that arrived
-	Ratio          = "sender_of_arrived"      // the one by the other
+	SenderRate     = "sender_bit_per_s"       // at which the sender's socket took bytes
+	ArrivedRate    = "arrived_bit_per_s"      // at which they arrived
+	Ratio          = "sender_of_arrived"      // the first by the second
 	Settle         = "settle_s"               // time until the sender's rate stays within 10 % of the bottleneck
-	Throughput     = "arrived_of_direct"      // what arrived, by what did without a relay
+	Throughput     = "arrived_of_direct"      // arrived rate by that without a relay
 	DelayMedian    = "delay_ms_p50"           // one way
 	DelayP99       = "delay_ms_p99"           //
-	AddedMedian    = "added_delay_ms_p50"     // to that without a relay
+	AddedMedian    = "added_delay_ms_p50"     // beyond that without a relay
 	AddedP99       = "added_delay_ms_p99"     //
 	InFlight       = "in_flight_bytes"        // the most that was sent and had not arrived
 	ExcessInFlight = "excess_in_flight_bytes" // beyond that without a relay
-	PendingMost    = "pending_bytes"          // in tprelay, at most
+	PendingMost    = "pending_bytes"          // the most in tprelay
 	Growth         = "growth_bytes"           // of the relay's memory
 )
 
-// figures are those that a transfer has by itself.
+// figures computes those that need no other transfer.
 func (s *Setup) figures(m *Measured) Figures {
 	f := Figures{}
 	sent, arrived := m.Sent(), m.Arrived()
@@ -68,12 +68,12 @@ func (s *Setup) figures(m *Measured) Figures {
 	return f
 }
 
-// quantile is the least value that is not less than the part q of all, which are sorted.
+// quantile returns the smallest of the sorted values that is not less than the share q of them.
 func quantile(sorted []float64, q float64) float64 {
 	return sorted[max(int(math.Ceil(q*float64(len(sorted))))-1, 0)]
 }
 
-// against adds what a transfer adds to one without a relay.
+// against adds the figures that compare with a transfer without a relay.
 func (f Figures) against(direct Figures) {
 	for name, of := range map[string]string{AddedMedian: DelayMedian, AddedP99: DelayP99, ExcessInFlight: InFlight} {
 		own, ok := f[of]
@@ -87,8 +87,33 @@ func (f Figures) against(direct Figures) {
 	}
 }
 
-// median is that of the rounds. A round in which it never came to be counts as the
-// worst: if that is so in most of them, there is no median.
+// roundsForSpread is how many rounds it takes to say anything about a median with a
+// confidence of 95 %, whatever the distribution.
+const roundsForSpread = 6
+
+// spread is how far the 95 % confidence interval reaches from the median, as a share of it. It
+// is 0 if that is unknown.
+func spread(name string, rounds []Figures) float64 {
+	var values []float64
+	for _, f := range rounds {
+		v, ok := f[name]
+		if !ok {
+			return 0
+		}
+		values = append(values, v)
+	}
+	if len(values) < roundsForSpread {
+		return 0
+	}
+	s := benchmath.AssumeNothing.Summary(benchmath.NewSample(values, &benchmath.DefaultThresholds), 0.95)
+	if s.Center == 0 {
+		return 0
+	}
+	return max(s.Center-s.Lo, s.Hi-s.Center) / math.Abs(s.Center)
+}
+
+// median returns the median of the rounds. A round without a value counts as the worst one. If
+// most of them have none, there is no median.
 func median(name string, rounds []Figures) (float64, bool) {
 	var values []float64
 	for _, f := range rounds {

@@ -4,7 +4,9 @@ import (
 	"encoding/xml"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -75,6 +77,26 @@ func TestMedianCountsWhatNeverCameToBeAsWorst(t *testing.T) {
 		if got, ok := median(Settle, tc.rounds); got != tc.want || ok != tc.ok {
 			t.Errorf("%s: %g, %v", name, got, ok)
 		}
+	}
+}
+
+func TestSpreadIsTheConfidenceIntervalOfTheMedian(t *testing.T) {
+	var rounds []Figures
+	for _, v := range []float64{100, 101, 102, 98, 99} {
+		rounds = append(rounds, Figures{Settle: v})
+	}
+	if got := spread(Settle, rounds); got != 0 {
+		t.Errorf("of five rounds: %g", got)
+	}
+	rounds = append(rounds, Figures{Settle: 110})
+	if got, want := spread(Settle, rounds), (110-100.5)/100.5; math.Abs(got-want) > 1e-9 {
+		t.Errorf("of six rounds: %g, wanted %g", got, want)
+	}
+	if cell := one("", Settle, "never", func(v float64) string { return fmt.Sprint(v) }).cell(rounds); cell != "100.5 ±9 %" {
+		t.Errorf("it is shown as %q", cell)
+	}
+	if got := spread(Settle, append(rounds, Figures{})); got != 0 {
+		t.Errorf("with a round that never settled: %g", got)
 	}
 }
 

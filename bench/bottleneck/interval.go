@@ -2,8 +2,8 @@ package bottleneck
 
 import "slices"
 
-// Interval is what one end moved in a piece of time, counted in seconds from the
-// beginning of its connection, or of the measurement.
+// Interval is what one end moved from Start to End, in seconds since the beginning of the
+// transfer.
 type Interval struct {
 	Start float64 `json:"start"`
 	End   float64 `json:"end"`
@@ -19,11 +19,11 @@ func (i Interval) Rate() float64 {
 }
 
 // MeanRate is the mean, in bit/s, of the intervals that begin at skip seconds or later.
-// An interval of less than half the usual length does not count: programs end with
-// a remainder of some milliseconds, in which a single block makes any rate.
+// Intervals of less than half the usual length do not count: in the last milliseconds of a
+// transfer, a single block makes any rate.
 func MeanRate(intervals []Interval, skip float64) float64 {
 	usual := usualLength(intervals)
-	slack := usual / 10 // intervals do not begin at the full second exactly
+	slack := usual / 10 // intervals do not begin exactly at the full second
 	var sum Interval
 	for _, i := range intervals {
 		if i.Start >= skip-slack && i.End-i.Start >= usual/2 {
@@ -64,18 +64,16 @@ func Skipped(seconds int) int {
 	return 1
 }
 
-// settling is over how many seconds a rate is taken, for the time until it is right,
-// and tolerance how far it may be off.
+// For the settle time, a rate is the mean of settling seconds, and may be off by tolerance.
 const (
 	settling  = 1.0
 	tolerance = 0.1
 )
 
-// Settled is the settle time: the seconds after which the rate keeps to target, in bit/s, within
-// 10 %: the mean over the second that follows does, and the mean over all that follows.
-// (A rate that falls through the target on its way to nothing is not there yet.) With
-// a target of 0, the time after which nothing moved. It never came to that if ok is
-// false.
+// Settled returns the settle time: the seconds after which the rate stays within 10 % of
+// target, in bit/s. The mean of the next second does, and the mean of all that follows, as a
+// rate may also fall through the target on its way to zero. With a target of 0, it is the
+// time after which nothing moved. If ok is false, the rate never settled.
 func Settled(intervals []Interval, target float64) (at float64, ok bool) {
 	if len(intervals) == 0 {
 		return 0, false
@@ -109,9 +107,8 @@ func Settled(intervals []Interval, target float64) (at float64, ok bool) {
 	return 0, false
 }
 
-// MostInFlight is the most that was in flight at any time, in bytes: sent and not yet
-// arrived. Both count from the same moment, in intervals of the same
-// length.
+// MostInFlight is the largest number of bytes in flight at any time: sent and not yet
+// arrived. Both slices have the same intervals.
 func MostInFlight(sent, arrived []Interval) (most int64) {
 	var out, there int64
 	for n, s := range sent {

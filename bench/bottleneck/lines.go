@@ -1,12 +1,12 @@
 package bottleneck
 
-// Colours of the sender's half and of the receiver's half of everything.
+// Colours of the two connections: from the sender to the relay, and from there to the receiver.
 const (
 	sendingHalf   = "s1"
 	receivingHalf = "s4"
 )
 
-// lines are the pictures of a transfer, from top to bottom.
+// lines are the time lines of a transfer, from top to bottom.
 func lines() []timeline {
 	const kib, ms = 1 << 10, 1000
 	paused := shade{"paused", "paused", func(s Sample) bool { return s.Relay != nil && s.Relay.Paused }}
@@ -41,7 +41,7 @@ func lines() []timeline {
 	receiving := func(f func(*TCP) float64) []series {
 		return []series{socket("relay, from the sender", sendingHalf, incoming, f), socket("receiver, from the relay", receivingHalf, receiver, f)}
 	}
-	// The part of the time since the sample before.
+	// The share of the time since the previous sample.
 	limited := func(name, class string, of func(Sample) *TCP) series {
 		return series{name, class, func(before, s Sample) (float64, bool) {
 			if of(s) == nil || of(before) == nil || s.At <= before.At {

@@ -12,7 +12,7 @@ import (
 //go:embed page.html.tmpl
 var page string
 
-// The page, as the template sees it.
+// The data of the page's template.
 type (
 	pageView struct {
 		*Comparison
@@ -32,8 +32,8 @@ type (
 	legendView struct{ Name, Class string }
 )
 
-// HTML writes a page with the table and the time lines of the last round: everything in
-// one file, which loads nothing.
+// HTML writes a page with the table and the time lines of the last round, as one file that
+// loads nothing.
 func (c *Comparison) HTML(w io.Writer) error {
 	t, err := svg.Page("page", page)
 	if err != nil {
@@ -55,7 +55,7 @@ func (c *Comparison) view() pageView {
 	for _, relay := range c.Relays {
 		m := c.of(last, relay.Name)
 		if m == nil {
-			m = c.of(last-1, relay.Name) // the last round was broken off
+			m = c.of(last-1, relay.Name) // the last round was interrupted
 		}
 		if m == nil {
 			continue
@@ -72,7 +72,7 @@ func (c *Comparison) view() pageView {
 	return v
 }
 
-// legend names what is in the picture.
+// legend names the curves and shades that the time line shows.
 func (l timeline) legend(samples []Sample) (names []legendView) {
 	for _, c := range l.curves {
 		for i, s := range samples {
@@ -93,7 +93,7 @@ func (l timeline) legend(samples []Sample) (names []legendView) {
 	return names
 }
 
-// String says what was measured, in a line.
+// String describes the measurement in one line.
 func (s Settings) String() string {
 	behind := units.Rate(s.Bottleneck).String()
 	switch s.Reader {

@@ -13,16 +13,16 @@ type Path struct {
 	Bottleneck uint64        // rate of the link h2-h3, in bit/s
 	Queue      time.Duration // before each link, as the time that it takes to pass; at least ten packets
 	Delay      time.Duration // of each link, one way
-	NetemOnly  bool          // no delay rather than one by this process
+	NetemOnly  bool          // do not delay in this process if the kernel cannot
 	// Attach, if not nil, has the process ids of three hosts that exist already, as
 	// netlab.Attach takes them. All else then says what they are, and changes nothing.
 	Attach []int
 
-	// Note is what there is to say about the delay once Lab was called, or "".
+	// Note is what has to be said about the delay, once Lab was called, or "".
 	Note string
 }
 
-// What is said about the delay where the kernel has no netem.
+// Notes about the delay where the kernel has no netem.
 const (
 	noDelay   = "no delay: this kernel has no netem"
 	mayDelay  = noDelay + "; with --delay tpbench delays by itself"
@@ -30,8 +30,7 @@ const (
 	cantDelay = noDelay + ", and /dev/net/tun cannot be opened"
 )
 
-// Lab makes the hosts. Where packets cannot be delayed, there is no delay: Delay is 0
-// afterwards.
+// Lab makes the hosts. If packets cannot be delayed, it sets Delay to 0.
 func (p *Path) Lab() (*netlab.Lab, error) {
 	if len(p.Attach) == 3 {
 		return netlab.Attach(p.Attach[0], p.Attach[1], p.Attach[2])
@@ -62,6 +61,6 @@ func (p *Path) lab() (*netlab.Lab, error) {
 	return netlab.New(netlab.Config{Access: link(p.Access), Bottleneck: link(p.Bottleneck), NetemOnly: p.NetemOnly})
 }
 
-// Goodput is what TCP delivers of a link's rate at most: the payload of full packets,
-// with timestamps, without headers.
+// Goodput is the most that TCP can deliver of a link's rate: the payload of full packets with
+// timestamps.
 func Goodput(rate float64) float64 { return rate * 1448 / 1514 }

@@ -8,26 +8,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reader is how the receiver reads. The zero value reads what there is.
+// Reader is how the receiver reads. The zero value reads as fast as bytes arrive.
 type Reader struct {
-	// Pace, if not 0, is how many bytes per second it takes.
+	// Pace is how many bytes per second it reads. Default 0: as many as arrive.
 	Pace int64
-	// Stopped: it reads nothing.
+	// Stopped means that it reads nothing.
 	Stopped bool
 	// From Stop to Resume, counted from the beginning, it reads nothing. Default: it does
 	// not stop.
 	Stop, Resume time.Duration
 }
 
-// readerBuffer is the receive buffer of a reader that is slow or stopped, in bytes, as
-// it is asked for: what comes beyond it has to wait on the path, and not in the
-// reader's kernel.
+// readerBuffer is the receive buffer that a slow or stopped reader asks for, in bytes: all
+// else has to wait on the path, and not in the reader's kernel.
 const readerBuffer = 64 << 10
 
-// mostLate is how late a slow reader may be and read faster for a while.
+// mostLate is how much delay of its timer a slow reader makes up for by reading faster.
 const mostLate = 100 * time.Millisecond
 
-// prepare makes a listener whose connections have that buffer.
+// prepare sets that buffer on the listener, whose connections inherit it.
 func (r Reader) prepare(l *net.TCPListener) error {
 	if r == (Reader{}) {
 		return nil
@@ -45,7 +44,7 @@ func (r Reader) prepare(l *net.TCPListener) error {
 	return failed
 }
 
-// read reads until it is broken off by a deadline or ctx ends.
+// read reads until a deadline interrupts it or ctx ends.
 func (r Reader) read(ctx context.Context, conn net.Conn, b *blocks, counts *counts) error {
 	if r.Stopped {
 		<-ctx.Done()
@@ -76,7 +75,7 @@ func (r Reader) read(ctx context.Context, conn net.Conn, b *blocks, counts *coun
 		if r.Pace == 0 {
 			continue
 		}
-		// What a timer is late is made up for, but not what the sender is.
+		// A late timer is made up for, but not a late sender.
 		next = max(next, b.clock.now()-mostLate) + time.Duration(float64(n)/float64(r.Pace)*float64(time.Second))
 		if !sleep(ctx, next-b.clock.now()) {
 			return nil
@@ -84,7 +83,7 @@ func (r Reader) read(ctx context.Context, conn net.Conn, b *blocks, counts *coun
 	}
 }
 
-// sleep says whether it slept so long before ctx ended.
+// sleep waits for d, and returns false if ctx ended before.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

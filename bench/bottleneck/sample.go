@@ -13,17 +13,17 @@ import (
 	"github.com/tprelay/tprelay/internal/procstat"
 )
 
-// Sample is what is seen of a transfer at one time. Rates and delay are of the time
-// since the sample before; what there is not is left out.
+// Sample is the state of a transfer at one time. Rates and delay are of the time since the
+// previous sample. Fields without a value are left out.
 type Sample struct {
-	At           float64  `json:"at_s"` // since the connection stood
+	At           float64  `json:"at_s"` // since the connection was established
 	SenderRate   float64  `json:"sender_bit_per_s"`
 	ArrivedRate  float64  `json:"arrived_bit_per_s"`
 	SentBytes    int64    `json:"sent_bytes"`
 	ArrivedBytes int64    `json:"arrived_bytes"`
 	Delay        *float64 `json:"delay_ms,omitempty"`             // one way, median
 	Memory       int64    `json:"relay_resident_bytes,omitempty"` // of the relay's processes
-	Relay        *Relay   `json:"relay,omitempty"`                // tprelay alone says that
+	Relay        *Relay   `json:"relay,omitempty"`                // of tprelay only
 	Sender       *TCP     `json:"sender,omitempty"`               // the sender's socket on h1
 	Incoming     *TCP     `json:"incoming,omitempty"`             // the relay's, to the sender
 	Outgoing     *TCP     `json:"outgoing,omitempty"`             // the relay's, to the receiver
@@ -33,22 +33,22 @@ type Sample struct {
 // end is an end of a connection on a host.
 type end struct{ local, remote netip.AddrPort }
 
-// sampler looks at a transfer.
+// sampler takes the samples of a transfer.
 type sampler struct {
 	clock  clock
 	counts *counts
 	delays *delays
-	admin  *admin // nil: the relay has none
+	admin  *admin // nil if the relay has none
 	client netip.AddrPort
 	pids   func() []int
 	diags  [3]*Diag // of h1, h2, h3
 	ends   [4]end   // as in Sample; on h1, h2, h2, h3
 
-	seen  int // of the delays
+	seen  int // delays in earlier samples
 	ready []Sample
 }
 
-// open opens what is asked, on each host.
+// open opens sock_diag on each host.
 func (s *sampler) open(lab *netlab.Lab) error {
 	for i, h := range []*netlab.Host{lab.H1, lab.H2, lab.H3} {
 		err := h.Do(func() (err error) {
@@ -96,7 +96,7 @@ func (s *sampler) look(ctx context.Context) (Sample, error) {
 	for _, pid := range s.pids() {
 		resident, err := procstat.Resident(pid)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // if it was the relay itself, the transfer breaks off
+			continue // if it was the relay itself, the transfer fails
 		}
 		if err != nil {
 			return now, err

@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// send sends blocks as fast as the connection takes them, until it is broken off by
-// a deadline. A block is stamped when the socket takes the first of it, so that the time
-// it waited for room before does not count: that is the sender's own.
+// send sends blocks as fast as the connection takes them, until a deadline interrupts it. A
+// block is stamped when the socket takes its first bytes, so that the time it waited for
+// room before that, in this process, does not count.
 func send(conn *net.TCPConn, c clock, counts *counts, unsent int) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	if unsent > 0 {
-		// What the sender's own kernel hoards is neither the path's nor the relay's.
+		// What waits in the sender's own kernel is neither the path's nor the relay's.
 		var failed error
 		err := raw.Control(func(fd uintptr) {
 			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent)
@@ -61,15 +61,15 @@ func send(conn *net.TCPConn, c clock, counts *counts, unsent int) error {
 	}
 }
 
-// broken says that a connection ended before its time.
+// broken is the error of a connection that ended early.
 func broken(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = errors.New("the connection was closed")
 	}
-	return fmt.Errorf("broken off: %w", err)
+	return fmt.Errorf("ended early: %w", err)
 }
 
-// closed: err comes of the end that we made of it ourselves.
+// closed says whether this process itself ended the connection.
 func closed(err error) bool {
 	return err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
 }

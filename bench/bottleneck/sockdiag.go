@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TCP is what the kernel knows of one end of a connection. What it counts it counts
-// from the connection's beginning; what an old kernel does not tell is 0.
+// TCP is what the kernel knows about one end of a connection. Counters start with the
+// connection. Fields that an old kernel does not report are 0.
 type TCP struct {
 	CwndPackets    uint32 `json:"cwnd_packets"`
 	CwndBytes      uint64 `json:"cwnd_bytes"`
@@ -20,11 +20,11 @@ type TCP struct {
 	MinRTT         uint32 `json:"min_rtt_us"`
 	UnackedPackets uint32 `json:"unacked_packets"`      // sent, not yet acknowledged
 	NotSent        uint32 `json:"notsent_bytes"`        // accepted from the program, not yet sent
-	SendQueue      uint32 `json:"send_queue_bytes"`     // both of them
+	SendQueue      uint32 `json:"send_queue_bytes"`     // the sum of the two
 	Unread         uint32 `json:"unread_bytes"`         // received, not yet taken by the program
 	ReceiveWindow  uint32 `json:"receive_window_bytes"` // what the other end may send (Linux 6.2)
 	PeerWindow     uint32 `json:"peer_window_bytes"`    // what it allows us (Linux 5.4)
-	DeliveryRate   uint64 `json:"delivery_bit_per_s"`   // of late
+	DeliveryRate   uint64 `json:"delivery_bit_per_s"`   // recently
 	Busy           uint64 `json:"busy_us"`              // time with something to send
 	RwndLimited    uint64 `json:"rwnd_limited_us"`      // the part of it in which the receiver's window was full
 	SndbufLimited  uint64 `json:"sndbuf_limited_us"`    // the part of it in which the send buffer was too small
@@ -41,22 +41,21 @@ const (
 	diagPatience     = 2  // seconds; the kernel answers at once
 )
 
-// Diag asks the kernel about connections, by netlink. It is not for several goroutines
-// at a time.
+// Diag asks the kernel about connections, by netlink. One goroutine may use it at a time.
 type Diag struct {
 	fd       int
 	sequence uint32
 	buffer   []byte
 }
 
-// OpenDiag opens it for the network namespace of the calling thread: call it by
-// netlab.Host.Do. It needs no privileges.
+// OpenDiag opens a Diag for the network namespace of the calling thread; see netlab.Host.Do.
+// It needs no privileges.
 func OpenDiag() (*Diag, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("sock_diag: %w", os.NewSyscallError("socket", err))
 	}
-	// Nothing is to hang even if the kernel does not answer.
+	// A kernel that does not answer must not block the sampler for ever.
 	timeout := unix.Timeval{Sec: diagPatience}
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		unix.Close(fd)
@@ -65,11 +64,11 @@ func OpenDiag() (*Diag, error) {
 	return &Diag{fd: fd, buffer: make([]byte, 8<<10)}, nil
 }
 
-// Close closes it.
+// Close closes the netlink socket.
 func (d *Diag) Close() error { return unix.Close(d.fd) }
 
-// Look gives what is known of the end local of the connection to remote. The error wraps
-// os.ErrNotExist if there is no such connection.
+// Look returns what the kernel knows about the local end of the connection to remote. The error
+// wraps os.ErrNotExist if there is no such connection.
 func (d *Diag) Look(local, remote netip.AddrPort) (*TCP, error) {
 	d.sequence++
 	request := diagRequest(local, remote, d.sequence)
@@ -87,7 +86,7 @@ func (d *Diag) Look(local, remote netip.AddrPort) (*TCP, error) {
 		}
 		answer := d.buffer[:n]
 		if len(answer) >= unix.NLMSG_HDRLEN && binary.NativeEndian.Uint32(answer[8:]) != d.sequence {
-			continue // late, of a question that was given up
+			continue // the late answer to a request that timed out
 		}
 		t, err := parseDiag(answer, local, remote)
 		if err != nil {
@@ -125,7 +124,7 @@ func putDiagID(b []byte, local, remote netip.AddrPort) {
 	copy(b[20:36], remote.Addr().AsSlice())
 }
 
-var errDiagAnswer = errors.New("the kernel's answer makes no sense")
+var errDiagAnswer = errors.New("the kernel's answer is malformed")
 
 // parseDiag reads the answer.
 func parseDiag(b []byte, local, remote netip.AddrPort) (*TCP, error) {
@@ -158,10 +157,10 @@ func parseDiag(b []byte, local, remote netip.AddrPort) (*TCP, error) {
 		}
 		b = b[min((length+3)&^3, len(b)):]
 	}
-	return nil, unix.ENOENT // over: what is left of it is its TIME_WAIT
+	return nil, unix.ENOENT // only its TIME_WAIT is left
 }
 
-// parseTCPInfo reads a struct tcp_info, of which an old kernel has the beginning only.
+// parseTCPInfo reads a struct tcp_info. Old kernels have only the beginning of it.
 func parseTCPInfo(b []byte) *TCP {
 	var layout unix.TCPInfo
 	u32 := func(at uintptr) uint32 {

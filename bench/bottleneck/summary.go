@@ -7,7 +7,7 @@ import (
 	"github.com/tprelay/tprelay/bench/units"
 )
 
-// String says in sentences what came out of a transfer.
+// String describes the results in sentences.
 func (f Figures) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "The sender saw %s, and %s arrived", units.FormatRate(f[SenderRate], 2), units.FormatRate(f[ArrivedRate], 2))

@@ -7,31 +7,35 @@ import (
 	"github.com/tprelay/tprelay/bench/units"
 )
 
-// column is a column of the table: how the medians of a relay's figures are written.
+// column is a column of the table. cell formats a relay's figures of all rounds.
 type column struct {
 	title string
 	brief bool // it is in the brief table too
-	cell  func(median func(string) (float64, bool)) string
+	cell  func(rounds []Figures) string
 }
 
-// nothing is the cell of a figure that there is not.
+// nothing is the cell of a figure without a value.
 const nothing = "-"
 
-// one is a column of one figure.
+// one is a column of one figure, with its spread where there is one.
 func one(title, figure, missing string, format func(float64) string) column {
-	return column{title, false, func(median func(string) (float64, bool)) string {
-		if v, ok := median(figure); ok {
-			return format(v)
+	return column{title, false, func(rounds []Figures) string {
+		v, ok := median(figure, rounds)
+		if !ok {
+			return missing
 		}
-		return missing
+		if spread := spread(figure, rounds); spread > 0 {
+			return fmt.Sprintf("%s ±%.0f %%", format(v), 100*spread)
+		}
+		return format(v)
 	}}
 }
 
 // two is a column of a median and a 99th percentile, in ms.
 func two(title, p50, p99, format string) column {
-	return column{title, false, func(median func(string) (float64, bool)) string {
-		a, ok := median(p50)
-		b, there := median(p99)
+	return column{title, false, func(rounds []Figures) string {
+		a, ok := median(p50, rounds)
+		b, there := median(p99, rounds)
 		if !ok || !there {
 			return nothing
 		}
@@ -67,10 +71,10 @@ func columns() []column {
 	}
 }
 
-// Rows are the table: a head, and a row of medians for each relay that was measured.
+// Rows returns the table: a header, and a row of medians for each relay that was measured.
 func (c *Comparison) Rows() [][]string { return c.rows(columns()) }
 
-// Brief is the table with fewer columns.
+// Brief returns the table with fewer columns.
 func (c *Comparison) Brief() [][]string {
 	return c.rows(slices.DeleteFunc(columns(), func(col column) bool { return !col.brief }))
 }
@@ -88,14 +92,14 @@ func (c *Comparison) rows(columns []column) [][]string {
 		}
 		row := []string{relay.Name}
 		for _, col := range columns {
-			row = append(row, col.cell(func(figure string) (float64, bool) { return median(figure, rounds) }))
+			row = append(row, col.cell(rounds))
 		}
 		rows = append(rows, row)
 	}
 	return rows
 }
 
-// Legend says what the columns are, in sentences.
+// Legend explains the columns, in sentences.
 func (s Settings) Legend() []string {
 	held := fmt.Sprintf("the bottleneck, %s", units.Rate(s.Bottleneck))
 	const stays = ", both in the second that follows and in all that follows"
@@ -111,6 +115,9 @@ func (s Settings) Legend() []string {
 		settle + ".",
 		"Delay: one way, median and 99th percentile; in flight: the most that was sent and had not arrived; added, excess: beyond the same without a relay.",
 		"Pending: the most that waited in tprelay for that connection; memory: growth of the relay's.",
+	}
+	if s.Rounds >= roundsForSpread {
+		legend = append(legend, "±: 95 % confidence interval of the median.")
 	}
 	if s.Ordinary {
 		legend = append(legend, fmt.Sprintf("Delay is that of a second transfer, whose sender's kernel holds at most %s unsent; the first one's holds as much as it likes.", units.FormatBytes(int64(s.Unsent))))

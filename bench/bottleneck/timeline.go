@@ -7,8 +7,8 @@ import (
 	"github.com/tprelay/tprelay/bench/svg"
 )
 
-// Of the drawings: how wide a time line is, and over how many seconds rates are taken,
-// which jump from sample to sample.
+// lineWidth is the width of a time line in pixels. Rates are means over smooth seconds, as they
+// jump from sample to sample.
 const (
 	lineWidth = 760.0
 	smooth    = 0.25
@@ -21,23 +21,23 @@ type series struct {
 	at    func(before, now Sample) (float64, bool)
 }
 
-// shade is what a time line is shaded by while it is so.
+// shade marks the times at which something holds.
 type shade struct {
 	name  string
 	class string
 	is    func(Sample) bool
 }
 
-// timeline is a picture over the time of a transfer.
+// timeline is a plot over the time of a transfer.
 type timeline struct {
 	title  string
 	curves []series
 	shades []shade
 	mark   float64 // a dashed line at this value, unless 0
-	least  float64 // of the axis' upper end
+	least  float64 // the upper end of the axis is at least this
 }
 
-// draw draws it from samples; nil if no curve has a value.
+// draw draws the time line of the samples, and returns nil if no curve has a value.
 func (l timeline) draw(samples []Sample) *svg.Drawing {
 	top, points := max(l.mark, l.least), 0
 	for _, c := range l.curves {
@@ -68,7 +68,7 @@ func (l timeline) draw(samples []Sample) *svg.Drawing {
 			for to+1 < len(samples) && sh.is(samples[to+1]) {
 				to++
 			}
-			// It was so at the sample; when it began lies between two of them.
+			// It held at this sample, and began somewhere after the previous one.
 			begin, over := samples[max(from-1, 0)].At, samples[to].At
 			d.AddBox(x.At(begin), svg.Top, max(svg.Round(x.At(over)-x.At(begin)), 1), svg.Height, sh.class,
 				fmt.Sprintf("%s, %.2f to %.2f s", sh.name, begin, over))
@@ -79,7 +79,7 @@ func (l timeline) draw(samples []Sample) *svg.Drawing {
 		d.AddLine(svg.Left, y.At(l.mark), d.Width-svg.Right, y.At(l.mark), "one")
 	}
 	for _, c := range l.curves {
-		// A curve ends where there is no value, and begins anew.
+		// A curve is interrupted where there is no value.
 		var points [][2]float64
 		flush := func() {
 			if len(points) > 1 {
@@ -103,7 +103,7 @@ func (l timeline) draw(samples []Sample) *svg.Drawing {
 	return d
 }
 
-// smoothed gives the samples with rates that are means over some time.
+// smoothed returns the samples with smoothed rates.
 func smoothed(samples []Sample) []Sample {
 	smoothed := make([]Sample, len(samples))
 	first := 0
@@ -111,7 +111,7 @@ func smoothed(samples []Sample) []Sample {
 		for first < i && samples[first].At < s.At-smooth {
 			first++
 		}
-		var before Sample // the last one before that time
+		var before Sample // the last one before the window
 		if first > 0 {
 			before = samples[first-1]
 		}

@@ -16,7 +16,7 @@ import (
 // told keeps the last pair that ended.
 type told struct{ PairInfo }
 
-// still is an engine that does not run, whose loop the test works by hand.
+// still is the loop of an engine that does not run: the test calls its methods.
 func still(t *testing.T, o Options) (*loop, *told) {
 	t.Helper()
 	observer := new(told)
@@ -31,7 +31,7 @@ func still(t *testing.T, o Options) (*loop, *told) {
 	return l, observer
 }
 
-// anyFlow is a descriptor that passes for a client's.
+// anyFlow is a descriptor to use in place of a client's connection.
 func anyFlow(t *testing.T) int {
 	t.Helper()
 	two, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -44,7 +44,7 @@ func anyFlow(t *testing.T) int {
 
 var someClient = netip.MustParseAddrPort("192.0.2.9:4711")
 
-// TestDestinationPortZeroIsRefusedAsSuch: it was recorded as no address, and tried.
+// TestDestinationPortZeroIsRefusedAsSuch: it is not dialed, and PairInfo shows it.
 func TestDestinationPortZeroIsRefusedAsSuch(t *testing.T) {
 	zero := netip.MustParseAddrPort("192.0.2.1:0")
 	l, observer := still(t, Options{})
@@ -64,8 +64,8 @@ func TestDestinationPortZeroIsRefusedAsSuch(t *testing.T) {
 	}
 }
 
-// TestDurationIsByTheMonotonicClock: so a wall clock that is set does not change it, and neither
-// does a hand-over. Since goes with the wall clock.
+// TestDurationIsByTheMonotonicClock: setting the wall clock does not change Duration, and neither
+// does a hand-over. Since follows the wall clock.
 func TestDurationIsByTheMonotonicClock(t *testing.T) {
 	l, _ := still(t, Options{})
 	l.engine.active.Add(1)
@@ -85,7 +85,7 @@ func TestDurationIsByTheMonotonicClock(t *testing.T) {
 	}
 }
 
-// TestZonesAreKept: a link-local address means nothing without its link.
+// TestZonesAreKept: a link-local address is useless without its link.
 func TestZonesAreKept(t *testing.T) {
 	client := netip.MustParseAddrPort("[fe80::9%3]:4711")
 	destination := netip.MustParseAddrPort("[fe80::1%2]:80")
@@ -107,7 +107,7 @@ func TestZonesAreKept(t *testing.T) {
 	}
 }
 
-// TestDenyHoldsForAddressesWithZones: a netip.Prefix contains none of them.
+// TestDenyHoldsForAddressesWithZones: netip.Prefix.Contains is false for addresses with a zone.
 func TestDenyHoldsForAddressesWithZones(t *testing.T) {
 	l, _ := still(t, Options{Deny: []netip.Prefix{netip.MustParsePrefix("fe80::/10")}})
 	if reason, ok := l.forbidden(netip.MustParseAddrPort("[fe80::1%2]:80"), false); !ok || reason != ReasonDenied {
@@ -115,7 +115,8 @@ func TestDenyHoldsForAddressesWithZones(t *testing.T) {
 	}
 }
 
-// TestOwnAddressesAreKnown: those that the standard library lists, and link-local ones by their link.
+// TestOwnAddressesAreKnown: all that the standard library lists, and link-local ones with their
+// link.
 func TestOwnAddressesAreKnown(t *testing.T) {
 	locals, err := localAddrs()
 	if err != nil {
@@ -143,7 +144,7 @@ func TestOwnAddressesAreKnown(t *testing.T) {
 	}
 }
 
-// TestPairThatWaitsForADescriptorHasAConnectTimeout: it was tried again for ever.
+// TestPairThatWaitsForADescriptorHasAConnectTimeout: the wait counts towards ConnectTimeout.
 func TestPairThatWaitsForADescriptorHasAConnectTimeout(t *testing.T) {
 	l, observer := still(t, Options{ConnectTimeout: 3 * tickLength})
 	l.engine.descriptors = 1 // none is low enough
@@ -161,7 +162,7 @@ func TestPairThatWaitsForADescriptorHasAConnectTimeout(t *testing.T) {
 	}
 }
 
-// TestHugeConnectTimeoutIsNotOverAtOnce: the wheel would take so many ticks for the past.
+// TestHugeConnectTimeoutIsNotOverAtOnce: the timer wheel would take so many ticks for the past.
 func TestHugeConnectTimeoutIsNotOverAtOnce(t *testing.T) {
 	for _, huge := range []time.Duration{1 << 31 * tickLength, math.MaxInt64} {
 		l, observer := still(t, Options{ConnectTimeout: huge})

@@ -34,7 +34,7 @@ func TestMaxPairsPerSource(t *testing.T) {
 	r.until("refused", refused(2))
 	_ = second
 
-	// Another source is another count.
+	// Each source has a count of its own.
 	other := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	c, err := other.Dial("tcp", r.address())
 	if err != nil {
@@ -52,8 +52,8 @@ func TestDeniedDestinationResetsTheClient(t *testing.T) {
 	}
 }
 
-// TestListenerSocketsAreUsed: sockets that somebody else opened serve, whether they are
-// more or fewer than the loops, and what is not one of them is refused and stays the caller's.
+// TestListenerSocketsAreUsed: sockets that the caller opened are used, whether they are more or
+// fewer than the loops. A socket that cannot be one of them is refused.
 func TestListenerSocketsAreUsed(t *testing.T) {
 	for _, sockets := range []int{1, 3} {
 		addr := netip.MustParseAddrPort("127.0.0.1:0")
@@ -108,7 +108,7 @@ func TestListenerSocketsAreUsed(t *testing.T) {
 	}
 }
 
-// TestNewKeepsNoSlicesOfTheCallers: what they do with theirs later changes nothing.
+// TestNewKeepsNoSlicesOfTheCallers: changing Options after New has no effect.
 func TestNewKeepsNoSlicesOfTheCallers(t *testing.T) {
 	server, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -130,7 +130,7 @@ func TestNewKeepsNoSlicesOfTheCallers(t *testing.T) {
 	exchange(t, client, to, noise(10))
 }
 
-// TestNewFailsWithoutThePrivilegeToSpoofOrMark: it must not come up and then reset every client.
+// TestNewFailsWithoutThePrivilegeToSpoofOrMark: otherwise every client would be reset.
 func TestNewFailsWithoutThePrivilegeToSpoofOrMark(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")

@@ -56,7 +56,7 @@ func accepted(t *testing.T) (client, conn *net.TCPConn) {
 	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
-// adopt has the relay take conn, to the rig's server, and closes it.
+// adopt gives conn to the relay, with the rig's server as the destination, and closes it.
 func (r *rig) adopt(conn *net.TCPConn, prefix []byte) {
 	r.t.Helper()
 	a := engine.Adoption{Destination: r.server.Addr().(*net.TCPAddr).AddrPort(), Prefix: prefix}
@@ -103,8 +103,8 @@ func TestAdoptShowsThePrefixToHandlers(t *testing.T) {
 	expect(t, "server", server, []byte("<abcdef"))
 }
 
-// TestCollectedFilesTakeNothingWithThem: an os.File that nobody holds any more closes its
-// descriptor, whose number may then be another's. The engine has its own.
+// TestCollectedFilesTakeNothingWithThem: when an os.File is garbage-collected, its descriptor is
+// closed, and the number may be used again. The engine's own duplicate is not affected.
 func TestCollectedFilesTakeNothingWithThem(t *testing.T) {
 	server, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -171,7 +171,7 @@ func settings(t *testing.T, conn syscall.Conn) string {
 	return text
 }
 
-// TestFailedAdoptLeavesTheSocketAsItWas: whoever is refused goes on with the connection.
+// TestFailedAdoptLeavesTheSocketAsItWas: the caller may go on with the connection.
 func TestFailedAdoptLeavesTheSocketAsItWas(t *testing.T) {
 	o := engine.Options{KeepAlive: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Count: 3}, UserTimeout: time.Minute, MemoryLimit: 1 << 20}
 	r := newRig(t, o)
@@ -224,7 +224,7 @@ func TestFailedAdoptLeavesTheSocketAsItWas(t *testing.T) {
 	}
 }
 
-// TestFailedNewLeavesListenersAsTheyWere: what they accept would inherit it.
+// TestFailedNewLeavesListenersAsTheyWere: accepted connections inherit a listener's options.
 func TestFailedNewLeavesListenersAsTheyWere(t *testing.T) {
 	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -246,7 +246,7 @@ func TestFailedNewLeavesListenersAsTheyWere(t *testing.T) {
 	}
 }
 
-// TestAdoptOnADrainingEngineFails: nobody would wait for the pair.
+// TestAdoptOnADrainingEngineFails: Run would not wait for the pair.
 func TestAdoptOnADrainingEngineFails(t *testing.T) {
 	r := newRig(t, engine.Options{})
 	client, server := r.pair() // it drains until this one ends
@@ -268,7 +268,7 @@ func TestAdoptOnADrainingEngineFails(t *testing.T) {
 	exchange(t, client, server, noise(10))
 }
 
-// TestAdoptPrefixesCountTowardsTheMemoryLimit: those that wait for their loop, too.
+// TestAdoptPrefixesCountTowardsTheMemoryLimit: also while the loop has not taken the pair yet.
 func TestAdoptPrefixesCountTowardsTheMemoryLimit(t *testing.T) {
 	server, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -302,7 +302,7 @@ func TestAdoptPrefixesCountTowardsTheMemoryLimit(t *testing.T) {
 	}
 }
 
-// TestAdoptedClientIsResetThoughItsConnIsOpen: closing our duplicate alone sends nothing.
+// TestAdoptedClientIsResetThoughItsConnIsOpen: closing only the engine's duplicate sends nothing.
 func TestAdoptedClientIsResetThoughItsConnIsOpen(t *testing.T) {
 	r := newRig(t, engine.Options{Loops: 1})
 	client, conn := accepted(t) // conn is open until the end of the test
@@ -404,8 +404,8 @@ func TestMultipathConnections(t *testing.T) {
 	})
 }
 
-// TestPlainConnectionsOfMultipathListenersKeepUrgentBytes: they do not inherit what the listener
-// cannot have.
+// TestPlainConnectionsOfMultipathListenersKeepUrgentBytes: they do not inherit SO_OOBINLINE, which
+// the listener cannot have.
 func TestPlainConnectionsOfMultipathListenersKeepUrgentBytes(t *testing.T) {
 	var c net.ListenConfig
 	c.SetMultipathTCP(true)

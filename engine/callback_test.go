@@ -18,7 +18,7 @@ import (
 	"github.com/tprelay/tprelay/intercept"
 )
 
-// logged is what an engine has logged.
+// logged collects what an engine logs.
 type logged struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -107,8 +107,8 @@ func panicky(callback string, armed func() bool) *embedder {
 	return e
 }
 
-// TestPanicInACallbackEndsItsPairAlone: whichever callback panics, the process lives on, and so
-// does every other pair of the same loop. It is logged once, with the stack.
+// TestPanicInACallbackEndsItsPairAlone: whichever callback panics, the process and every other pair
+// of the same loop go on. The panic is logged once, with the stack.
 func TestPanicInACallbackEndsItsPairAlone(t *testing.T) {
 	for _, c := range []struct {
 		callback string
@@ -157,7 +157,8 @@ func TestPanicInACallbackEndsItsPairAlone(t *testing.T) {
 	}
 }
 
-// TestPanicInAHandlerOfAnAdoptedPrefix: the prefix is shown before the outgoing flow stands.
+// TestPanicInAHandlerOfAnAdoptedPrefix: the handler sees the prefix before the outgoing flow is
+// established.
 func TestPanicInAHandlerOfAnAdoptedPrefix(t *testing.T) {
 	var told engine.PairInfo
 	done := make(chan struct{})
@@ -176,8 +177,8 @@ func TestPanicInAHandlerOfAnAdoptedPrefix(t *testing.T) {
 	}
 }
 
-// TestGoexitInACallbackEndsRun: the loop's goroutine is gone; Run must not wait for it for ever.
-// It breaks off nothing that the loop gives back, also when the loop was about to end.
+// TestGoexitInACallbackEndsRun: the loop's goroutine is gone, and Run does not wait for it. All
+// that the loop held is given back, also when the loop was about to end.
 func TestGoexitInACallbackEndsRun(t *testing.T) {
 	var armed atomic.Bool
 	exit := func() {
@@ -231,7 +232,7 @@ func TestGoexitInACallbackEndsRun(t *testing.T) {
 	}
 }
 
-// TestCallsOnALoopDoNotDeadlock: what waits for the loops says so, and the rest works.
+// TestCallsOnALoopDoNotDeadlock: calls that wait for the loops return ErrOnLoop, and others work.
 func TestCallsOnALoopDoNotDeadlock(t *testing.T) {
 	var r *rig
 	ready := make(chan struct{})
@@ -285,8 +286,8 @@ func TestCallsBesideALoopWork(t *testing.T) {
 	ready, answers := make(chan struct{}), make(chan error, 1)
 	e := &embedder{opened: func(engine.PairInfo) {
 		<-ready
-		// While this callback runs, the loop answers nobody: such a call waits as long as its context
-		// lets it, and is not refused as one of the loop itself.
+		// While this callback runs, the loop answers nobody: such a call waits as long as its
+		// context lets it, and is not refused as one of the loop itself.
 		gaveUp := make(chan error)
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)

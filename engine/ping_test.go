@@ -73,8 +73,8 @@ func TestCallsAtTheWrongTimeSayWhy(t *testing.T) {
 	}
 }
 
-// TestCloseInsteadOfRunDialsNobody: what was adopted is reset, and the observer is told, who may
-// call the engine.
+// TestCloseInsteadOfRunDialsNobody: adopted connections are reset, and the observer is called,
+// which may call the engine.
 func TestCloseInsteadOfRunDialsNobody(t *testing.T) {
 	leak.Check(t)
 	server, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})

@@ -140,8 +140,8 @@ func TestOptionsThatCannotWork(t *testing.T) {
 	}
 }
 
-// TestNegativeIsOff: in every field in which something can be turned off, also where that is the
-// default. A pair then lives as without the setting.
+// TestNegativeIsOff: New accepts a negative value in every field in which something can be turned
+// off, also where that is the default.
 func TestNegativeIsOff(t *testing.T) {
 	r := newRig(t, engine.Options{
 		MaxPairs: -1, MaxPairsPerSource: -1, DescriptorReserve: -1, ConnectTimeout: -1, IdleTimeout: -1, HalfCloseTimeout: -1, DrainTimeout: -1,

@@ -109,7 +109,7 @@ func noError(t testing.TB, err error) {
 	}
 }
 
-// passesWithoutAllocation runs one chunk through h again and again.
+// passesWithoutAllocation runs one chunk through h many times.
 func passesWithoutAllocation(t *testing.T, h Handler, data []byte) {
 	t.Helper()
 	if raceEnabled {

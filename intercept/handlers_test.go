@@ -43,7 +43,7 @@ func TestCloseHandlersSurvivesWhatCannotBeCompared(t *testing.T) {
 	noError(t, Decision{Upstream: f, Downstream: f}.CloseHandlers())
 }
 
-// TestPanicLeavesNoHandlerOpen: whoever recovers a panic can no longer close what is left.
+// TestPanicLeavesNoHandlerOpen: the code that recovers the panic does not know the other handlers.
 func TestPanicLeavesNoHandlerOpen(t *testing.T) {
 	bad := &closer{HandlerFunc: forward, panics: true}
 	for name, f := range map[string]func(good *closer){

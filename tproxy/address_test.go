@@ -12,7 +12,7 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// families is where a listener listens and where its client connects to.
+// families are addresses to listen on, and to connect to.
 var families = []struct{ what, listen, connect string }{
 	{"IPv4", "127.0.0.1:0", "127.0.0.1"},
 	{"IPv6", "[::1]:0", "::1"},
@@ -101,7 +101,7 @@ func BenchmarkLocalAddr(b *testing.B) {
 	}
 }
 
-// TestZonesBecomeNumbers: as the kernel takes and gives them.
+// TestZonesBecomeNumbers: the kernel knows interfaces by their index.
 func TestZonesBecomeNumbers(t *testing.T) {
 	lo, err := net.InterfaceByName("lo")
 	check(t, err)

@@ -10,8 +10,7 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// redirected listens on the given address, and redirects to it what goes to port 80
-// of anybody.
+// redirected listens on the given address, and redirects connections to port 80 of any host to it.
 func redirected(t *testing.T, address string) (listener int, port uint16) {
 	t.Helper()
 	namespace(t)
@@ -57,8 +56,7 @@ func TestRedirectRemembersTheDestination(t *testing.T) {
 	}
 }
 
-// haproxy issue 3192: where connection tracking has an answer, it is not the one
-// for TPROXY.
+// haproxy issue 3192: in TPROXY mode, the answer of connection tracking is not the destination.
 func TestTPROXYNeverAsksConnectionTracking(t *testing.T) {
 	for _, r := range redirections {
 		t.Run(r.what, func(t *testing.T) {
@@ -88,7 +86,7 @@ func TestDirectConnectionIsENOENTWithoutTracking(t *testing.T) {
 	}
 }
 
-// To dial that destination would be a loop.
+// The engine must be able to tell, because dialing this destination would be a loop.
 func TestDirectConnectionIsOurselvesWithTracking(t *testing.T) {
 	for _, r := range redirections {
 		t.Run(r.what, func(t *testing.T) {
@@ -103,8 +101,8 @@ func TestDirectConnectionIsOurselvesWithTracking(t *testing.T) {
 	}
 }
 
-// One client port to two servers: REDIRECT makes one connection of both, and it is
-// for the rules to prefer TPROXY. What did come through keeps its destination.
+// Connections of one listener keep their own destinations. (Two connections from one client port
+// collide in REDIRECT mode; that is not tested here.)
 func TestDestinationsOfOneListenerAreKeptApart(t *testing.T) {
 	listener, _ := redirected(t, "[::]:0")
 	for _, ip := range []string{serverV4, clientV4, serverV6, clientV6, "127.0.0.2"} {

@@ -56,10 +56,10 @@ func (d *Dialer) Check(spoof bool) error {
 	if err := d.sock().Check(); err != nil {
 		return err
 	}
-	family, somebody := unix.AF_INET, netip.AddrFrom4([4]byte{192, 0, 2, 1}) // TEST-NET-1: nobody's
+	family, unassigned := unix.AF_INET, netip.AddrFrom4([4]byte{192, 0, 2, 1}) // TEST-NET-1
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err == unix.EAFNOSUPPORT {
-		family, somebody = unix.AF_INET6, netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1}) // 2001:db8::1
+		family, unassigned = unix.AF_INET6, netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1}) // 2001:db8::1, for documentation
 		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	}
 	if err != nil {
@@ -78,13 +78,13 @@ func (d *Dialer) Check(spoof bool) error {
 	if !spoof {
 		return nil
 	}
-	switch err := bindAs(fd, family, netip.AddrPortFrom(somebody, 0), LevelFull); err {
+	switch err := bindAs(fd, family, netip.AddrPortFrom(unassigned, 0), LevelFull); err {
 	case nil:
 		return nil
 	case unix.EPERM:
 		return fmt.Errorf("connect from the clients' addresses: IP_TRANSPARENT: %w; run as root or grant CAP_NET_ADMIN, or choose spoof none", err)
 	default:
-		return fmt.Errorf("connect from the clients' addresses: bind to %v: %w", somebody, err)
+		return fmt.Errorf("connect from the clients' addresses: bind to %v: %w", unassigned, err)
 	}
 }
 

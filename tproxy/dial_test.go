@@ -103,7 +103,7 @@ func TestPortOfAListenerFallsToIP(t *testing.T) {
 	}
 }
 
-// That the server sees this host instead of the client must be asked for.
+// The server sees this host instead of the client only if the policy says so.
 func TestLadderEndsAtIPUnlessNoneIsAllowed(t *testing.T) {
 	namespace(t)
 	ports(t, "40000", "40003")
@@ -149,7 +149,7 @@ func TestNobodySpeaksForAnAddressOfTheOtherFamily(t *testing.T) {
 	if now := leak.Descriptors(); !maps.Equal(now, before) {
 		t.Errorf("descriptors before: %v, now: %v", before, now)
 	}
-	dial(t, d, client, server, tproxy.LevelNone) // as this host: no matter who the client is
+	dial(t, d, client, server, tproxy.LevelNone) // as this host, whatever the client is
 }
 
 func TestDialedConnectionHasItsOptions(t *testing.T) {
@@ -162,7 +162,7 @@ func TestDialedConnectionHasItsOptions(t *testing.T) {
 	}
 }
 
-// What fails for another reason than a taken address does not climb down.
+// A dial that fails for another reason than a taken address does not go on to the next level.
 func TestOtherErrorsEndTheLadder(t *testing.T) {
 	namespace(t)
 	before := leak.Descriptors()

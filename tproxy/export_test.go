@@ -1,4 +1,4 @@
 package tproxy
 
-// Next gives tests of this directory a policy's order.
+// Next is next, for the tests of package tproxy_test.
 func (s Spoof) Next(level SpoofLevel) (SpoofLevel, bool) { return s.next(level) }

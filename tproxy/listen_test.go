@@ -56,7 +56,7 @@ func TestTransparentListener(t *testing.T) {
 			t.Errorf("%s: IPV6_TRANSPARENT is not set", address)
 		}
 	}
-	listen(t, "192.0.2.7:0", tproxy.ListenOptions{Transparent: true}) // nobody's address
+	listen(t, "192.0.2.7:0", tproxy.ListenOptions{Transparent: true}) // an address of no interface
 }
 
 func TestReusePortSharesTheAddress(t *testing.T) {

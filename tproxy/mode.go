@@ -6,7 +6,7 @@ import (
 )
 
 // Mode says how connections come to a listener and so how their original destination is learned.
-// The zero value is no mode: a listener that nobody chose a mode for must not be a transparent one.
+// The zero value is no mode, so that a listener is not transparent because Mode was left out.
 type Mode uint8
 
 const (

@@ -77,7 +77,7 @@ func TestConnOptionsThatNoKernelTakes(t *testing.T) {
 			}
 		}
 	}
-	// What is let pass, the kernel takes.
+	// The kernel accepts the limits.
 	for _, o := range []tproxy.ConnOptions{
 		connOptions, {UserTimeout: -1},
 		{
@@ -92,8 +92,8 @@ func TestConnOptionsThatNoKernelTakes(t *testing.T) {
 	}
 }
 
-// TestUseListener: a socket that somebody else opened serves like an own one, and what is
-// none is told apart.
+// TestUseListener: a socket that other code opened can be used, and a descriptor that is no
+// listening TCP socket is refused.
 func TestUseListener(t *testing.T) {
 	own, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
 	out := connect(t, at("127.0.0.1", port))
@@ -114,7 +114,7 @@ func TestUseListener(t *testing.T) {
 	}
 }
 
-// TestUseConnIsUndone: what it has set is as before, also on a socket that blocks.
+// TestUseConnIsUndone: undo restores all options, also on a socket that blocks.
 func TestUseConnIsUndone(t *testing.T) {
 	_, port := listen(t, "127.0.0.1:0", tproxy.ListenOptions{})
 	fd := connect(t, at("127.0.0.1", port))

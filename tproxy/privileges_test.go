@@ -31,7 +31,8 @@ func without(t *testing.T, capabilities []uint, f func()) {
 	f()
 }
 
-// TestCheckSaysWhatDialingLacks: before anybody is accepted, and not with each client's reset.
+// TestCheckSaysWhatDialingLacks: so that the relay fails at its start, and does not reset each
+// client.
 func TestCheckSaysWhatDialingLacks(t *testing.T) {
 	namespace(t)
 	admin, raw := uint(unix.CAP_NET_ADMIN), uint(unix.CAP_NET_RAW)
@@ -57,7 +58,7 @@ func TestCheckSaysWhatDialingLacks(t *testing.T) {
 			case c.want == "" && err != nil:
 				t.Errorf("%s: %v", c.what, err)
 			case c.want == "":
-				// What Check lets pass, Dial does.
+				// Dial works if and only if Check passes.
 				level := tproxy.LevelNone
 				if c.spoof {
 					level = tproxy.LevelIP

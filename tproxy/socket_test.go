@@ -10,7 +10,7 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// patience is how long a test waits for what must come, in milliseconds.
+// patience is how long a test waits for an event, in milliseconds.
 const patience = 10_000
 
 func check(t testing.TB, err error) {
@@ -39,7 +39,7 @@ func listen(t testing.TB, address string, o tproxy.ListenOptions) (fd int, port 
 	return fd, local.Port()
 }
 
-// dial opens a connection that must come about, and closes it with the test.
+// dial opens a connection, which must be established, and closes it with the test.
 func dial(t testing.TB, d tproxy.Dialer, client, destination netip.AddrPort, level tproxy.SpoofLevel) (fd int, on tproxy.SpoofLevel) {
 	t.Helper()
 	fd, on, err := d.Dial(client, destination, level)

@@ -20,7 +20,8 @@ type counted engine.Stats
 func (c counted) Stats() engine.Stats                  { return engine.Stats(c) }
 func (counted) Pairs(func(engine.PairInfo) bool) error { return nil }
 
-// TestPageShowsNumbersThatThereAre: what the page reads from /stats is there, and none is named twice.
+// TestPageShowsNumbersThatThereAre: what the page reads from /stats is there, and none is named
+// twice.
 func TestPageShowsNumbersThatThereAre(t *testing.T) {
 	w := httptest.NewRecorder()
 	admin.Handler(counted{}, admin.Options{}).ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1/", nil))

@@ -236,8 +236,8 @@ func TestLostAndLateAcknowledgements(t *testing.T) {
 	}
 }
 
-// TestEndOfTheWaitSplitsNothing: the context is cancelled, or another goroutine shuts the link down,
-// at any moment.
+// TestEndOfTheWaitSplitsNothing: the context is cancelled, or another goroutine shuts the link
+// down, at any moment.
 func TestEndOfTheWaitSplitsNothing(t *testing.T) {
 	const pairs, rounds = 20, 40
 	for i := range rounds {

@@ -19,8 +19,8 @@ import (
 	"github.com/tprelay/tprelay/internal/streamcheck"
 )
 
-// handOverThrough hands over through m to an engine with these options, which runs. done says how it
-// went.
+// handOverThrough hands over through m to an engine with these options, which runs. done says how
+// it went.
 func (r *rig) handOverThrough(m *handovertest.Middle, o engine.Options) (done <-chan error, after *rig) {
 	r.t.Helper()
 	done = r.beginHandOver(context.Background(), m)
@@ -113,8 +113,8 @@ func TestTakeOverRefusesWhatTheDescriptorLimitCannotHold(t *testing.T) {
 	}
 }
 
-// TestLastCloseOfAHandedOverPairResets: in every state, whoever closes the last descriptor of a pair
-// that is not served any more resets both ends.
+// TestLastCloseOfAHandedOverPairResets: in every state, whoever closes the last descriptor of a
+// pair that is not served any more resets both ends.
 func TestLastCloseOfAHandedOverPairResets(t *testing.T) {
 	var sending <-chan error
 	for name, prepare := range map[string]func(client, server *net.TCPConn){
@@ -276,8 +276,8 @@ func TestDescriptorsRunOutInTheMiddleOfAHandOver(t *testing.T) {
 	}
 }
 
-// TestNewcomersWaitWhenTheNewEngineIsFull: the new engine says how many pairs it has descriptors for.
-// The old one accepts no more, although those that leave make room there.
+// TestNewcomersWaitWhenTheNewEngineIsFull: the new engine says how many pairs it has descriptors
+// for. The old one accepts no more, although those that leave make room there.
 func TestNewcomersWaitWhenTheNewEngineIsFull(t *testing.T) {
 	const pairsBefore = 20
 	r := newRig(t, engine.Options{Loops: 1})

@@ -44,7 +44,8 @@ type DirectionInfo struct {
 	Messages     uint64 // writes that the sink's socket has accepted
 	Path         Path   //
 	Pending      int    // bytes that were read from the source and are not yet accepted by the sink
-	// Pauses counts stalls: the source had bytes, but the sink was full and no more could be pending.
+	// Pauses counts stalls: the source had bytes, but the sink was full and no more could be
+	// pending.
 	Pauses    uint32
 	PausedFor time.Duration // the sum of all stalls, in steps of 100 ms
 	Paused    bool          // the direction stalls now

@@ -9,8 +9,8 @@ import (
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
-// lowMemory is a loop whose memory is gone, with one pair between two pairs of sockets: bytes written
-// to from come to be read from to.
+// lowMemory is a loop whose memory is gone, with one pair between two pairs of sockets: bytes
+// written to from come to be read from to.
 type lowMemory struct {
 	*loop
 	p        *pair
@@ -47,8 +47,8 @@ func newLowMemory(t *testing.T) *lowMemory {
 	return l
 }
 
-// during turns the pair's upstream direction, each turn followed by after, while n bytes are written one by
-// one, and until after says that nothing is left.
+// during turns the pair's upstream direction, each turn followed by after, while n bytes are
+// written one by one, and until after says that nothing is left.
 func (l *lowMemory) during(t *testing.T, n int, after func() (left bool)) {
 	t.Helper()
 	written := make(chan error, 1)

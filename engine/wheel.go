@@ -14,7 +14,8 @@ type wheel struct {
 	tick    uint32 // up to which expire has looked
 }
 
-// maxTicks is the longest wait, 3.4 years: the wheel compares ticks as signed differences of 32 bits.
+// maxTicks is the longest wait, 3.4 years: the wheel compares ticks as signed differences of 32
+// bits.
 const maxTicks = 1 << 30
 
 // ticks is d in ticks, rounded up, and at most maxTicks.

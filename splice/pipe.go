@@ -1,5 +1,5 @@
-// Package splice moves bytes from socket to socket through a pipe, inside the
-// kernel: splice(2). It is part of the engine and may change with any version, also within version 1.
+// Package splice moves bytes from socket to socket through a pipe, inside the kernel: splice(2). It
+// is part of the engine and may change with any version, also within version 1.
 //
 //	pool := splice.NewPool(splice.Limits{Size: 64<<10, Pipes: 512, Keep: 64})
 //	defer pool.Close()

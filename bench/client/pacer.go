@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// schedule says when requests are due: request i at start + i/rate, on connection i mod connections,
-// whether or not those before it have been answered.
+// schedule says when requests are due: request i at start + i/rate, on connection i mod
+// connections, whether or not those before it have been answered.
 type schedule struct {
 	start       time.Duration
 	rate        float64 // per second
@@ -53,8 +53,8 @@ const (
 // pacer sends requests by a schedule: the open loop.
 //
 // When the latency of a request begins:
-//   - If its connection is free and the pacer wakes up in time, when the pacer wakes up. That may be
-//     quantum and some tens of microseconds after the request was due, which is the generator's
+//   - If its connection is free and the pacer wakes up in time, when the pacer wakes up. That may
+//     be quantum and some tens of microseconds after the request was due, which is the generator's
 //     coarseness and not the relay's doing.
 //   - If the pacer wakes up later than by slack, when the request was due: the machine was busy,
 //     also with the relay's work.

@@ -35,8 +35,8 @@ func MakeDir(dir string) error {
 	return nil
 }
 
-// Write writes the results into dir, which exists: all raw figures as JSON and for benchstat, and the
-// tables.
+// Write writes the results into dir, which exists: all raw figures as JSON and for benchstat, and
+// the tables.
 func Write(dir string, r *stats.Results) error {
 	for name, write := range map[string]func(io.Writer, *stats.Results) error{
 		JSONFile:      WriteJSON,

@@ -12,8 +12,8 @@ import (
 )
 
 // Headlines say in words which relay is ahead in what: one line for each workload, for its first
-// metric and for the CPU time. Relays that are within 3 % of the best, or whose rounds are not apart
-// from its, share the lead.
+// metric and for the CPU time. Relays that are within 3 % of the best, or whose rounds are not
+// apart from its, share the lead.
 func Headlines(r *stats.Results) (lines []string) {
 	for _, w := range r.Measured() {
 		var parts []string

@@ -15,14 +15,15 @@ const CommandHelp = "A relay of your own, as the relay \"command\": a shell comm
 //	LISTEN   the address and port to listen on, 127.0.0.1:9091
 //	SERVER   the address and port of the server, 10.77.2.3:5201
 //
-// By default it gets connections from TPROXY rules: it sets IP_TRANSPARENT on its listener, finds the
-// original destination with getsockname (the server's port or the next one), and binds its outgoing
-// connection to the client's address and port. With "forward:" before the command, clients connect to
-// LISTEN and to the next port, and the relay connects to SERVER and to its next port. With
-// "redirect:", REDIRECT rules divert the connections, and SO_ORIGINAL_DST has their destination.
+// By default it gets connections from TPROXY rules: it sets IP_TRANSPARENT on its listener, finds
+// the original destination with getsockname (the server's port or the next one), and binds its
+// outgoing connection to the client's address and port. With "forward:" before the command, clients
+// connect to LISTEN and to the next port, and the relay connects to SERVER and to its next port.
+// With "redirect:", REDIRECT rules divert the connections, and SO_ORIGINAL_DST has their
+// destination.
 //
-// It is ready when it, or a process that it started, listens. SIGTERM ends it, then SIGKILL, and with
-// it all processes that it started.
+// It is ready when it, or a process that it started, listens. SIGTERM ends it, then SIGKILL, and
+// with it all processes that it started.
 func ofCommand(command string) Relay {
 	way := Transparent
 	if rest, ok := strings.CutPrefix(command, "forward:"); ok {

@@ -15,9 +15,9 @@ import (
 // undoTimeout bounds what is undone, also after an interrupt.
 const undoTimeout = 10 * time.Second
 
-// divert diverts h1's connections to the server to the relay, until undo. The rules are the same for
-// every relay. They exempt SYNs from the socket match, so that no relay suffers when clients reuse
-// their ports.
+// divert diverts h1's connections to the server to the relay, until undo. The rules are the same
+// for every relay. They exempt SYNs from the socket match, so that no relay suffers when clients
+// reuse their ports.
 func (s site) divert(ctx context.Context, way Way) (undo func() error, err error) {
 	mode := tproxy.TPROXY
 	switch way {

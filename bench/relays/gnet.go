@@ -1,8 +1,8 @@
 package relays
 
-// gnets are a relay on gnet, a process of tpbench. gnet neither sets IP_TRANSPARENT on its listeners
-// nor returns the original destination (a connection's LocalAddr is its listener's), so clients
-// connect to the relay.
+// gnets are a relay on gnet, a process of tpbench. gnet neither sets IP_TRANSPARENT on its
+// listeners nor returns the original destination (a connection's LocalAddr is its listener's), so
+// clients connect to the relay.
 func gnets() []Relay {
 	title := "gnet" + moduleVersion("github.com/panjf2000/gnet/v2")
 	of := func(name, kind, advice string, flags ...string) Relay {

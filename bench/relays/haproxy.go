@@ -49,8 +49,8 @@ func haproxies() []Relay {
 	}
 }
 
-// processes writes the configuration. HAProxy runs in the foreground, without a master process, as our
-// own user.
+// processes writes the configuration. HAProxy runs in the foreground, without a master process, as
+// our own user.
 func (h haproxySettings) processes(s site) ([]process, error) {
 	path, err := lookup("haproxy")
 	if err != nil {

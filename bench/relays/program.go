@@ -17,8 +17,8 @@ func lookup(name string) (string, error) {
 	return "", fmt.Errorf("%s: %w", name, exec.ErrNotFound)
 }
 
-// version is a program's version with a blank before it: the group of pattern in what it prints when
-// called with flag. It is "" without the program.
+// version is a program's version with a blank before it: the group of pattern in what it prints
+// when called with flag. It is "" without the program.
 func version(name, flag, pattern string) string {
 	path, err := lookup(name)
 	if err != nil {

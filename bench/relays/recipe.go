@@ -27,9 +27,9 @@ type process struct {
 	// forks: it leaves processes behind when it is killed, and gets a PID namespace with which they
 	// end.
 	forks bool
-	// socket: it inherits its listening socket, as from systemd, so that several processes can share
-	// the port of a relay that does not share it by itself. It counts as listening at once; earlier
-	// connections wait in the backlog.
+	// socket: it inherits its listening socket, as from systemd, so that several processes can
+	// share the port of a relay that does not share it by itself. It counts as listening at once;
+	// earlier connections wait in the backlog.
 	socket bool
 }
 

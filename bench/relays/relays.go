@@ -1,5 +1,5 @@
-// Package relays starts the relays that tpbench compare and tpbench slow measure against each other.
-// Each is set up as its own users would set it up; README.md says how, and on whose advice.
+// Package relays starts the relays that tpbench compare and tpbench slow measure against each
+// other. Each is set up as its own users would set it up; README.md says how, and on whose advice.
 //
 // Every relay runs on h2 of a lab, between clients on h1 and servers on h3:
 //
@@ -8,8 +8,8 @@
 //	conn, err := lab.H1.Dial(ctx, "tcp", running.Target().String())
 //	err = running.Stop()
 //
-// Relays that can be transparent get the same packet filter rules, those of package rules, and all get
-// the same kernel settings.
+// Relays that can be transparent get the same packet filter rules, those of package rules, and all
+// get the same kernel settings.
 package relays
 
 import (
@@ -78,8 +78,8 @@ type Env struct {
 	// Self and TPRelay are the paths of tpbench and of tprelay.
 	Self, TPRelay string
 	// Listen is where the relay accepts connections, IPv4. TPROXY diverts them to any address, also
-	// 127.0.0.1; with Redirect and Forward only the port counts, and the address is h2's towards h1.
-	// Forward also takes the next port.
+	// 127.0.0.1; with Redirect and Forward only the port counts, and the address is h2's towards
+	// h1. Forward also takes the next port.
 	Listen netip.AddrPort
 	// Server is the server on h3, IPv4. There is another one on the next port.
 	Server netip.AddrPort
@@ -91,8 +91,8 @@ type Env struct {
 	Processes int
 }
 
-// All returns every relay, direct first. command is what --relay-command says; without it the relay of
-// that name is left out.
+// All returns every relay, direct first. command is what --relay-command says; without it the relay
+// of that name is left out.
 func All(command string) []Relay {
 	all := slices.Concat([]Relay{direct()}, tprelays(), haproxies(), iocopies(), gnets(), []Relay{socat(), tokenBucket()})
 	if command != "" {

@@ -110,8 +110,8 @@ func (r *Running) PIDs() []int {
 // next port it is the next port.
 func (r *Running) Target() netip.AddrPort { return r.target }
 
-// Err is nil while all processes of the relay run, and after that the first one's exit with its last
-// words. The end of Start's context is no error.
+// Err is nil while all processes of the relay run, and after that the first one's exit with its
+// last words. The end of Start's context is no error.
 func (r *Running) Err() error {
 	for _, cmd := range r.cmds {
 		select {

@@ -42,9 +42,9 @@ func tprelays() []Relay {
 		of("tprelay", "tprelay, 1 loop",
 			"Its defaults, with one loop, so that it has as many threads as HAProxy with nbthread 1.", "--loops", "1"),
 		of("tprelay-loops", "tprelay, one loop per CPU", "Its defaults."),
-		// None of the command line's interceptors would do: record writes files, label changes bytes,
-		// and replace holds back what may be the beginning of its text, so that the end of a request
-		// could wait for ever.
+		// None of the command line's interceptors would do: record writes files, label changes
+		// bytes, and replace holds back what may be the beginning of its text, so that the end of a
+		// request could wait for ever.
 		of("tprelay-buffered", "tprelay, 1 loop, buffers instead of splice",
 			"--no-splice: all bytes go through user space, on the path of interceptors, but no interceptor looks at them.", "--loops", "1", "--no-splice"),
 		of("tprelay-no-flow-control", "tprelay, 1 loop, no flow control",

@@ -11,11 +11,11 @@ import (
 	"github.com/tprelay/tprelay/bench/worker"
 )
 
-// The speed of a machine changes while it is measured; that of a virtual one by half from one second
-// to the next. So at full speed all relays of a round group are there at the same time, each with
-// hosts, clients and servers of its own, and take turns of some tenths of a second. During a turn the
-// clients of the other relays are stopped, or the servers where these send. A disturbance then meets
-// all relays alike, and hardly shows in the ratios.
+// The speed of a machine changes while it is measured; that of a virtual one by half from one
+// second to the next. So at full speed all relays of a round group are there at the same time, each
+// with hosts, clients and servers of its own, and take turns of some tenths of a second. During a
+// turn the clients of the other relays are stopped, or the servers where these send. A disturbance
+// then meets all relays alike, and hardly shows in the ratios.
 //
 //	relay 1  settle|counts|          stopped          settle|counts|
 //	relay 2        stopped     settle|counts|      stopped

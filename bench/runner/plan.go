@@ -41,8 +41,8 @@ type Step struct {
 
 // Steps returns the runs in their order: in each round workload after workload, and with each
 // workload relay after relay. The order of relays is drawn for each round, so that none always
-// follows the same other one, whose traces the scheduler and the caches still have. Equal plans have
-// equal orders.
+// follows the same other one, whose traces the scheduler and the caches still have. Equal plans
+// have equal orders.
 func (p Plan) Steps() (steps []Step) {
 	orders := rand.New(rand.NewPCG(1, 1))
 	most := p.Rounds
@@ -71,8 +71,8 @@ func (p Plan) rounds(w scenario.Workload) int {
 	return p.Rounds
 }
 
-// FewerAtRest lowers the rounds of workloads in which only memory and descriptors are measured: these
-// hardly vary.
+// FewerAtRest lowers the rounds of workloads in which only memory and descriptors are measured:
+// these hardly vary.
 func (p *Plan) FewerAtRest() {
 	const enough = 3
 	p.RoundsAt = map[string]int{}

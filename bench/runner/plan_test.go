@@ -101,8 +101,8 @@ func TestEstimateAddsUp(t *testing.T) {
 	}
 }
 
-// TestMakeBenchEndsInTime: the whole set as make bench runs it. (Estimates are on the safe side: where
-// one said 24 min, the run took 22 and a half, with what was repeated.)
+// TestMakeBenchEndsInTime: the whole set as make bench runs it. (Estimates are on the safe side:
+// where one said 24 min, the run took 22 and a half, with what was repeated.)
 func TestMakeBenchEndsInTime(t *testing.T) {
 	p := planOf(t, nil, nil)
 	p.Named, p.Rounds, p.Window, p.WarmUp = false, 6, time.Second, 300*time.Millisecond

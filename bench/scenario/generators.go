@@ -14,8 +14,8 @@ import (
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
-// Generator is a program that sends and receives in place of the benchmark's own clients and servers:
-// a check of these. It measures by itself, with other bounds than a window's.
+// Generator is a program that sends and receives in place of the benchmark's own clients and
+// servers: a check of these. It measures by itself, with other bounds than a window's.
 type Generator struct {
 	Name     string
 	Scenario string // the only one that it does

@@ -30,8 +30,8 @@ func (idle) Workloads() (all []Workload) {
 	return all
 }
 
-// Start opens the connections, to as many servers as there are, and notes what the relay's processes
-// then occupy more.
+// Start opens the connections, to as many servers as there are, and notes what the relay's
+// processes then occupy more.
 func (idle) Start(ctx context.Context, tb *testbed.Testbed, w Workload) (err error) {
 	if err := tb.ConnectOnce(ctx); err != nil {
 		return err

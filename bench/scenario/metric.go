@@ -115,7 +115,8 @@ func (f Figures) addUsage(tb *testbed.Testbed, used testbed.Usage, units, part f
 	f[MachineCPU] = used.Machine.Seconds() / units / part
 }
 
-// requests returns the figures of requests. due is how many there should have been per second, or 0.
+// requests returns the figures of requests. due is how many there should have been per second, or
+// 0.
 func requests(tb *testbed.Testbed, m *testbed.Measured, r *worker.Result, due float64) (Figures, error) {
 	if r.Requests == 0 {
 		return nil, m.Nothing("no request was answered in the window")

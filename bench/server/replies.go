@@ -13,8 +13,8 @@ import (
 	"github.com/tprelay/tprelay/bench/worker"
 )
 
-// maxUnsent is how many bytes of replies the server keeps in memory for a client that does not read,
-// before it closes the connection: gnet cannot stop reading.
+// maxUnsent is how many bytes of replies the server keeps in memory for a client that does not
+// read, before it closes the connection: gnet cannot stop reading.
 const maxUnsent = protocol.MaxMessage
 
 // replyServer answers requests, on gnet's loops.

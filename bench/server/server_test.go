@@ -155,7 +155,8 @@ func TestStoppedServerEndsItsConnections(t *testing.T) {
 		defer c.Close()
 		conns = append(conns, c)
 	}
-	// A reply of which nobody reads more than the first byte, and which is to be followed by a close.
+	// A reply of which nobody reads more than the first byte, and which is to be followed by a
+	// close.
 	conns[0].SetDeadline(time.Now().Add(20 * time.Second))
 	conns[0].Write(requests(protocol.Request{Length: 16, Reply: 32 << 20, Close: true}))
 	if _, err := io.ReadFull(conns[0], make([]byte, 1)); err != nil {

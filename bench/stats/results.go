@@ -171,9 +171,9 @@ func (r *Results) Ratio(metric scenario.Metric, of, to At) (float64, bool) {
 	return summary(counting(all, spared)).Center, true
 }
 
-// Differ compares the rounds of two relays at a workload. p is how likely two samples differ as much
-// that come from the same distribution (Mann-Whitney U test). apart: p is below 5 %; of fewer rounds
-// than the test needs, all of one relay lie on the same side of all of the other.
+// Differ compares the rounds of two relays at a workload. p is how likely two samples differ as
+// much that come from the same distribution (Mann-Whitney U test). apart: p is below 5 %; of fewer
+// rounds than the test needs, all of one relay lie on the same side of all of the other.
 func (r *Results) Differ(metric scenario.Metric, a, b At) (p float64, apart bool) {
 	x, _ := r.values(a, metric)
 	y, _ := r.values(b, metric)

@@ -21,8 +21,8 @@ const (
 	backlog = "16384"
 )
 
-// Worker is a worker process on a host of a lab. Its methods may be called from any goroutine, one at
-// a time.
+// Worker is a worker process on a host of a lab. Its methods may be called from any goroutine, one
+// at a time.
 type Worker struct {
 	job    Job
 	cmd    *netlab.Cmd

@@ -221,8 +221,8 @@ func (c *compareCmd) plan(all []targets.Target) (plan runner.Plan, r *stats.Resu
 	return plan, r, nil
 }
 
-// reduce leaves out of the plan the relays whose programs are missing, and notes that; and it decides
-// what the figures are divided by.
+// reduce leaves out of the plan the relays whose programs are missing, and notes that; and it
+// decides what the figures are divided by.
 func (c *compareCmd) reduce(plan *runner.Plan, r *stats.Results, run *runner.Runner) error {
 	tprelay, err := findTPRelay(c.TPRelay)
 	run.TPRelay = tprelay

@@ -1,6 +1,6 @@
 // Command tpbench measures TCP relays on three hosts in network namespaces. tpbench demo shows the
-// effect of flow control, tpbench slow and tpbench probe measure behind a slow link, tpbench compare
-// compares relays, and tpbench report makes a page of its results.
+// effect of flow control, tpbench slow and tpbench probe measure behind a slow link, tpbench
+// compare compares relays, and tpbench report makes a page of its results.
 //
 // The exit status is 0 on success, 1 on failure, and 2 for a wrong command line. An error is one
 // line on standard error.

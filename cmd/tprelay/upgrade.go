@@ -75,8 +75,8 @@ func (u *upgrader) upgrade(ctx context.Context, relay handing, admin *os.File, l
 	}
 	defer ours.Close()
 	process, err := u.launch(theirs, admin, listen)
-	// Our copy of its end must go in any case: with it HandOver would not notice that the new program
-	// has died.
+	// Our copy of its end must go in any case: with it HandOver would not notice that the new
+	// program has died.
 	theirs.Close()
 	if err != nil {
 		return nil, 0, err

@@ -27,8 +27,8 @@ func limited(cmd *exec.Cmd, descriptors int) *exec.Cmd {
 	return cmd
 }
 
-// crowd connects many clients at once, more than a relay can serve. The stream of each begins when it
-// is served, and is given to the channel then.
+// crowd connects many clients at once, more than a relay can serve. The stream of each begins when
+// it is served, and is given to the channel then.
 func crowd(t *testing.T, address any, server *net.TCPListener, clients int) <-chan *streamcheck.Stream {
 	t.Helper()
 	served := make(chan *streamcheck.Stream, clients)
@@ -58,8 +58,8 @@ func crowd(t *testing.T, address any, server *net.TCPListener, clients int) <-ch
 	return served
 }
 
-// TestUpgradeWithDescriptorsUsedUp: the old program has used up its descriptors, and clients wait in
-// the backlog. Descriptors that come free in the old program as pairs leave must not let in more
+// TestUpgradeWithDescriptorsUsedUp: the old program has used up its descriptors, and clients wait
+// in the backlog. Descriptors that come free in the old program as pairs leave must not let in more
 // pairs than the new one has room for. The limit may also be lowered below what the old one needs
 // for an upgrade, or what the new one needs to start. Whether the upgrade succeeds or fails, no
 // connection is reset, none loses a byte, and the clients in the backlog are served in the end.

@@ -82,7 +82,8 @@ func (e Event) Hup() bool { return e.Events&unix.EPOLLHUP != 0 }
 // Wake: somebody called Wake.
 func (e Event) Wake() bool { return e.Fd == wakeKey }
 
-// Poller is an epoll instance. Wait must not be called concurrently. Wake may be called at any time.
+// Poller is an epoll instance. Wait must not be called concurrently. Wake may be called at any
+// time.
 type Poller struct {
 	// HoldP makes waits hold on to their processor of the Go scheduler (the P of package
 	// runtime) for up to 20 ms. It is for programs with more processors than pollers, and for
@@ -143,7 +144,8 @@ func (p *Poller) Remove(fd int) {
 	_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) // fails only when it is not there
 }
 
-// Wake makes Wait return an event for which Event.Wake is true. It may be called from any goroutine.
+// Wake makes Wait return an event for which Event.Wake is true. It may be called from any
+// goroutine.
 func (p *Poller) Wake() error {
 	one := [8]byte{1}
 	if _, err := unix.Write(p.wake, one[:]); err != nil && err != unix.EAGAIN {

@@ -24,8 +24,9 @@ const shortWait, heldWait = 2, 20
 // later at worst, and the garbage collector and the scheduler's monitor, which wants the processor
 // back after 10 ms, end the wait by a signal. This is the cheapest way if the wait is short. For
 // longer waits the goroutine is parked in Go's own poller, like one that waits for a connection.
-// (The third way, a blocking call that the scheduler is told of, is the most expensive: it loses its
-// processor only after the monitor has looked for it for some time, and queues for it afterwards.)
+// (The third way, a blocking call that the scheduler is told of, is the most expensive: it loses
+// its processor only after the monitor has looked for it for some time, and queues for it
+// afterwards.)
 func (p *Poller) Wait(timeout int) ([]Event, error) {
 	n, err := p.look(0)
 	if n == 0 && err == nil && timeout != 0 {

@@ -179,8 +179,8 @@ func TestNewWithoutDescriptorsFailsAndLeavesNone(t *testing.T) {
 	}
 }
 
-// TestWaitsThatAreNotToldLetOthersRun: the Go scheduler, which does not know of them, takes the only
-// processor from them all the same, for the collector and for other goroutines.
+// TestWaitsThatAreNotToldLetOthersRun: the Go scheduler, which does not know of them, takes the
+// only processor from them all the same, for the collector and for other goroutines.
 func TestWaitsThatAreNotToldLetOthersRun(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for name, wait := range map[string]func(*epoll.Poller) error{

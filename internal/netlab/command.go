@@ -82,8 +82,8 @@ func (c *Cmd) Start() error {
 	c.cmd.Cancel = c.killGroup
 	c.cmd.WaitDelay = 2 * time.Second // for descendants that hold the outputs
 	// In a session of its own, a program is a scheduling group of its own (sched_autogroup), as it
-	// would be as a service, or in a terminal: CPU time is shared between programs, not threads, and
-	// the signals of our terminal do not reach it.
+	// would be as a service, or in a terminal: CPU time is shared between programs, not threads,
+	// and the signals of our terminal do not reach it.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Credential: c.Credential}
 	if c.OwnPIDs {
 		c.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID

@@ -84,13 +84,13 @@ type profile struct {
 // profiles are all kinds of batches. Most of them provoke a whole kind of faults
 // that relays have:
 //
-//   - silent, steady: a reader that pauses, or is slow, behind a sender that has finished, for longer than
-//     the relay's timers. Its kernel acknowledges or answers probes, so it is alive.
-//   - resets: megabytes in front of an RST, to a reader that is slow and steady, and bytes that a handler holds
-//     back in front of one.
+//   - silent, steady: a reader that pauses, or is slow, behind a sender that has finished, for
+//     longer than the relay's timers. Its kernel acknowledges or answers probes, so it is alive.
+//   - resets: megabytes in front of an RST, to a reader that is slow and steady, and bytes that a
+//     handler holds back in front of one.
 //   - whole: no RST, which is lost for good when a link is down.
-//   - narrow: many streams at once, both ways, through small socket buffers, to readers that are slower than
-//     their senders. No direction may stand still.
+//   - narrow: many streams at once, both ways, through small socket buffers, to readers that are
+//     slower than their senders. No direction may stand still.
 var profiles = map[string]profile{
 	"any":    {draw: drawAny, varied: true, faults: []fault{none, none, upgrade, pause}},
 	"whole":  {draw: drawWhole, faults: []fault{outage}},

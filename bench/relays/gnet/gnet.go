@@ -1,6 +1,6 @@
 // Package gnet is a TCP relay on the event loops of github.com/panjf2000/gnet, within their limits:
-// gnet cannot stop reading, so there is no flow control, and it closes a connection on its first FIN,
-// so there is no half-close. tpbench compare calls it gnet.
+// gnet cannot stop reading, so there is no flow control, and it closes a connection on its first
+// FIN, so there is no half-close. tpbench compare calls it gnet.
 //
 // gnet neither sets IP_TRANSPARENT nor returns the original destination, so clients connect to the
 // relay itself.
@@ -17,8 +17,8 @@ import (
 	"github.com/panjf2000/gnet/v2"
 )
 
-// lookAgain is how long to wait before looking again whether a connection's last bytes are sent. gnet
-// does not report it.
+// lookAgain is how long to wait before looking again whether a connection's last bytes are sent.
+// gnet does not report it.
 const lookAgain = 5 * time.Millisecond
 
 // Forward is a port to listen on, and where its connections go.
@@ -75,7 +75,8 @@ func (r *Relay) Run(ctx context.Context) error {
 // OnBoot lets ctx end the engine.
 func (r *Relay) OnBoot(engine gnet.Engine) gnet.Action {
 	r.unhook = context.AfterFunc(r.ctx, func() {
-		// Stop starts the shutdown and waits for it as long as its context lives. Run waits instead.
+		// Stop starts the shutdown and waits for it as long as its context lives. Run waits
+		// instead.
 		_ = engine.Stop(r.ctx)
 	})
 	return gnet.None
@@ -91,8 +92,8 @@ func (r *Relay) OnTick() (time.Duration, gnet.Action) {
 	return period, gnet.None
 }
 
-// OnOpen opens the other side of an incoming connection on the same loop, and joins the two when that
-// is established.
+// OnOpen opens the other side of an incoming connection on the same loop, and joins the two when
+// that is established.
 func (r *Relay) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	if out, ok := c.Context().(*half); ok {
 		return out.join(c)

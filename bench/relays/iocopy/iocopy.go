@@ -1,5 +1,5 @@
-// Package iocopy is a transparent TCP relay as a good Go programmer would write it with the standard
-// library: a goroutine per direction, with io.Copy. tpbench compare calls it iocopy.
+// Package iocopy is a transparent TCP relay as a good Go programmer would write it with the
+// standard library: a goroutine per direction, with io.Copy. tpbench compare calls it iocopy.
 //
 //	relay := iocopy.Relay{Listen: netip.MustParseAddrPort("127.0.0.1:9091")}
 //	err := relay.Run(ctx)
@@ -32,8 +32,8 @@ type Relay struct {
 	// NoSplice copies through pooled buffers of 32 KiB, as a relay must whose
 	// connections are not plain *net.TCPConn: one that encrypts, limits or counts.
 	NoSplice bool
-	// Pass, if not nil, relays one direction until its end, in place of io.Copy. Each direction calls
-	// it in a goroutine of its own. An error ends the pair.
+	// Pass, if not nil, relays one direction until its end, in place of io.Copy. Each direction
+	// calls it in a goroutine of its own. An error ends the pair.
 	Pass func(to io.Writer, from *net.TCPConn) error
 
 	buffers sync.Pool // of *[]byte
@@ -114,7 +114,8 @@ func (r *Relay) copy(to, from *net.TCPConn) {
 	}
 }
 
-// listening prepares a listener: transparent, and sharing its port with other processes of the relay.
+// listening prepares a listener: transparent, and sharing its port with other processes of the
+// relay.
 func listening(network, address string, raw syscall.RawConn) error {
 	if err := transparent(network, address, raw); err != nil {
 		return err

@@ -1,14 +1,15 @@
-// Package tokenbucket is a transparent TCP relay that is paced by a timer, the well-known way to slow
-// a sender down without feedback from the receiver: each direction holds at most what the rate allows
-// for one tick, passes that on at the tick, and reads no more until then. tpbench calls it
+// Package tokenbucket is a transparent TCP relay that is paced by a timer, the well-known way to
+// slow a sender down without feedback from the receiver: each direction holds at most what the rate
+// allows for one tick, passes that on at the tick, and reads no more until then. tpbench calls it
 // tokenbucket.
 //
 //	relay := tokenbucket.Relay{Listen: netip.MustParseAddrPort("127.0.0.1:9091"), Rate: 6_000_000}
 //	err := relay.Run(ctx)
 //
-// The rate is a guess, made once. If the link behind the relay is faster, the relay is the bottleneck.
-// If it is slower, the kernel's send buffer takes the difference, and the sender sees the guessed rate
-// until that is full. If the guess is right, bytes that arrive within a tick still wait for the next.
+// The rate is a guess, made once. If the link behind the relay is faster, the relay is the
+// bottleneck. If it is slower, the kernel's send buffer takes the difference, and the sender sees
+// the guessed rate until that is full. If the guess is right, bytes that arrive within a tick still
+// wait for the next.
 package tokenbucket
 
 import (
@@ -51,8 +52,8 @@ func (r *Relay) threshold() int {
 	return int(max(r.Rate/8*uint64(tick/time.Millisecond)/1000, least))
 }
 
-// pass relays one direction until its end, a threshold per tick. Only a receiver that takes less than
-// that blocks it.
+// pass relays one direction until its end, a threshold per tick. Only a receiver that takes less
+// than that blocks it.
 func (r *Relay) pass(to io.Writer, from *net.TCPConn) error {
 	queue := make([]byte, r.threshold())
 	next := time.Now()

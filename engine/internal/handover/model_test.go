@@ -284,8 +284,8 @@ func (w *world) start(p handover.Pair) {
 }
 
 // taking checks how the new process's side has ended. With io.EOF it accepts, and so does the old
-// one if it has not said that it is done. With ErrPeerGone it accepts only because the link is gone,
-// which a live old process closes after it has ended the new one: here nothing ends it.
+// one if it has not said that it is done. With ErrPeerGone it accepts only because the link is
+// gone, which a live old process closes after it has ended the new one: here nothing ends it.
 func (w *world) taking(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

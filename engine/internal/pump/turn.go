@@ -15,8 +15,8 @@ const (
 	minRead = 4 << 10
 )
 
-// budget is TurnBudget. For a pump whose source has collected more before it woke the loop, it is as
-// much as that, unless a dialogue of another pair would have to wait.
+// budget is TurnBudget. For a pump whose source has collected more before it woke the loop, it is
+// as much as that, unless a dialogue of another pair would have to wait.
 func (d *Pump) budget(t *turn) int {
 	if d.atFullSpeed(t) {
 		return Lowat

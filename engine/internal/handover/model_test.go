@@ -84,7 +84,7 @@ func newWorld(pairs, batch int) (*world, error) {
 // play lets the processes hand over while things happen, and says what was wrong in the end.
 func (w *world) play(s schedule) (err error) {
 	crossed := [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}
-	w.middle, err = handovertest.NewMiddle(func(way handovertest.Way, number int, f *handovertest.Frame) int {
+	middle, err := handovertest.NewMiddle(func(way handovertest.Way, number int, f *handovertest.Frame) int {
 		defer func() {
 			select {
 			case crossed[way] <- struct{}{}:
@@ -116,6 +116,9 @@ func (w *world) play(s schedule) (err error) {
 	if err != nil {
 		return err
 	}
+	w.mu.Lock()
+	w.middle = middle // kill reads it on the middle's goroutines
+	w.mu.Unlock()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		w.giving(w.give())

@@ -179,11 +179,14 @@ func (l *loop) setCeiling(p *pair, s side, level uint8) bool {
 		// first the limit, and then the questions.
 		fixReceiveBuffer(source, size/2)
 	}
-	used, _, ok := receiveMemory(source)
+	used, full, ok := receiveMemory(source)
 	if !ok || !l.tcpInfo(source) {
 		return true // it is broken; its own event tells of that
 	}
 	room := used + int64(l.tcp.Rcv_wnd)*4/3 // with the kernel's overhead
+	if l.tcp.Rcv_wnd == 0 && used >= full {
+		room = size // it is full, and nothing is promised: the window opens when it fits
+	}
 	fixReceiveBuffer(source, max(size, room)/2)
 	if room > size {
 		setTCP(source, unix.TCP_WINDOW_CLAMP, size/2)

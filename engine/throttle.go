@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -21,7 +22,8 @@ import (
 //
 // none less than four segments, and all twice that after each tick that found the sink dry,
 // be it that the link got faster, or that a busy machine let us wait; half of it after a
-// second without. When the sink no longer stalls, all is lifted. A path that is fast is left
+// second without, and for a near source never more than the ceiling of its rate. When the sink no
+// longer stalls, all is lifted. A path that is fast is left
 // alone: what counts is how long the hidden bytes take, not how many they are.
 //
 // What a source was promised room for it may have sent, so the throttle has to come before
@@ -281,21 +283,28 @@ func (l *loop) adjust(p *pair, s side, rate int64, slack uint8) {
 		}
 		return
 	}
-	lowat := max(rate*lowatMillis/1000<<slack, leastSegments*int64(l.tcp.Snd_mss))
+	sinkSegment := int64(l.tcp.Snd_mss)
 	if !l.tcpInfo(source) {
 		return
 	}
-	// Less than some segments would have the source wait for acknowledgements that
-	// its other end delays.
 	underway := rate * int64(l.tcp.Rtt) / 1e6
-	window := max(
-		(underway*5/4+rate*windowSpareMicros/1e6+windowSpare)<<slack,
-		leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)),
-	)
+	lowat, window := rate*lowatMillis/1000, underway*5/4+rate*windowSpareMicros/1e6+windowSpare
+	// The slack does not take a near source beyond the ceiling that its rate calls for. When more
+	// than fits the lowest comes in a tick, the kernel must not enlarge the buffer meanwhile.
+	mostLowat, mostWindow, locked := int64(math.MaxInt64), int64(math.MaxInt64), false
+	if l.tcp.Min_rtt < farMicros && l.mostTuned() > ceilingBuffer {
+		level := levelFor(underway + rate*needMicros/1e6)
+		mostLowat, mostWindow = ceilingUnsent<<level, ceilingBuffer<<level/2
+		locked = rate*tickLength.Milliseconds()/1000 > ceilingNeed
+	}
+	lowat = max(lowat, min(lowat<<slack, mostLowat), leastSegments*sinkSegment)
+	// Less than some segments would have the source wait for acknowledgements that its other end
+	// delays.
+	window = max(window, min(window<<slack, mostWindow), leastSegments*int64(max(l.tcp.Advmss, l.tcp.Rcv_mss)))
 	d.Set(pump.Throttled)
 	d.PendingLimit = uint32(min(lowat, int64(l.env.High)))
 	setNotsentLowat(sink, int64(d.PendingLimit))
-	l.holdWindow(source, window, underway, rate*tickLength.Milliseconds()/1000)
+	l.holdWindow(source, window, underway, rate*tickLength.Milliseconds()/1000, locked)
 	l.count.throttles++
 }
 

@@ -24,10 +24,10 @@ import (
 //
 // A buffer that is smaller than what waits in it and what the source was promised room for
 // can drop what comes, and that is sent again, maybe after a time-out only. So the buffer
-// shrinks with what is held and promised. Its size is never fixed: what there is room for the
-// kernel guesses by segments that came many at once, and so promises more than fits of those
-// that come alone. As long as it may, it makes the buffer larger rather than drop anything,
-// and the next tick makes it small again.
+// shrinks with what is held and promised. It is locked only while what is promised fits at twice
+// its size: the kernel over-advertises when segments arrive singly, and unlocked it grows instead of
+// dropping. The next tick makes it small again. From a fast and near source megabytes come within
+// a tick, by which an unlocked buffer grows.
 
 const (
 	noWindowClamp = 1 << 30 // more than any window
@@ -42,9 +42,10 @@ const (
 // holdWindow has the source offer its other end a window of so many bytes, now or with the
 // next calls. Until the next call the relay reads as many as drained. When all is well so many
 // are under way: where that is more than a stopped sender begins with, the source is not
-// stopped, but goes on at half the rate until what is held has drained. Invariant: l.tcp is the
+// stopped, but goes on at half the rate until what is held has drained. The kernel may make the
+// buffer larger, unless locked and what is promised fits at twice its size. Invariant: l.tcp is the
 // source's.
-func (l *loop) holdWindow(fd int, window, underway, drained int64) {
+func (l *loop) holdWindow(fd int, window, underway, drained int64, locked bool) {
 	used, size, ok := receiveMemory(fd)
 	if !ok {
 		return
@@ -65,8 +66,13 @@ func (l *loop) holdWindow(fd int, window, underway, drained int64) {
 	} else if size/2 >= window && size/2 <= window*5/4 {
 		room = size / 2
 	}
-	if most := l.mostReceiveBuffer(); room != size/2 && window <= most {
+	switch most := l.mostReceiveBuffer(); {
+	case locked && window <= most && used+2*promised <= 2*min(room, most):
+		fixReceiveBuffer(fd, min(room, most))
+	case window <= most && room != size/2:
 		setReceiveBuffer(fd, min(room, most))
+	default:
+		_ = unlockReceiveBuffer(fd)
 	}
 	setTCP(fd, unix.TCP_WINDOW_CLAMP, clamp)
 }

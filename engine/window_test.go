@@ -49,7 +49,7 @@ func TestWindowIsGivenBack(t *testing.T) {
 		tuned := size()
 		for range 3 { // nothing is promised, or it shrinks with what is
 			if l.tcpInfo(source) {
-				l.holdWindow(source, window, 0, 0)
+				l.holdWindow(source, window, 0, 0, false)
 			}
 		}
 		held := size()
@@ -95,7 +95,7 @@ func TestWhatWasPromisedIsTaken(t *testing.T) {
 					control(t, in, func(fd int) {
 						if l.tcpInfo(fd) {
 							// As when the rate was measured, and then there is none.
-							l.holdWindow(fd, leastSegments*int64(l.tcp.Advmss), 0, max(5-i, 0))
+							l.holdWindow(fd, leastSegments*int64(l.tcp.Advmss), 0, max(5-i, 0), false)
 						}
 					})
 					time.Sleep(tickLength) // the throttle looks once per tick
@@ -143,7 +143,7 @@ func TestHeldWindowIsTwoSegmentsAtLeast(t *testing.T) {
 					if random.IntN(8) == 0 {
 						l.freeWindow(fd)
 					} else {
-						l.holdWindow(fd, leastSegments*segment+random.Int64N(100<<10), random.Int64N(40*segment), random.Int64N(100<<10))
+						l.holdWindow(fd, leastSegments*segment+random.Int64N(100<<10), random.Int64N(40*segment), random.Int64N(100<<10), false)
 					}
 					_, size, ok := receiveMemory(fd)
 					if !ok || !l.tcpInfo(fd) {
@@ -174,7 +174,7 @@ func TestThrottleDropsNothingOfFullBuffers(t *testing.T) {
 	hold := func(in *net.TCPConn) {
 		control(t, in, func(fd int) {
 			if l.tcpInfo(fd) {
-				l.holdWindow(fd, window, 22, 70_000)
+				l.holdWindow(fd, window, 22, 70_000, false)
 			}
 		})
 	}

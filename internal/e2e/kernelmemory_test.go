@@ -20,12 +20,14 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-const (
-	stalledPairs = 200
-	// stalledMost is the most kernel memory of a pair whose reader has stopped, both sockets of
-	// the relay together.
-	stalledMost = 8 * mebibyte / 10
-)
+const stalledPairs = 200
+
+// stops are when the readers stop, and the most kernel memory of a pair then, both sockets of the
+// relay together. A reader that has taken much was fast, and its direction needed larger buffers.
+var stops = []struct {
+	after int // MiB
+	most  float64
+}{{0, 0.8}, {1, 1}, {16, 2}}
 
 // The hosts have the kernel's usual limits, but for the ends: what they hold does not count here,
 // and with the memory of all 800 sockets the kernel of a small machine would begin to save.
@@ -46,25 +48,27 @@ func usualBuffers(t *testing.T, lab *netlab.Lab) {
 	}
 }
 
-// TestStalledReadersCostLittleKernelMemory: clients do not read, while servers send as much as they
-// can. What the kernel then holds for the relay's sockets is little, Stats says how much it is, and
-// when the clients read on they get every byte.
+// TestStalledReadersCostLittleKernelMemory: clients stop reading, from the beginning or after some
+// MiB, while servers send as much as they can. What the kernel then holds for the relay's sockets is
+// little, Stats says how much it is, and when the clients read on they get every byte.
 func TestStalledReadersCostLittleKernelMemory(t *testing.T) {
 	each(t, paths(tproxy.TPROXY), func(t *testing.T, g *gateway) {
 		usualBuffers(t, g.Lab)
-		l := g.listen()
-		readers := g.stall(l, l.at)
-		held := g.relaySockets()
-		t.Logf("%.2f MiB per pair", perPair(held))
-		if held > stalledPairs*stalledMost {
-			t.Errorf("the kernel holds %.2f MiB per pair, want at most %.2f", perPair(held), stalledMost/float64(mebibyte))
+		for _, stop := range stops {
+			l := g.listen()
+			readers := g.stall(l, l.at, stop.after)
+			held := g.relaySockets()
+			t.Logf("after %d MiB: %.2f MiB per pair", stop.after, perPair(held))
+			if perPair(held) > stop.most {
+				t.Errorf("after %d MiB the kernel holds %.2f MiB per pair, want at most %.2f", stop.after, perPair(held), stop.most)
+			}
+			const apart = stalledPairs * mebibyte / 100
+			g.until("what the kernel says, in Stats", func(s engine.Stats) bool {
+				return s.KernelMemory > held-apart && s.KernelMemory < held+apart
+			})
+			readers.readOn()
+			g.until("the end, with no memory", func(s engine.Stats) bool { return s.Active == 0 && s.KernelMemory == 0 })
 		}
-		const apart = stalledPairs * mebibyte / 100
-		g.until("what the kernel says, in Stats", func(s engine.Stats) bool {
-			return s.KernelMemory > held-apart && s.KernelMemory < held+apart
-		})
-		readers.readOn()
-		g.until("the end, with no memory", func(s engine.Stats) bool { return s.Active == 0 && s.KernelMemory == 0 })
 	})
 }
 
@@ -73,18 +77,20 @@ func TestStalledReadersCostNoMoreThanThroughHAProxy(t *testing.T) {
 	each(t, paths(tproxy.TPROXY)[:1], func(t *testing.T, g *gateway) {
 		usualBuffers(t, g.Lab)
 		l := g.listen()
-		readers := g.stall(l, l.at)
-		ours := g.relaySockets()
-		readers.readOn()
-		g.until("the end", func(s engine.Stats) bool { return s.Active == 0 })
+		proxied := g.haproxy(l.at)
+		for _, stop := range stops {
+			readers := g.stall(l, l.at, stop.after)
+			ours := g.relaySockets()
+			readers.readOn()
+			g.until("the end", func(s engine.Stats) bool { return s.Active == 0 })
 
-		l = g.listen()
-		readers = g.stall(l, g.haproxy(l.at))
-		theirs := g.relaySockets()
-		readers.readOn()
-		t.Logf("kernel memory per pair: tprelay %.2f MiB, HAProxy %.2f MiB", perPair(ours), perPair(theirs))
-		if ours > theirs {
-			t.Error("tprelay's is more")
+			readers = g.stall(l, proxied, stop.after)
+			theirs := g.relaySockets()
+			readers.readOn()
+			t.Logf("kernel memory per pair, stopped after %d MiB: tprelay %.2f MiB, HAProxy %.2f MiB", stop.after, perPair(ours), perPair(theirs))
+			if ours > theirs {
+				t.Errorf("tprelay's is more after %d MiB", stop.after)
+			}
 		}
 	})
 }
@@ -124,37 +130,54 @@ func TestFarServersHaveNoCeiling(t *testing.T) {
 	})
 }
 
-// readers are clients that do not read yet.
+// readers are clients that have stopped reading.
 type readers struct {
 	g       *gateway
 	clients []*net.TCPConn
 	content []byte
+	after   int // MiB that they have read
 }
 
-// stalledAmount is how many mebibytes each server sends.
-const stalledAmount = 8
+// stalledAmount is how many MiB each server sends beyond those that are read.
+const stalledAmount = 12
 
-// stall has clients connect to at, and returns when the servers behind l cannot send any more.
-func (g *gateway) stall(l *listener, at netip.AddrPort) *readers {
+// stall has clients connect to at and read some MiB, all at once, and returns when the servers
+// behind l cannot send any more.
+func (g *gateway) stall(l *listener, at netip.AddrPort, after int) *readers {
 	g.t.Helper()
-	r := &readers{g: g, content: make([]byte, mebibyte)}
+	r := &readers{g: g, content: make([]byte, mebibyte), after: after}
 	io.ReadFull(stream(7, mebibyte), r.content)
 	var sent atomic.Int64
-	l.serve(func(c *net.TCPConn) {
-		for range stalledAmount {
-			for piece := range slices.Chunk(r.content, 32<<10) {
-				if n, err := c.Write(piece); err != nil {
-					g.t.Errorf("server, after %d bytes: %v", n, err)
-					return
-				}
-				sent.Add(int64(len(piece)))
+	served := make(chan bool)
+	go func() { // l has a place for those of the next call
+		defer close(served)
+		for range stalledPairs {
+			c, err := l.Accept()
+			if err != nil {
+				g.t.Errorf("accept: %v", err)
+				return
 			}
+			c.SetDeadline(time.Now().Add(patience))
+			go func() {
+				defer c.Close()
+				for range after + stalledAmount {
+					for piece := range slices.Chunk(r.content, 32<<10) {
+						if n, err := c.Write(piece); err != nil {
+							g.t.Errorf("server, after %d bytes: %v", n, err)
+							return
+						}
+						sent.Add(int64(len(piece)))
+					}
+				}
+			}()
 		}
-	})
+	}()
 	for range stalledPairs {
 		r.clients = append(r.clients, g.dial(at))
 	}
-	if n := still(g.t, "the servers", sent.Load); n == stalledPairs*stalledAmount*mebibyte {
+	<-served
+	r.each(func(c *net.TCPConn) error { return r.expect(c, after) })
+	if n := still(g.t, "the servers", sent.Load); n == stalledPairs*int64(after+stalledAmount)*mebibyte {
 		g.t.Fatal("all was sent, though nobody read")
 	}
 	return r
@@ -164,7 +187,7 @@ func (g *gateway) stall(l *listener, at netip.AddrPort) *readers {
 func (r *readers) readOn() {
 	r.each(func(c *net.TCPConn) error {
 		defer c.Close()
-		if err := r.expect(c); err != nil {
+		if err := r.expect(c, stalledAmount); err != nil {
 			return err
 		}
 		if n, err := c.Read(make([]byte, 1)); err != io.EOF {
@@ -174,14 +197,16 @@ func (r *readers) readOn() {
 	})
 }
 
-func (r *readers) expect(c *net.TCPConn) error {
-	got := make([]byte, mebibyte)
-	for i := range stalledAmount {
+// expect reads that many MiB.
+func (r *readers) expect(c *net.TCPConn, amount int) error {
+	got := make([]byte, 64<<10)
+	for i := range amount * mebibyte / len(got) {
+		at := i * len(got) % mebibyte
 		if n, err := io.ReadFull(c, got); err != nil {
-			return fmt.Errorf("after %d MiB and %d bytes: %w", i, n, err)
+			return fmt.Errorf("after %d KiB and %d bytes: %w", i*len(got)>>10, n, err)
 		}
-		if !bytes.Equal(got, r.content) {
-			return fmt.Errorf("other bytes than were sent, after %d MiB", i)
+		if !bytes.Equal(got, r.content[at:at+len(got)]) {
+			return fmt.Errorf("other bytes than were sent, after %d KiB", i*len(got)>>10)
 		}
 	}
 	return nil

@@ -18,15 +18,15 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultHighWatermark    = 1 << 20          // bytes
-	DefaultMemoryLimit      = 256 << 20        // bytes
-	DefaultConnectTimeout   = 5 * time.Second  //
-	DefaultHalfCloseTimeout = 60 * time.Second //
-	DefaultDrainTimeout     = 30 * time.Second //
-	DefaultBacklog          = 4096             // connections
-	DefaultPipeSize         = 64 << 10         // bytes
-	DefaultPipes            = 1024             //
-	DefaultReserve          = 64               // descriptors
+	DefaultHighWatermark     = 1 << 20   // bytes
+	DefaultMemoryLimit       = 256 << 20 // bytes
+	DefaultConnectTimeout    = 5 * time.Second
+	DefaultHalfCloseTimeout  = 60 * time.Second
+	DefaultDrainTimeout      = 30 * time.Second
+	DefaultBacklog           = 4096     // connections
+	DefaultPipeSize          = 64 << 10 // bytes
+	DefaultPipes             = 1024     // pipes
+	DefaultDescriptorReserve = 64       // descriptors
 )
 
 // Listener is an address on which connections are accepted.
@@ -191,7 +191,7 @@ func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.PipeSize, DefaultPipeSize)
 	setDefault(&o.Pipes, DefaultPipes)
 	setDefault(&o.Backlog, DefaultBacklog)
-	setDefault(&o.DescriptorReserve, DefaultReserve)
+	setDefault(&o.DescriptorReserve, DefaultDescriptorReserve)
 	setDefault(&o.ConnectTimeout, DefaultConnectTimeout)
 	setDefault(&o.HalfCloseTimeout, DefaultHalfCloseTimeout)
 	setDefault(&o.DrainTimeout, DefaultDrainTimeout)

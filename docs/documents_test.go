@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // TestDocumentsShowTheExamples: code in README.md and docs/embed.md is the code of the package
@@ -197,6 +198,35 @@ func TestPlainWords(t *testing.T) {
 				if found := words.FindString(line); found != "" {
 					t.Errorf("%s:%d: %q", path, i+1, found)
 				}
+			}
+		}
+	})
+}
+
+// TestDocumentsHave100Columns: lines of documents and comments in Go have no more than 100 columns.
+// What cannot be broken is exempt: rows of tables, pictures, and text that programs print into a
+// document; in Go, commands and links.
+func TestDocumentsHave100Columns(t *testing.T) {
+	walk(t, "..", func(path string) {
+		kind := filepath.Ext(path)
+		if kind != ".md" && kind != ".go" {
+			return
+		}
+		written := false // by a program
+		for i, line := range strings.Split(read(t, path), "\n") {
+			wide := utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "    ")) > 100
+			switch kind {
+			case ".md":
+				if strings.HasPrefix(line, "<!-- ") {
+					written = strings.Contains(line, "begin")
+				}
+				wide = wide && !written && !strings.HasPrefix(line, "|") && !strings.HasPrefix(line, "![")
+			case ".go":
+				comment, ok := strings.CutPrefix(strings.TrimSpace(line), "// ")
+				wide = wide && ok && !strings.Contains(comment, "://")
+			}
+			if wide {
+				t.Errorf("%s:%d has more than 100 columns", path, i+1)
 			}
 		}
 	})

@@ -29,9 +29,10 @@ import (
 //	  last:   moderated
 //	down:     the mean is less than the level's for calmAfter ticks
 //
-// A ceiling is the size of the source's receive buffer, unless the source is far, and how much
-// may wait unsent in the sink (TCP_NOTSENT_LOWAT). What the sink has under way is not limited. The throttle goes below
-// the ceiling, and comes back to level 0. A direction that moves nothing is not looked at.
+// A ceiling is the size of the source's receive buffer, unless the source is far, and how much may
+// wait unsent in the sink (TCP_NOTSENT_LOWAT). What the sink has under way is not limited. The
+// throttle goes below the ceiling, and comes back to level 0. A direction that moves nothing is not
+// looked at.
 //
 // The kernel does not tune a receive buffer whose size was set. When segments come alone that
 // used to come many at once, it may have promised some kilobytes more than fit, and drops the

@@ -132,8 +132,8 @@ func errnoError(e unix.Errno) error {
 	return e
 }
 
-// noteRun notes that a turn of direction s took n bytes from its source. It ends the run of the other
-// direction.
+// noteRun notes that a turn of direction s took n bytes from its source. It ends the run of the
+// other direction.
 func (l *loop) noteRun(p *pair, s side, n int) {
 	now := l.millis()
 	if o := &p.dir[s.other()]; o.Runs() {

@@ -102,9 +102,9 @@ func (s *streams) open(ctx context.Context, number int) (net.Conn, error) {
 	return c, nil
 }
 
-// slowBuffer is the receive buffer of a slow reader, in bytes, as it is asked for; the kernel doubles
-// it for its own records. The rest of the stream then waits in the relay and not in the reader's
-// kernel. It is set before connect, so that the window is small from the first segment on.
+// slowBuffer is the receive buffer of a slow reader, in bytes, as it is asked for; the kernel
+// doubles it for its own records. The rest of the stream then waits in the relay and not in the
+// reader's kernel. It is set before connect, so that the window is small from the first segment on.
 const slowBuffer = 64 << 10
 
 // maxLag is how far a slow reader may lag behind its pace and catch up later.

@@ -47,10 +47,10 @@ func (s site) divert(ctx context.Context, way Way) (undo func() error, err error
 	}, nil
 }
 
-// settings are the kernel settings that are advised for a busy relay: it opens all its connections to
-// few servers, and runs out of ports. See "HAProxy, high mysql request rate and TCP source port
-// exhaustion", http://blog.haproxy.com/2012/12/12/. tcp_tw_reuse also helps a transparent relay when
-// the client reuses a port.
+// settings are the kernel settings that are advised for a busy relay: it opens all its connections
+// to few servers, and runs out of ports. See "HAProxy, high mysql request rate and TCP source port
+// exhaustion", http://blog.haproxy.com/2012/12/12/. tcp_tw_reuse also helps a transparent relay
+// when the client reuses a port.
 func settings() [][2]string {
 	return [][2]string{
 		{"net.ipv4.tcp_tw_reuse", "1"},

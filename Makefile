@@ -24,9 +24,10 @@ MEASURED := ./engine/... ./splice/... ./intercept/... ./tproxy/... ./internal/so
 COUNTED  := ./engine ./internal/e2e/... $(MEASURED)
 REST     := $$($(GO) list ./... | grep -vxF "$$($(GO) list $(COUNTED))")
 
-# Two packages at a time. Vetting is lint's. Without the variable, every process that tests start
+# PARALLEL packages at a time. Vetting is lint's. Without GORACE, every process that tests start
 # sleeps for a second before it exits, if it has the race detector.
-GOTEST = GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -p 2 -vet=off -timeout 30m -count=1 $(TESTFLAGS)
+PARALLEL := 2
+GOTEST = GORACE=atexit_sleep_ms=0 $(GO) test $(RACE) -p $(PARALLEL) -vet=off -timeout 30m -count=1 $(TESTFLAGS)
 # With COVER=FILE, what the counted tests run through goes to FILE. Processes that
 # they start may be another user's, and write theirs where everybody can.
 COUNT  = $(if $(COVER),dir=$$(mktemp -d) && chmod 1777 $$dir && trap "rm -rf $$dir" EXIT && )$(GOTEST) $(PROFILE) $(COUNTED)
@@ -70,10 +71,11 @@ else
 	cat "$$log"; exit $$status
 endif
 
-# Both at the same time, as tests wait more than they work. The second one's output comes when both
-# have ended: lines of different packages must not mix.
+# Both at the same time, as tests wait more than they work: three packages, the two longest among
+# them. The second one's output comes when both have ended: lines of packages must not mix.
 test-counted:
 	@$(COUNT)
+test-rest: PARALLEL := 1
 test-rest:
 	@$(GOTEST) $(REST) >$(REST_LOG) 2>&1
 

@@ -78,8 +78,8 @@ func TestPortReuseDoesNotStall(t *testing.T) {
 				g := start(t, setup{variant: v, noRules: true})
 				g.nft(g.H2, copiedRules)
 				g.shell(g.H2, copiedRouting)
-				const enough = 16
-				if n := g.connectPerRequest(reuseRequests, enough); n <= direct+enough/2 {
+				enough := direct + 16 // a busy machine sends SYNs again also without a relay
+				if n := g.connectPerRequest(reuseRequests, enough); n < enough {
 					t.Errorf("%d SYNs sent again: this test proves nothing", n)
 				}
 				if s := g.Stats(); s.Opened == 0 {

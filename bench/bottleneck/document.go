@@ -49,7 +49,7 @@ func (s *Setup) documented(level string) (transfers, counted []relays.Relay, err
 	find(&transfers, Control, "tprelay, `--no-flow-control`")
 	find(&transfers, "haproxy", "HAProxy")
 	for _, rate := range []string{"6", "3", "12"} {
-		own(&transfers, "tokenbucket-"+rate, "token bucket at "+rate+" Mbit/s", fmt.Sprintf("exec '%s' peer tokenbucket --listen $LISTEN --rate %smbit", s.Self, rate))
+		own(&transfers, "tokenbucket-"+rate, "token bucket at "+rate+" Mbit/s", fmt.Sprintf("exec '%s' relay tokenbucket --listen $LISTEN --rate %smbit", s.Self, rate))
 	}
 	find(&counted, "tprelay", "tprelay")
 	find(&counted, "haproxy", "HAProxy")

@@ -9,7 +9,7 @@ func gnets() []Relay {
 		return Relay{
 			Name: name, Title: title + ", " + kind, Advice: advice, Way: Forward,
 			recipe: func(s site) ([]process, error) {
-				p := process{args: append([]string{s.Self, "peer", "gnet"}, flags...)}
+				p := process{args: append([]string{s.Self, "relay", "gnet"}, flags...)}
 				for _, f := range s.forwarded() {
 					p.args = append(p.args, "--forward", f.listen.String()+"="+f.server.String())
 					p.ports = append(p.ports, f.listen.Port())

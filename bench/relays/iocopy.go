@@ -13,7 +13,7 @@ func iocopies() []Relay {
 			Name: name, Title: title + ", " + goVersion, Advice: advice, Way: Transparent, shares: true,
 			Default: true, Variant: name != "iocopy",
 			recipe: func(s site) ([]process, error) {
-				args := []string{s.Self, "peer", "iocopy", "--listen", s.listen.String()}
+				args := []string{s.Self, "relay", "iocopy", "--listen", s.listen.String()}
 				return []process{{args: append(args, flags...), ports: []uint16{s.listen.Port()}}}, nil
 			},
 		}

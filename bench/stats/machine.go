@@ -21,7 +21,7 @@ type Machine struct {
 	LoadAvg float64 `json:"load_before"` // mean of the minute before
 }
 
-// ThisMachine describes this one, as far as the kernel tells.
+// ThisMachine describes this machine, as far as the kernel reports it.
 func ThisMachine() Machine {
 	m := Machine{Cores: runtime.NumCPU(), Go: strings.TrimPrefix(runtime.Version(), "go"), CPU: runtime.GOARCH}
 	var name unix.Utsname

@@ -1,8 +1,7 @@
 // Package svg makes plots as SVG, for pages that are one file and load nothing.
 //
-// A [Drawing] is made of shapes by whoever knows what is to be shown; [Page] is a
-// template for a page that has the template "drawing", which writes one, and "style",
-// which is how all pages look.
+// A [Drawing] consists of shapes. [Page] parses the template of a page and adds two templates to it:
+// "drawing" writes a drawing, and "style" is the style of all pages.
 package svg
 
 import (

@@ -63,6 +63,7 @@ func (c *compareCmd) Run(command *kong.Context) error {
 	if err != nil {
 		return err
 	}
+	results.Settings.Command = commandLine(command.Args)
 	if c.Out != "" {
 		if err := output.MakeDir(c.Out); err != nil {
 			return fmt.Errorf("--out: %w", err)
@@ -212,7 +213,7 @@ func (c *compareCmd) plan(all []targets.Target) (plan runner.Plan, r *stats.Resu
 		return plan, nil, cli.Usagef("--congestion: %w", err)
 	}
 	r = &stats.Results{Settings: stats.Settings{
-		Began: time.Now(), Command: c.commandLine(rounds), Rounds: c.Rounds, RoundsAt: maps.Clone(plan.RoundsAt), Seconds: c.Seconds, WarmUp: c.Warmup.Seconds(), With: c.With,
+		Began: time.Now(), Rounds: c.Rounds, RoundsAt: maps.Clone(plan.RoundsAt), Seconds: c.Seconds, WarmUp: c.Warmup.Seconds(), With: c.With,
 		Congestion: congestion,
 	}}
 	if g != nil {
@@ -278,42 +279,6 @@ func (c *compareCmd) tell(w io.Writer, r *stats.Results) error {
 	}
 	_, err := io.WriteString(w, output.Markdown(r))
 	return err
-}
-
-// commandLine gives the command that does the same again. rounds is the flag as it was given.
-func (c *compareCmd) commandLine(rounds int) string {
-	args := []string{"tpbench", "compare"}
-	list := func(flag string, values []string) {
-		if len(values) > 0 {
-			args = append(args, flag, strings.Join(values, ","))
-		}
-	}
-	list("--relays", c.Relays)
-	list("--scenarios", c.Scenarios)
-	list("--only", c.Only)
-	if c.Check {
-		args = append(args, "--check")
-	}
-	if rounds > 0 || c.Quick {
-		args = append(args, "--rounds", fmt.Sprint(c.Rounds))
-	}
-	args = append(args, "--seconds", fmt.Sprint(c.Seconds), "--warmup", c.Warmup.String())
-	if c.Again != nil {
-		args = append(args, "--again", c.Again.String())
-	}
-	if c.Baseline != "" {
-		args = append(args, "--baseline", c.Baseline)
-	}
-	if c.With != builtinEnds {
-		args = append(args, "--with", c.With)
-	}
-	if c.Congestion != "" {
-		args = append(args, "--congestion", c.Congestion)
-	}
-	if c.RelayCommand != "" {
-		args = append(args, "--relay-command", "'"+strings.ReplaceAll(c.RelayCommand, "'", `'\''`)+"'")
-	}
-	return strings.Join(args, " ")
 }
 
 // formatLeft gives a time as people wait for it: 40 s, 12 min.

@@ -67,8 +67,10 @@ func TestCompareSetsTheCongestionControl(t *testing.T) {
 	if text, err := os.ReadFile(seen); err != nil || string(text) != "reno\n" {
 		t.Errorf("the relay's host has %q, %v: %s", text, err, out)
 	}
-	if !strings.Contains(string(out), "congestion control: reno") {
-		t.Errorf("not a word of it: %s", out)
+	for _, want := range []string{"congestion control: reno", "--relay-command 'cat /proc/sys/net/ipv4/tcp_congestion_control > " + seen + "' --only"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in %s", want, out)
+		}
 	}
 }
 

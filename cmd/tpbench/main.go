@@ -25,7 +25,7 @@ type commands struct {
 	Report   reportCmd   `cmd:"" help:"Make a page with plots from the results of compare --out."`
 	Document documentCmd `cmd:"" hidden:"" help:"Measure and write the figures of docs/flow-control.md."`
 	Worker   workerCmd   `cmd:"" hidden:"" help:"Be an end of a comparison."`
-	Peer     peerCmd     `cmd:"" hidden:"" help:"Be a relay that others are compared to."`
+	Relay    relayCmd    `cmd:"" hidden:"" help:"Be a relay that others are compared to."`
 }
 
 func main() {

@@ -91,7 +91,14 @@ func writeTo(path string, stdout io.Writer, write func(io.Writer) error) error {
 	return errors.Join(write(f), f.Close())
 }
 
-// commandLine gives the command that was called.
+// commandLine gives the command that was called, as a shell takes it.
 func commandLine(args []string) string {
-	return strings.Join(append([]string{"tpbench"}, args...), " ")
+	words := []string{"tpbench"}
+	for _, arg := range args {
+		if strings.ContainsAny(arg, " \t\n'\"$&;|<>*?()\\") {
+			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+		words = append(words, arg)
+	}
+	return strings.Join(words, " ")
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
-// peerCmd are those peers of tpbench compare that are no programs of their own.
-type peerCmd struct {
+// relayCmd are those relays of tpbench compare that are no programs of their own.
+type relayCmd struct {
 	Iocopy      iocopyCmd      `cmd:"" help:"Be a relay with two goroutines per pair."`
 	Tokenbucket tokenbucketCmd `cmd:"" help:"Be a relay that is paced by a timer."`
 	Gnet        gnetCmd        `cmd:"" help:"Be a relay on gnet."`

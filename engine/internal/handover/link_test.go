@@ -232,7 +232,7 @@ func TestWhatIsNoFrameIsRefused(t *testing.T) {
 		"other words":          {"GET / HTTP/1.1\r\n\r\n", 0, "this is no frame"},
 		"a huge head":          {"TPRP\x00\x01\x00\x01\x00\x00\x00\x00", 1, "too large"},
 		"a huge body":          {"TPRP\x00\x00\x00\x02\xff\xff\xff\xff{}", 2, "too large"},
-		"too many descriptors": {"TPRP\x00\x00\x00\x02\x00\x00\x00\x00{}", 3, ""},
+		"too many descriptors": {"TPRP\x00\x00\x00\x02\x00\x00\x00\x00{}", 3, "descriptors were lost"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			links, conns := links(t)

@@ -61,6 +61,7 @@ type world struct {
 	newFDs []int
 	peers  []int   // the other ends of the pairs
 	dead   [2]bool // old, new
+	acked  int     // batches whose acknowledgement was carried to the old process
 	middle *handovertest.Middle
 	faults []error
 }
@@ -91,10 +92,16 @@ func (w *world) play(s schedule) (err error) {
 			default:
 			}
 		}()
-		if number >= len(s[way]) {
-			return handovertest.Whole
+		what := carried
+		if number < len(s[way]) {
+			what = s[way][number]
 		}
-		switch s[way][number] {
+		if f.Kind == handover.KindAck && what != cutBefore && what != cutInside {
+			w.mu.Lock()
+			w.acked++
+			w.mu.Unlock()
+		}
+		switch what {
 		case cutBefore:
 			return 0
 		case cutInside:
@@ -223,6 +230,9 @@ func (w *world) commitEnds(first, last int, err error) {
 		if err == nil {
 			w.old[i] = released
 			closeOnce(&w.fds[i])
+			if i/w.batch >= w.acked {
+				w.fault("pair %d is released, and the new process has not said that it holds it", i)
+			}
 			continue
 		}
 		w.old[i] = serving

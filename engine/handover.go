@@ -11,8 +11,8 @@ import (
 	"github.com/tprelay/tprelay/engine/internal/handover"
 )
 
-// handOverBatch is how many pairs leave a loop between two answers of the other side:
-// few, because they stand still meanwhile and their pending bytes are held twice.
+// handOverBatch is how many pairs leave a loop between two acknowledgements: few, because they
+// stand still meanwhile and both processes hold their pending bytes.
 const handOverBatch = 16
 
 // HandOver gives the listeners and the live pairs to the engine of another process, which was made
@@ -33,15 +33,15 @@ const handOverBatch = 16
 // ends the other process and waits for its end, so that never both accept. Pairs that had moved
 // are reset then. At most a few pairs stand still until failed returns.
 //
-// When ctx is cancelled, HandOver fails with the cause: while it waits for the other engine, and
-// while pairs move. When all have moved it is too late, and HandOver succeeds. The other engine
-// does not notice, and waits until failed ends it or conn is closed.
+// When ctx is cancelled, HandOver fails with the cause, whether it waits for the other engine or
+// pairs move. When all pairs have moved it is too late: HandOver succeeds. The other engine does
+// not notice a cancelled context. It waits until failed ends it, or conn is closed.
 //
-// HandOver may be called from any goroutine, one call at a time; on a loop it returns ErrOnLoop. It
-// returns ErrNotRunning before Run and ErrClosed after the end, and like where an earlier TakeOver
-// is not done yet it does not call failed then. conn stays the caller's, who closes it when
-// HandOver has returned: closed or shut down before, it lets the other engine take this process
-// for dead and accept. HandOver sets conn's deadlines, and leaves none.
+// HandOver may be called from any goroutine, one call at a time. It fails without calling failed on
+// a loop (ErrOnLoop), before Run (ErrNotRunning), after the end (ErrClosed), and while this engine
+// itself still takes over. conn stays the caller's, who closes it when HandOver has returned: if it
+// is closed or shut down before that, the other engine takes this process for dead and accepts.
+// HandOver sets the deadlines of conn, and clears them when it returns.
 func (e *Engine) HandOver(ctx context.Context, conn *net.UnixConn, failed func()) (left int, err error) {
 	if err := e.runs(); err != nil {
 		return 0, err

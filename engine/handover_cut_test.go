@@ -25,7 +25,8 @@ func newMiddle(t *testing.T, fate handovertest.Fate) *handovertest.Middle {
 	return m
 }
 
-// crossing is a hand-over with streams on, between two engines that both live on whatever happens.
+// crossing is a hand-over with two-way streams, between two engines that both go on whatever
+// happens.
 type crossing struct {
 	*rig
 	middle  *handovertest.Middle
@@ -88,8 +89,8 @@ func (r *rig) successor(e *engine.Engine) *rig {
 	return &after
 }
 
-// check looks at everything when the streams have ended: each pair had one owner at a time, and was
-// reset only if it lost its last one on the way.
+// check waits for the end of all streams. Each pair had one owner at a time, and was reset only if
+// the commit that gave it away was lost. The counters of both engines add up.
 func (c *crossing) check() (resets int) {
 	t := c.t
 	t.Helper()
@@ -188,8 +189,8 @@ func TestLinkCutAnywhereLeavesOneOwner(t *testing.T) {
 	t.Logf("%d places, %d cuts", len(places), cuts)
 }
 
-// TestLostAndLateAcknowledgements: the new engine holds everything, and the old one does not learn
-// of it, or only when it has been told to give up.
+// TestLostAndLateAcknowledgements: the new engine holds a batch, and its acknowledgement is lost,
+// or arrives after the old engine has been told to give up. The old engine keeps the pairs.
 func TestLostAndLateAcknowledgements(t *testing.T) {
 	giveUp := errors.New("patience is over")
 	for name, deliver := range map[string]bool{"lost": false, "late": true} {
@@ -236,8 +237,8 @@ func TestLostAndLateAcknowledgements(t *testing.T) {
 	}
 }
 
-// TestEndOfTheWaitSplitsNothing: the context is cancelled, or another goroutine shuts the link
-// down, at any moment.
+// TestEndOfTheWaitSplitsNothing cancels the context, or shuts the link down, at any moment: each
+// pair still has one owner.
 func TestEndOfTheWaitSplitsNothing(t *testing.T) {
 	const pairs, rounds = 20, 40
 	for i := range rounds {

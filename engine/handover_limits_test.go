@@ -19,8 +19,8 @@ import (
 	"github.com/tprelay/tprelay/internal/streamcheck"
 )
 
-// handOverThrough hands over through m to an engine with these options, which runs. done says how
-// it went.
+// handOverThrough hands over through m to an engine with these options, which runs. done gives the
+// error of HandOver.
 func (r *rig) handOverThrough(m *handovertest.Middle, o engine.Options) (done <-chan error, after *rig) {
 	r.t.Helper()
 	done = r.beginHandOver(context.Background(), m)
@@ -32,8 +32,9 @@ func (r *rig) handOverThrough(m *handovertest.Middle, o engine.Options) (done <-
 	return done, r.successor(e)
 }
 
-// TestNewEngineAcceptsNobodyBeforeTheHandOverIsDone: newcomers are the old engine's, and those who
-// come when it has stopped wait in the backlog, so that descriptors are there for what comes over.
+// TestNewEngineAcceptsNobodyBeforeTheHandOverIsDone: the old engine accepts new clients. Those that
+// connect after it has stopped wait in the backlog, so that the new engine's descriptors go to
+// pairs that come over.
 func TestNewEngineAcceptsNobodyBeforeTheHandOverIsDone(t *testing.T) {
 	r := newRig(t, engine.Options{})
 	client, server := r.pair()
@@ -69,8 +70,8 @@ func TestNewEngineAcceptsNobodyBeforeTheHandOverIsDone(t *testing.T) {
 	after.end()
 }
 
-// TestTakeOverRefusesWhatTheDescriptorLimitCannotHold: before anything has moved, so that the old
-// engine goes on with all pairs.
+// TestTakeOverRefusesWhatTheDescriptorLimitCannotHold before anything has moved: the old engine
+// goes on with all pairs.
 func TestTakeOverRefusesWhatTheDescriptorLimitCannotHold(t *testing.T) {
 	r := newRig(t, engine.Options{})
 	var pairs [20][2]*net.TCPConn
@@ -113,8 +114,8 @@ func TestTakeOverRefusesWhatTheDescriptorLimitCannotHold(t *testing.T) {
 	}
 }
 
-// TestLastCloseOfAHandedOverPairResets: in every state, whoever closes the last descriptor of a
-// pair that is not served any more resets both ends.
+// TestLastCloseOfAHandedOverPairResets: in every state of a pair that no engine serves any more,
+// the close of its last descriptor resets both ends.
 func TestLastCloseOfAHandedOverPairResets(t *testing.T) {
 	var sending <-chan error
 	for name, prepare := range map[string]func(client, server *net.TCPConn){
@@ -277,7 +278,7 @@ func TestDescriptorsRunOutInTheMiddleOfAHandOver(t *testing.T) {
 }
 
 // TestNewcomersWaitWhenTheNewEngineIsFull: the new engine says how many pairs it has descriptors
-// for. The old one accepts no more, although those that leave make room there.
+// for. The old one accepts no more than that, although pairs that leave free descriptors there.
 func TestNewcomersWaitWhenTheNewEngineIsFull(t *testing.T) {
 	const pairsBefore = 20
 	r := newRig(t, engine.Options{Loops: 1})

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -250,6 +251,75 @@ func TestHandOverWhileConnecting(t *testing.T) {
 	rst(client)
 	r.ended(engine.ReasonReset, 1)
 	full()
+}
+
+// TestCancelledContextEndsTheWait, of both sides, for an engine that says nothing. The old one goes
+// on, after failed has been called.
+func TestCancelledContextEndsTheWait(t *testing.T) {
+	r := newRig(t, engine.Options{})
+	client, server := r.pair()
+	cause := errors.New("it took too long")
+	for what, wait := range map[string]func(ctx context.Context, conn *net.UnixConn) error{
+		"HandOver": func(ctx context.Context, conn *net.UnixConn) error {
+			failed := 0
+			_, err := r.HandOver(ctx, conn, func() { failed++ })
+			if failed != 1 {
+				t.Errorf("failed was called %d times", failed)
+			}
+			return err
+		},
+		"TakeOver": func(ctx context.Context, conn *net.UnixConn) error {
+			_, err := engine.TakeOver(ctx, engine.Options{}, conn)
+			return err
+		},
+	} {
+		a, b := linkPair(t)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- wait(ctx, a) }()
+		cancel(cause)
+		if err := <-ended; !errors.Is(err, cause) {
+			t.Errorf("%s: %v, want %v", what, err, cause)
+		}
+		// The connection is still the caller's, without a deadline.
+		go b.Write([]byte("x"))
+		if what == "TakeOver" {
+			if n, err := a.Read(make([]byte, 1)); n != 1 || err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		a.Close()
+		b.Close()
+	}
+	exchange(t, client, server, []byte("still here?"))
+}
+
+// TestCancelledContextIsTooLateWhenAllHaveMoved: the other engine has everything, so the hand-over
+// succeeds.
+func TestCancelledContextIsTooLateWhenAllHaveMoved(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r := newRig(t, engine.Options{Loops: 1, Observer: engine.Observer{PairEnded: func(i engine.PairInfo) {
+		if i.Reason == engine.ReasonHandedOver {
+			cancel()
+		}
+	}}})
+	client, server := r.pair()
+	m := newMiddle(t, nil)
+	done := r.beginHandOver(ctx, m)
+	e, err := engine.TakeOver(t.Context(), engine.Options{Loops: 1, Listeners: []engine.Listener{r.listener}}, m.New)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := r.successor(e)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	exchange(t, client, server, []byte("still here?"))
+	client.Close()
+	server.Close()
+	m.Close()
+	after.end()
 }
 
 // TestTakeOverFails: with nobody there, or with options that cannot be, nothing is left

@@ -19,12 +19,12 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// exitPatience is how long a new program that failed to take over may take to end by itself, so
-// that its own exit status can be told. Some connections may stand still for as long.
+// exitPatience is how long a new program that failed to take over may take to exit by itself, so
+// that the log can give its exit status. A few connections stand still for as long.
 const exitPatience = 500 * time.Millisecond
 
-// upgrader starts the program anew and hands the relay to it. What it needs of the
-// process and its environment are fields, for tests to replace.
+// upgrader starts the program again and hands the relay over to it. Tests replace the fields that
+// reach the process and its environment.
 type upgrader struct {
 	path     string // of the program, as it was started
 	args     []string
@@ -46,9 +46,9 @@ type handing interface {
 	HandOver(ctx context.Context, conn *net.UnixConn, failed func()) (left int, err error)
 }
 
-// newUpgrader must be called before the working directory or the file can change: the
-// path is that of the program as it was started, and whatever file has that name later
-// is the new program. (The file that runs would be the old one, deleted maybe.)
+// newUpgrader must be called before the working directory can change. The path is that of the
+// program as it was started, and the file that has this name at the upgrade is the new program.
+// (The file that runs would be the old one, which may have been deleted.)
 func newUpgrader(patience time.Duration) (*upgrader, error) {
 	path, err := exec.LookPath(os.Args[0])
 	if err != nil {
@@ -62,12 +62,12 @@ func newUpgrader(patience time.Duration) (*upgrader, error) {
 	return &upgrader{path: path, args: os.Args, environ: os.Environ, start: startProcess, patience: patience}, nil
 }
 
-// errProgramEnded is why a hand-over is given up to a new program that is gone.
+// errProgramEnded is the cause that ends a hand-over to a program that has ended.
 var errProgramEnded = errors.New("the new program has ended")
 
-// upgrade starts the new program and returns when it has taken over, or when it is gone and this
-// one goes on: with an error, which says why. left is the number of pairs that could not be handed
-// over. admin may be nil. The end of ctx ends the new program, unless it has taken over.
+// upgrade starts the new program and returns when it has taken over, or with an error when it has
+// ended and this one goes on. left is the number of pairs that could not be handed over. admin may
+// be nil. When ctx is cancelled before the new program has taken over, it is killed.
 func (u *upgrader) upgrade(ctx context.Context, relay handing, admin *os.File, listen []netip.AddrPort) (next successor, left int, err error) {
 	ours, theirs, err := link()
 	if err != nil {
@@ -75,8 +75,8 @@ func (u *upgrader) upgrade(ctx context.Context, relay handing, admin *os.File, l
 	}
 	defer ours.Close()
 	process, err := u.launch(theirs, admin, listen)
-	// Our copy of its end must go in any case: with it HandOver would not notice that the new
-	// program has died.
+	// Our copy of its end must go in any case: while it is open, HandOver does not notice that the
+	// new program has died.
 	theirs.Close()
 	if err != nil {
 		return nil, 0, err
@@ -104,9 +104,9 @@ func (u *upgrader) upgrade(ctx context.Context, relay handing, admin *os.File, l
 	return nil, 0, fmt.Errorf("%s ended before it had taken over: %s (%w)", u.path, w.status, err)
 }
 
-// link is the connection to the new program: our end, and the new program's, which is blocking and
-// closed on exec. Were it not, a program that something else starts at this moment would inherit
-// it, and we would never see that the new one is gone.
+// link is the connection to the new program: our end and its end, which is in blocking mode. Both
+// are closed on exec. Otherwise a program that is started at this moment for another purpose would
+// inherit them, and we would not notice the new program's end.
 func link() (ours *net.UnixConn, theirs *os.File, err error) {
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -136,7 +136,7 @@ func unixConn(fd int) (*net.UnixConn, error) {
 	return c, nil
 }
 
-// watched is a new program whose end is waited for.
+// watched is a new program, with a goroutine that waits for its end.
 type watched struct {
 	successor
 	ended  chan struct{} // closed then
@@ -158,8 +158,8 @@ func await(process successor, told func()) *watched {
 	return w
 }
 
-// end returns when the program has ended, by itself or not. The end of ctx leaves it no time to
-// end by itself.
+// end returns when the program has ended. It kills the program after exitPatience, or when ctx is
+// cancelled.
 func (w *watched) end(ctx context.Context) {
 	select {
 	case <-w.ended:
@@ -185,8 +185,8 @@ func (u *upgrader) launch(relay, admin *os.File, listen []netip.AddrPort) (succe
 		return nil, fmt.Errorf("%s: %w", inheritVariable, err)
 	}
 	attr := &os.ProcAttr{Files: files, Env: append(u.environment(), inheritVariable+"="+string(text)), Sys: &syscall.SysProcAttr{}}
-	// Who is not root loses all capabilities on exec but the ambient ones. They are
-	// raised in the new process alone, so that no other could inherit them.
+	// A process that is not root's keeps only its ambient capabilities on exec. They are raised in
+	// the new process alone, so that no other process can inherit them.
 	for _, value := range u.ambient {
 		attr.Sys.AmbientCaps = append(attr.Sys.AmbientCaps, uintptr(value))
 	}
@@ -197,8 +197,8 @@ func (u *upgrader) launch(relay, admin *os.File, listen []netip.AddrPort) (succe
 	return next, nil
 }
 
-// environment is ours, without what is for this process alone. WATCHDOG_PID names us;
-// without it the new program answers the watchdog.
+// environment is ours, without the variables that are for this process alone. WATCHDOG_PID names
+// this process: without it the new program notifies the watchdog.
 func (u *upgrader) environment() []string {
 	return slices.DeleteFunc(u.environ(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")

@@ -27,8 +27,8 @@ func limited(cmd *exec.Cmd, descriptors int) *exec.Cmd {
 	return cmd
 }
 
-// crowd connects many clients at once, more than a relay can serve. The stream of each begins when
-// it is served, and is given to the channel then.
+// crowd connects many clients at once, more than a relay can serve. When one is served, its stream
+// begins and is sent to the channel.
 func crowd(t *testing.T, address any, server *net.TCPListener, clients int) <-chan *streamcheck.Stream {
 	t.Helper()
 	served := make(chan *streamcheck.Stream, clients)

@@ -30,7 +30,7 @@ func at(end int, place int64, n int) []byte {
 
 // Options say how a stream behaves.
 type Options struct {
-	// Full writers do not pause, and their readers are slow, so that bytes are pending in the
+	// Full makes writers send without pauses and readers slow, so that bytes are pending in the
 	// relay. Otherwise writers pause, for the other streams' sake.
 	Full bool
 	// ReadAfter, if not nil, is closed when the second end begins to read.

@@ -29,12 +29,12 @@
 //
 // Invariants:
 //
-//   - frozen -> released: the old engine has an acknowledgement of the whole batch, and sendmsg
-//     took the commit. A stream socket takes a message of this size whole or not at all, and the
+//   - frozen -> released: the old engine has an acknowledgement of the whole batch, and sendmsg has
+//     taken the commit. A stream socket takes a message of this size whole or not at all, and the
 //     new engine can read what it took even if the link is shut down afterwards. The old engine
 //     closes its descriptors and never touches the pair again.
-//   - frozen -> serving (resume): in every other case. The new engine cannot start the pair,
-//     because no commit was sent, and a Sender that has failed sends nothing more.
+//   - frozen -> serving (resume): in every other case. The new engine cannot start the pair: no
+//     commit was sent, and a Sender that has failed sends nothing more.
 //   - held -> serving: the new engine has read the commit.
 //   - held -> closed: the link came to an end before that. The new engine only closes its
 //     descriptors. If the old one is gone as well, this is the last reference to the sockets,

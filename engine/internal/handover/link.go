@@ -93,12 +93,11 @@ func (k *Link) SendPair(p Pair) error {
 	return k.Send(KindPair, p.Record, p.FDs, p.Pending[:]...)
 }
 
-// SendNow sends a frame without head and body by one sendmsg that does not wait: a loop may call
-// it. It heeds no context and no deadline. On error nothing was sent.
+// SendNow sends a frame without head and body by one sendmsg that does not wait, so that a loop may
+// call it. It ignores the context and deadlines. On error nothing was sent.
 //
-// A write of net.UnixConn would wait where the socket is full, and everything else on the loop with
-// it. With a deadline in the past it would not try at all. So this goes past the connection's
-// poller.
+// A write of net.UnixConn would wait while the socket is full, and with it everything else on the
+// loop. With a deadline in the past it would not try at all. Control bypasses both.
 func (k *Link) SendNow(kind Kind) error {
 	b, err := encode(kind, nil)
 	if err != nil {

@@ -296,9 +296,9 @@ func (w *world) start(p handover.Pair) {
 	w.new[i], w.newFDs[i] = true, p.FDs[0]
 }
 
-// taking checks how the new process's side has ended. With io.EOF it accepts, and so does the old
-// one if it has not said that it is done. With ErrPeerGone it accepts only because the link is
-// gone, which a live old process closes after it has ended the new one: here nothing ends it.
+// taking checks how the new process's side has ended. With io.EOF it accepts: then the old process
+// must have given everything away. With ErrPeerGone it accepts as well, but a live old process
+// closes the link only after it has ended the new one, and here nothing does.
 func (w *world) taking(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

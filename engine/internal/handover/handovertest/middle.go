@@ -61,8 +61,8 @@ type Frame struct {
 // Whole is what a fate returns to have a frame carried on whole.
 const Whole = -1
 
-// Fate says after how many bytes of a frame the link is cut, or Whole. Frames are numbered from 0
-// in each way. The frame may be changed.
+// Fate says after how many bytes of a frame the link is cut, or Whole. Each way numbers its frames
+// from 0. Fate may change the frame.
 type Fate func(way Way, number int, f *Frame) int
 
 // Middle carries frames between two engines, notes them, and can stop anywhere.
@@ -193,8 +193,8 @@ type Place struct {
 	Frame, Offset int
 }
 
-// Places are all places at which the conversation that was seen can be cut: before, in the middle
-// of and after each frame, both ways.
+// Places are all places at which the conversation that was seen can be cut, both ways: before each
+// frame, in the middle of each of its parts, and at the end.
 func (m *Middle) Places() (places []Place) {
 	for _, way := range []Way{Down, Up} {
 		frames := m.Seen(way)

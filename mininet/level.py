@@ -3,9 +3,9 @@
     level.py LISTEN SERVER keep|remove
 
 Clients connect to LISTEN (ADDRESS:PORT), it connects to SERVER, and passes on what they send. It
-holds at most HIGH bytes. When that is reached it does not read: with "keep", epoll is left to report the source
-as readable; with "remove", it is told by epoll_ctl that nobody wants to know, and told again when
-somebody does. One connection, one direction: it is here to be counted, not to be used.
+holds at most HIGH bytes. When that is reached it does not read: with "keep", epoll is left to
+report the source as readable; with "remove", epoll_ctl takes the source out, and puts it back when
+the relay reads again. One connection, one direction: it is here to be counted, not to be used.
 """
 
 import select
@@ -72,7 +72,8 @@ def main(argv):
     """One connection after the other."""
     (address, port), server = _address(argv[1]), _address(argv[2])
     # tpbench has relays listen on the next port too, which serves no transfer here.
-    with socket.create_server((address, port)) as listener, socket.create_server((address, port + 1)):
+    with (socket.create_server((address, port)) as listener,
+          socket.create_server((address, port + 1))):
         while True:
             source, _ = listener.accept()
             try:

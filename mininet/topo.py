@@ -39,8 +39,8 @@ RELAY_PORT = 9091
 
 # What topo.py has tpbench measure, unless its command line says otherwise.
 DEFAULTS = {
-    '--relays': 'direct,tprelay,tprelay-no-flow-control', '--seconds': '20', '--rounds': '3', '--crowd': '200',
-    '--ordinary': None, '--goals': None,
+    '--relays': 'direct,tprelay,tprelay-no-flow-control', '--seconds': '20', '--rounds': '3',
+    '--interval': '100ms', '--crowd': '200', '--ordinary': None, '--goals': None,
 }
 
 
@@ -66,7 +66,7 @@ def link_options(mbit, delay, queue, netem):
 
 def has_netem():
     """Says whether this kernel can delay packets. It tries, in a network of its own."""
-    return _succeeds('unshare', '-n', 'tc', 'qdisc', 'add', 'dev', 'lo', 'root', 'netem', 'delay', '1ms')
+    return _succeeds(*'unshare -n tc qdisc add dev lo root netem delay 1ms'.split())
 
 
 def has_openvswitch():
@@ -102,7 +102,8 @@ class RateIntf(TCIntf):
     def bwCmds(self, bw=None, latency_ms=None, **_):  # pylint: disable=invalid-name,arguments-differ
         """The commands that limit the rate to bw Mbit/s."""
         wait = f'{latency_ms:f}ms' if latency_ms is not None else '1s'
-        return [f'%s qdisc add dev %s root handle 5: tbf rate {bw:f}Mbit burst {BURST} latency {wait}'], ' parent 5:1 '
+        limit = f'tbf rate {bw:f}Mbit burst {BURST} latency {wait}'
+        return [f'%s qdisc add dev %s root handle 5: {limit}'], ' parent 5:1 '
 
 
 class RateLink(TCLink):
@@ -131,25 +132,30 @@ class IPBridge(Switch):
 
 
 class Router(Host):
-    """A host that forwards, h2. With arp_proxy it answers for h1's default gateway."""
+    """A host that forwards, between the network of its first interface and that of its second.
 
-    def config(self, arp_proxy=False, **params):  # pylint: disable=arguments-differ
+    right is the address of the second interface. arp_proxy is a gateway on the first one's side
+    that the router answers for, or None.
+    """
+
+    def config(self, right=None, arp_proxy=None, **params):  # pylint: disable=arguments-differ
         """Sets the second address, and forwarding."""
         result = super().config(**params)
-        self.setIP(f'{H2_RIGHT}/24', intf='h2-eth1')
+        self.setIP(right, intf=f'{self.name}-eth1')
         commands = ['sysctl -qw net.ipv4.ip_forward=1']
         if arp_proxy:
             # The kernel answers for addresses that it would reach by another interface.
-            commands += [f'ip route add {NOBODY}/32 dev h2-eth1', 'sysctl -qw net.ipv4.conf.h2-eth0.proxy_arp=1']
+            commands += [f'ip route add {arp_proxy}/32 dev {self.name}-eth1',
+                         f'sysctl -qw net.ipv4.conf.{self.name}-eth0.proxy_arp=1']
         for command in commands:
             said = self.cmd(command).strip()
             if said:
-                raise MininetError(f'h2: {command}: {said}')
+                raise MininetError(f'{self.name}: {command}: {said}')
         return result
 
 
 class TPRelayHost(Router):
-    """A router with tprelay: all TCP connections from h1 to hosts behind it go through the relay."""
+    """A router with tprelay: TCP connections that come in by its first interface go through it."""
 
     def __init__(self, *args, **params):
         self.relay, self.folder = None, None
@@ -160,11 +166,13 @@ class TPRelayHost(Router):
         result = super().config(**params)
         self.folder = tempfile.mkdtemp(prefix='tprelay-')
         with open(self._log(), 'w', encoding='utf-8') as log:
-            self.relay = self.popen([program('tprelay'), 'run', '--mode', mode, '--listen', f':{RELAY_PORT}',
-                                     '--admin', '127.0.0.1:9092', *flags], stdout=log, stderr=log)
+            line = [program('tprelay'), 'run', '--mode', mode, '--listen', f':{RELAY_PORT}',
+                    '--admin', '127.0.0.1:9092', *flags]
+            self.relay = self.popen(line, stdout=log, stderr=log)
         self._wait()
-        address = '127.0.0.1' if mode == 'tproxy' else H2_LEFT
-        self._rules('apply', '--mode', mode, '--listen', f'{address}:{RELAY_PORT}', '--in', 'h2-eth0', '--set-sysctls')
+        address = '127.0.0.1' if mode == 'tproxy' else self.IP()
+        self._rules('apply', '--mode', mode, '--listen', f'{address}:{RELAY_PORT}',
+                    '--in', f'{self.name}-eth0', '--set-sysctls')
         return result
 
     def terminate(self):
@@ -187,11 +195,12 @@ class TPRelayHost(Router):
         return os.path.join(self.folder, 'tprelay.log')
 
     def _rules(self, action, *flags):
-        with self.popen([program('tprelay'), 'rules', action, '--state', os.path.join(self.folder, 'rules'), *flags],
+        state = os.path.join(self.folder, 'rules')
+        with self.popen([program('tprelay'), 'rules', action, '--state', state, *flags],
                         text=True) as process:
             out, err = process.communicate(timeout=60)
         if process.returncode != 0:
-            raise MininetError(f'h2: tprelay rules {action}: {(err or out).strip()}')
+            raise MininetError(f'{self.name}: tprelay rules {action}: {(err or out).strip()}')
 
     def _wait(self):
         """Returns when the relay listens."""
@@ -202,7 +211,7 @@ class TPRelayHost(Router):
                 break
             time.sleep(0.1)
         with open(self._log(), encoding='utf-8') as log:
-            raise MininetError(f'h2: tprelay does not listen: {log.read().strip()}')
+            raise MininetError(f'{self.name}: tprelay does not listen: {log.read().strip()}')
 
 
 class Bottleneck(Topo):
@@ -212,12 +221,14 @@ class Bottleneck(Topo):
     delay: of each link, one way, in ms; 0 where this kernel has no netem.
     queue: before the slow link, as the ms to pass it; factor: the other queues are so many times
     longer, in bytes.
-    relay: h2 runs tprelay. mode: tproxy or redirect. arp_proxy: see Router.
+    relay: h2 runs tprelay. mode: tproxy or redirect.
+    arp_proxy: h1's gateway is not h2, but an address that h2 answers for.
     switch: ovs, bridge, or auto, which is Open vSwitch where it runs.
     """
 
     # pylint: disable=arguments-differ,too-many-arguments,too-many-locals
-    def build(self, access=20, bottleneck=6, delay=10, queue=90, factor=10, relay=0, mode='tproxy', arp_proxy=0, switch='auto'):
+    def build(self, access=20, bottleneck=6, delay=10, queue=90, factor=10, relay=0, mode='tproxy',
+              arp_proxy=0, switch='auto'):
         """Adds hosts, switch and links."""
         netem = has_netem()
         length = max(bottleneck * 125 * queue, 10 * FRAME)
@@ -225,10 +236,13 @@ class Bottleneck(Topo):
         behind = link_options(bottleneck, delay, length, netem)
         router = {'cls': TPRelayHost, 'mode': mode} if relay else {'cls': Router}
         ovs = switch == 'ovs' or switch == 'auto' and has_openvswitch()
-        h1 = self.addHost('h1', ip=f'{H1}/24', defaultRoute='via ' + (NOBODY if arp_proxy else H2_LEFT))
-        h2 = self.addHost('h2', ip=f'{H2_LEFT}/24', arp_proxy=bool(arp_proxy), **router)
+        h1 = self.addHost('h1', ip=f'{H1}/24', defaultRoute='via ' +
+                          (NOBODY if arp_proxy else H2_LEFT))
+        h2 = self.addHost('h2', ip=f'{H2_LEFT}/24', right=f'{H2_RIGHT}/24',
+                          arp_proxy=NOBODY if arp_proxy else None, **router)
         h3 = self.addHost('h3', ip=f'{H3}/24', defaultRoute=f'via {H2_RIGHT}')
-        s1 = self.addSwitch('s1', cls=OVSSwitch, failMode='standalone') if ovs else self.addSwitch('s1', cls=IPBridge)
+        bridge = {'cls': OVSSwitch, 'failMode': 'standalone'} if ovs else {'cls': IPBridge}
+        s1 = self.addSwitch('s1', **bridge)
         self.addLink(h1, s1, cls=RateLink, **before)
         self.addLink(s1, h2, cls=RateLink, **before)
         self.addLink(h2, h3, cls=RateLink, **behind)
@@ -238,7 +252,7 @@ topos = {'bottleneck': Bottleneck}
 
 
 def private_network():
-    """Moves this process to a network of its own, so that nothing of it is seen outside or stays."""
+    """Moves this process to a network of its own, which ends with it."""
     clone_newnet = 0x40000000  # of <sched.h>
     if ctypes.CDLL(None, use_errno=True).unshare(clone_newnet) != 0:
         raise MininetError(f'a network namespace: {os.strerror(ctypes.get_errno())}; run as root')
@@ -249,7 +263,8 @@ def private_network():
 def network(args):
     """The running network, taken down at the end."""
     if args.switch == 'ovs' and not has_openvswitch():
-        raise MininetError('Open vSwitch does not run here; start it (ovs-ctl start), or use --switch bridge')
+        raise MininetError(
+            'Open vSwitch does not run here; start it (ovs-ctl start), or use --switch bridge')
     if args.switch == 'auto':
         args.switch = 'ovs' if has_openvswitch() else 'bridge'
     if args.switch == 'bridge':
@@ -277,25 +292,45 @@ def reachable(h1):
     raise MininetError('h1 does not reach h3: ' + ' '.join(said.split()))
 
 
-PARAMETERS = ('access', 'bottleneck', 'delay', 'queue', 'factor', 'relay', 'mode', 'arp_proxy', 'switch')
+PARAMETERS = (
+    'access',
+    'bottleneck',
+    'delay',
+    'queue',
+    'factor',
+    'relay',
+    'mode',
+    'arp_proxy',
+    'switch')
 
 
 def parse(argv):
     """The network's settings, and the arguments for tpbench."""
-    p = argparse.ArgumentParser(prog='topo.py', formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False,
-                                description='Measures what a relay on h2 of h1 - s1 - h2 - h3 does when the link behind it is '
-                                'slow. As root. Further flags are those of "tpbench slow" (tpbench slow --help).')
-    p.add_argument('--access', type=float, default=20, metavar='MBIT', help='rate of the links h1-s1 and s1-h2')
-    p.add_argument('--bottleneck', type=float, default=6, metavar='MBIT', help='rate of the link h2-h3')
-    p.add_argument('--delay', type=float, default=10, metavar='MS', help='of each link, one way; needs netem')
-    p.add_argument('--queue', type=float, default=90, metavar='MS', help='of the slow link, as the time to pass it')
-    p.add_argument('--factor', type=float, default=10, metavar='N', help='the other queues are so many times longer, in bytes')
-    p.add_argument('--switch', choices=('auto', 'ovs', 'bridge'), default='auto', help='Open vSwitch or Linux bridge')
-    p.add_argument('--arp-proxy', action='store_true', help='h1 keeps a default gateway that is not h2, and h2 answers for it')
-    p.add_argument('--mode', choices=('tproxy', 'redirect'), default='tproxy', help='how connections come to the relay')
-    p.add_argument('--cli', action='store_true', help="give Mininet's prompt, with tprelay on h2, instead of measuring")
+    p = argparse.ArgumentParser(
+        prog='topo.py', formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False,
+        description='Measures what a relay on h2 of h1 - s1 - h2 - h3 does when the link behind it '
+        'is slow. As root. Further flags are those of "tpbench slow" (tpbench slow --help).')
+    p.add_argument('--access', type=float, default=20, metavar='MBIT',
+                   help='rate of the links h1-s1 and s1-h2')
+    p.add_argument('--bottleneck', type=float, default=6, metavar='MBIT',
+                   help='rate of the link h2-h3')
+    p.add_argument('--delay', type=float, default=10, metavar='MS',
+                   help='of each link, one way; needs netem')
+    p.add_argument('--queue', type=float, default=90, metavar='MS',
+                   help='of the slow link, as the time to pass it')
+    p.add_argument('--factor', type=float, default=10, metavar='N',
+                   help='the other queues are so many times longer, in bytes')
+    p.add_argument('--switch', choices=('auto', 'ovs', 'bridge'), default='auto',
+                   help='Open vSwitch or Linux bridge')
+    p.add_argument('--arp-proxy', action='store_true',
+                   help='h1 keeps a default gateway that is not h2, and h2 answers for it')
+    p.add_argument('--mode', choices=('tproxy', 'redirect'), default='tproxy',
+                   help='how connections come to the relay')
+    p.add_argument('--cli', action='store_true',
+                   help="give Mininet's prompt, with tprelay on h2, instead of measuring")
     p.add_argument('--document', action='store_true',
-                   help='write the figures of docs/flow-control.md: the flags are then those of "tpbench document"')
+                   help='write the figures of docs/flow-control.md; further flags are then those '
+                   'of "tpbench document"')
     args, rest = p.parse_known_args(argv)
     args.relay = args.cli
     if not 0 < args.bottleneck < args.access <= 1000:
@@ -308,10 +343,12 @@ def parse(argv):
 def tpbench(args, rest, pids):
     """What measures: tpbench, attached to the hosts with these process ids."""
     netem = has_netem()
-    line = [program('tpbench'), 'document' if args.document else 'slow', '--attach', ','.join(map(str, pids)),
-            '--access', f'{args.access:f}mbit', '--bottleneck', f'{args.bottleneck:f}mbit', '--queue', f'{args.queue:g}ms',
-            '--delay', f'{args.delay if netem else 0:g}ms',
-            '--note', 'Mininet, switch: ' + ('Open vSwitch' if args.switch == 'ovs' else 'Linux bridge')]
+    switch = 'Open vSwitch' if args.switch == 'ovs' else 'Linux bridge'
+    line = [program('tpbench'), 'document' if args.document else 'slow',
+            '--attach', ','.join(map(str, pids)),
+            '--access', f'{args.access:f}mbit', '--bottleneck', f'{args.bottleneck:f}mbit',
+            '--queue', f'{args.queue:g}ms', '--delay', f'{args.delay if netem else 0:g}ms',
+            '--note', f'Mininet, switch: {switch}']
     if not netem:
         line += ['--note', 'rate and queue only, no delay: this kernel has no netem']
     if args.document:
@@ -327,7 +364,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def measure(net, args, rest):
-    """Runs tpbench to its end, and gives its exit status. It gets the signals that come meanwhile."""
+    """Runs tpbench to its end, and gives its exit status. Signals are passed on to it."""
     line = tpbench(args, rest, [net[name].pid for name in ('h1', 'h2', 'h3')])
     # In a session of its own, the terminal's Ctrl-C does not reach it as well.
     with subprocess.Popen(line, start_new_session=True) as process:
@@ -351,7 +388,8 @@ def run(args, rest):
                 if not args.cli:
                     return measure(net, args, rest)
                 setLogLevel('info')
-                print(f'tprelay runs on h2 ({args.mode}). Try:\n  h3 iperf3 -s -D\n  h1 iperf3 -c {H3}\n'
+                print(f'tprelay runs on h2 ({args.mode}). Try:\n'
+                      f'  h3 iperf3 -s -D\n  h1 iperf3 -c {H3}\n'
                       '  h2 curl -s http://127.0.0.1:9092/stats')
                 CLI(net)
                 return 0
@@ -367,7 +405,7 @@ def main(argv):
     """Everything, and the exit status."""
     args, rest = parse(argv)
     if os.geteuid() != 0:
-        return 'topo.py: Mininet makes network namespaces: run as root, or see "make demo", which needs no root'
+        return 'topo.py: Mininet needs root; "make demo" does not'
     try:
         program('tprelay')
         return run(args, rest)

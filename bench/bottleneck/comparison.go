@@ -72,8 +72,8 @@ func (s *Setup) Settings() Settings {
 
 // Compare measures each relay in every round, and adds what it measured to c, also when
 // it fails later. Relays take turns, so that what the machine does by itself meets all
-// of them. At the end, the first relay that is none of [Direct] gets Settings.Crowd
-// connections at once. step, if not nil, is told what comes next.
+// of them. At the end, the first relay but [Direct] gets Settings.Crowd connections at once.
+// step, if not nil, is called with a description of each phase before it.
 func (s *Setup) Compare(ctx context.Context, all []relays.Relay, c *Comparison, step func(what string)) error {
 	if step == nil {
 		step = func(string) {}

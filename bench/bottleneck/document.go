@@ -59,8 +59,8 @@ func (s *Setup) documented(level string) (transfers, counted []relays.Relay, err
 	return transfers, counted, err
 }
 
-// Document measures it all. level is the path of mininet/level.py; step is told what comes
-// next.
+// Document measures it all. level is the path of mininet/level.py; step is called with a
+// description of each phase before it.
 func (s *Setup) Document(ctx context.Context, level string, step func(what string)) (*Document, error) {
 	transfers, counted, err := s.documented(level)
 	if err != nil {

@@ -41,10 +41,7 @@ func (s *Setup) figures(m *Measured) Figures {
 		f[Settle] = at
 	}
 	f[InFlight] = float64(MostInFlight(sent, arrived))
-	timed := &m.Record
-	if m.Timed != nil {
-		timed = m.Timed
-	}
+	timed := m.timed()
 	var took []float64
 	for _, d := range timed.delays {
 		if d.at >= skip {
@@ -55,7 +52,7 @@ func (s *Setup) figures(m *Measured) Figures {
 		sort.Float64s(took)
 		f[DelayMedian], f[DelayP99] = quantile(took, 0.5), quantile(took, 0.99)
 	}
-	for _, sample := range slices.Concat(m.Samples, timed.Samples) {
+	for _, sample := range timed.Samples {
 		if sample.Relay != nil {
 			f[PendingMost] = max(f[PendingMost], float64(sample.Relay.Pending))
 		}

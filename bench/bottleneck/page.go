@@ -61,7 +61,7 @@ func (c *Comparison) view() pageView {
 			continue
 		}
 		t := transferView{Name: relay.Name, Title: relay.Title, About: m.Figures.String()}
-		samples := smoothed(m.Samples)
+		samples := smoothed(m.timed().Samples)
 		for _, l := range lines() {
 			if d := l.draw(samples); d != nil {
 				t.Lines = append(t.Lines, lineView{d, l.legend(samples)})

@@ -168,7 +168,7 @@ func (d *Document) plots() map[string]plot {
 			continue // it would leave nothing of the others to be seen
 		}
 		inFlight = append(inFlight, line(title, class, m.Samples, func(s Sample) (float64, bool) { return float64(s.SentBytes-s.ArrivedBytes) / kib, true }))
-		delay = append(delay, line(title, class, m.Timed.Samples, func(s Sample) (float64, bool) {
+		delay = append(delay, line(title, class, m.timed().Samples, func(s Sample) (float64, bool) {
 			if s.Delay == nil {
 				return 0, false
 			}
@@ -184,7 +184,7 @@ func (d *Document) plots() map[string]plot {
 		}
 	}
 	says := func(name, class string, f func(*Relay) float64) curve {
-		return line(name, class, d.of(1, "tprelay").Timed.Samples, func(s Sample) (float64, bool) {
+		return line(name, class, d.of(1, "tprelay").timed().Samples, func(s Sample) (float64, bool) {
 			if s.Relay == nil {
 				return 0, false
 			}

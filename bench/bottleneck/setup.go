@@ -43,7 +43,7 @@ type Setup struct {
 	Flows  int           // see Transfer
 	// Ordinary has each relay measured twice: first with a sender that leaves its send
 	// buffer to its kernel, as most programs do, and then with one that keeps to Unsent.
-	// Delays are then those of the second transfer, and all else is the first one's.
+	// Delays and pending bytes are those of the second transfer, all else of the first.
 	Ordinary bool
 	Redirect bool // connections come to the relays by REDIRECT rules, not TPROXY's
 	// Again is how often a transfer is repeated when the machine's host took much of the
@@ -64,6 +64,14 @@ type Measured struct {
 	Record
 	// Timed is the second transfer, with Setup.Ordinary.
 	Timed *Record `json:"timed,omitempty"`
+}
+
+// timed is the transfer from which delays are taken.
+func (m *Measured) timed() *Record {
+	if m.Timed != nil {
+		return m.Timed
+	}
+	return &m.Record
 }
 
 // Run makes the hosts anew, starts the relay and measures one transfer, several times if
@@ -110,6 +118,7 @@ func (s *Setup) once(ctx context.Context, p relays.Relay, tell func(Sample)) (m 
 	t.Tell = tell
 	if s.Ordinary {
 		t.Unsent = 0
+		t.Admin = netip.AddrPort{} // its answers take memory that is not the transfer's
 	}
 	r, err := st.run(ctx, t)
 	if err != nil {

@@ -120,7 +120,7 @@ func (s Settings) Legend() []string {
 		legend = append(legend, "±: 95 % confidence interval of the median.")
 	}
 	if s.Ordinary {
-		legend = append(legend, fmt.Sprintf("Delay is that of a second transfer, whose sender's kernel holds at most %s unsent; the first one's holds as much as it likes.", units.FormatBytes(int64(s.Unsent))))
+		legend = append(legend, fmt.Sprintf("Delay and pending are of a second transfer, whose sender's kernel holds at most %s unsent; the first one's holds as much as it likes.", units.FormatBytes(int64(s.Unsent))))
 	}
 	return legend
 }

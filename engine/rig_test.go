@@ -83,8 +83,8 @@ func (r *rig) run() {
 	r.stop, r.done = stop, make(chan error, 1)
 	go func(e *engine.Engine, done chan<- error) { done <- e.Run(ctx) }(r.Engine, r.done)
 	for r.Stats().Waits == 0 {
-		// Once Run is there, this waits for an answer of every loop: whoever counts
-		// goroutines next must see them all.
+		// When Run has begun, this waits for an answer of every loop: a leak check that comes next
+		// must see all goroutines.
 		r.Pairs(func(engine.PairInfo) bool { return true })
 		time.Sleep(time.Millisecond)
 	}

@@ -207,7 +207,7 @@ func (s *sayings) take() string {
 }
 
 // TestAccessLogSaysThatLinesAreLost: at once, every now and then while it lasts, and when it
-// is over.
+// is over. The clock is synctest's, which takes no time.
 func TestAccessLogSaysThatLinesAreLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged sayings

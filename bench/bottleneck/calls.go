@@ -118,7 +118,7 @@ func callTable(counted []*Counted) string {
 			fmt.Fprintf(&b, " %s |\n", phase.growth)
 		}
 	}
-	fmt.Fprintf(&b, "\nBy strace -c -f. \"Stopped\": the receiver reads nothing; the first %g s of that are left out. \"Its runtime\" is what neither "+
-		"waits nor moves bytes: the Go scheduler's futex and nanosleep, HAProxy's clock.", settled.Seconds())
+	b.WriteString("\n" + wrap(fmt.Sprintf("By strace -c -f. \"Stopped\": the receiver reads nothing; the first %g s of that are left out. \"Its runtime\" is what neither "+
+		"waits nor moves bytes: the Go scheduler's futex and nanosleep, HAProxy's clock.", settled.Seconds())))
 	return b.String()
 }

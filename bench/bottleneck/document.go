@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -159,9 +160,30 @@ func (d *Document) table() string {
 			units.FormatRate(f[SenderRate], 2), units.FormatRate(f[ArrivedRate], 2), settle, f[InFlight]/mib, delay, growth)
 	}
 	set := d.Settings
-	fmt.Fprintf(&b, "\n%s, Linux %s; %s; two transfers of %d s each. Rates are without the first %d s. tprelay held %s at most; its high watermark is %s.",
+	b.WriteString("\n" + wrap(fmt.Sprintf("%s, Linux %s; %s; two transfers of %d s each. Rates are without the first %d s. tprelay held %s at most; its high watermark is %s.",
 		set.Began.UTC().Format("2006-01-02"), kernel(), strings.Join(d.Notes, "; "), set.Seconds, set.Skipped,
-		units.FormatBytes(int64(d.of(1, "tprelay").Figures[PendingMost])), units.FormatBytes(set.Watermark))
+		units.FormatBytes(int64(d.of(1, "tprelay").Figures[PendingMost])), units.FormatBytes(set.Watermark))))
+	return b.String()
+}
+
+// wrap breaks a paragraph into lines of at most 100 columns.
+func wrap(text string) string {
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case column+1+n > 100:
+			b.WriteByte('\n')
+			column = 0
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += n
+	}
 	return b.String()
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 const aTrace = `1.000000 IP 10.0.1.1.40000 > 10.0.2.3.5201: Flags [S], seq 100, win 64240, options [mss 1460,sackOK,TS val 1 ecr 0,nop,wscale 7], length 0
@@ -140,6 +141,11 @@ func TestDocumentReplacesOnlyWhatIsBetweenTheComments(t *testing.T) {
 	}
 	if strings.Contains(string(text), "old") {
 		t.Error("the old text is still there")
+	}
+	for line := range strings.Lines(string(text)) {
+		if utf8.RuneCountInString(line) > 101 && !strings.HasPrefix(line, "|") {
+			t.Errorf("more than 100 columns: %s", line)
+		}
 	}
 	if _, err := d.Write(page, filepath.Join(dir, "plots")); err != nil {
 		t.Errorf("again: %v", err)

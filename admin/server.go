@@ -11,7 +11,8 @@ import (
 
 const (
 	// maxConnections is the number of connections that a Server has at most: half of the
-	// descriptors that an engine leaves to the rest of its process (engine.DefaultDescriptorReserve).
+	// descriptors that an engine leaves to the rest of its process
+	// (engine.DefaultDescriptorReserve).
 	maxConnections = 32
 	// maxHeaderBytes limits the memory for a request. Browsers send 1 KiB or less.
 	maxHeaderBytes = 16 << 10

@@ -22,12 +22,12 @@ import (
 // The buffer stops a source. When more waits in it than it may hold, the kernel closes the
 // window. It opens the window again, by itself, when the relay has read enough.
 //
-// A buffer that is smaller than what waits in it and what the source was promised room for
-// can drop what comes, and that is sent again, maybe after a time-out only. So the buffer
-// shrinks with what is held and promised. It is locked only while what is promised fits at twice
-// its size: the kernel over-advertises when segments arrive singly, and unlocked it grows instead of
-// dropping. The next tick makes it small again. From a fast and near source megabytes come within
-// a tick, by which an unlocked buffer grows.
+// A buffer that is smaller than what waits in it and what the source was promised room for can drop
+// what comes, and that is sent again, maybe after a time-out only. So the buffer shrinks with what
+// is held and promised. It is locked only while what is promised fits at twice its size: the kernel
+// over-advertises when segments arrive singly, and unlocked it grows instead of dropping. The next
+// tick makes it small again. From a fast and near source megabytes come within a tick, by which an
+// unlocked buffer grows.
 
 const (
 	noWindowClamp = 1 << 30 // more than any window

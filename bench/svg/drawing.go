@@ -1,7 +1,7 @@
 // Package svg makes plots as SVG, for pages that are one file and load nothing.
 //
-// A [Drawing] consists of shapes. [Page] parses the template of a page and adds two templates to it:
-// "drawing" writes a drawing, and "style" is the style of all pages.
+// A [Drawing] consists of shapes. [Page] parses the template of a page and adds two templates to
+// it: "drawing" writes a drawing, and "style" is the style of all pages.
 package svg
 
 import (

@@ -10,9 +10,9 @@ import (
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
-// The congestion control of the hosts is part of what is measured: over veth, which loses no packets,
-// BBR still paces each connection by timers, and that costs more than a relay does. So it is the same
-// on every machine, whatever the machine's sysctl says.
+// The congestion control of the hosts is part of what is measured: over veth, which loses no
+// packets, BBR still paces each connection by timers, and that costs more than a relay does. So it
+// is the same on every machine, whatever the machine's sysctl says.
 const (
 	congestionSetting = "net.ipv4.tcp_congestion_control"
 	// defaultCongestion is the kernel's own default.
@@ -21,8 +21,8 @@ const (
 	allowedCongestion = "net.ipv4.tcp_allowed_congestion_control"
 )
 
-// ChooseCongestion returns the congestion control of that name. For "" it is cubic, or the machine's own
-// where programs may not choose cubic. The error lists those that may be chosen.
+// ChooseCongestion returns the congestion control of that name. For "" it is cubic, or the
+// machine's own where programs may not choose cubic. The error lists those that may be chosen.
 func ChooseCongestion(name string) (string, error) {
 	text, err := netlab.Sysctl(allowedCongestion)
 	listed := err == nil // otherwise setting it fails

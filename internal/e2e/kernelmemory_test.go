@@ -49,8 +49,8 @@ func usualBuffers(t *testing.T, lab *netlab.Lab) {
 }
 
 // TestStalledReadersCostLittleKernelMemory: clients stop reading, from the beginning or after some
-// MiB, while servers send as much as they can. What the kernel then holds for the relay's sockets is
-// little, Stats says how much it is, and when the clients read on they get every byte.
+// MiB, while servers send as much as they can. What the kernel then holds for the relay's sockets
+// is little, Stats says how much it is, and when the clients read on they get every byte.
 func TestStalledReadersCostLittleKernelMemory(t *testing.T) {
 	each(t, paths(tproxy.TPROXY), func(t *testing.T, g *gateway) {
 		usualBuffers(t, g.Lab)

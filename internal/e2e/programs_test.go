@@ -137,8 +137,8 @@ func TestIperf3(t *testing.T) {
 	eachWith(t, all, setup{engine: engine.Options{Loops: 1}}, func(t *testing.T, g *gateway) {
 		const amount = 256 * mebibyte
 		// iperf3 ends with the sender: what sockets and pipes still hold then is thrown away. These
-		// limits keep it small, except in the relay's receive buffer: the throttle may set that beyond
-		// tcp_rmem, and it has held 25 MiB on a busy machine.
+		// limits keep it small, except in the relay's receive buffer: the throttle may set that
+		// beyond tcp_rmem, and it has held 25 MiB on a busy machine.
 		const buffer = 2 * mebibyte
 		for _, h := range []*netlab.Host{g.H1, g.H2, g.H3} {
 			for _, name := range []string{"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"} {

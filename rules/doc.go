@@ -46,10 +46,6 @@
 // assigned to the listener, so connections that began before the relay, and connections in
 // the other direction, are not affected.
 //
-// Where the rules come from: Config describes what to divert. nftChains (nft.go) and
-// iptablesTables (iptables.go) turn it into rules; routing (routing.go) and sysctls
-// (sysctl.go) into the rest. nftPrerouting has the rule that diverts a SYN.
-//
 // A relay that uses the client's port as well as its address has two connections with the
 // same addresses and ports, which connection tracking takes for one. Their sequence numbers
 // differ, so most of their packets count as invalid. This matters only if a firewall on the

@@ -43,6 +43,9 @@ func (c Config) nftText() string {
 	return b.String()
 }
 
+// nftChains turns c into nft rules, as iptablesTables (iptables.go) does for iptables. routing
+// (routing.go) and sysctls (sysctl.go) return the rest of what c needs. The rule that diverts a SYN
+// is in nftPrerouting, or in nftRedirect for REDIRECT.
 func (c Config) nftChains() []chain {
 	var chains []chain
 	if c.routed() {

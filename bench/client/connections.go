@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -96,7 +97,7 @@ func newConnections(job worker.Job, replied func(*member, time.Duration)) *conne
 // that there can be none, or that ctx has ended.
 func (p *connections) SetUp(ctx context.Context) error {
 	client, err := gnet.NewClient(p, gnet.WithMulticore(p.job.Threads > 1), gnet.WithNumEventLoop(p.job.Threads),
-		gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(new(worker.GnetLog)))
+		gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(zap.NewNop().Sugar()))
 	if err != nil {
 		return err
 	}

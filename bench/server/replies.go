@@ -2,12 +2,17 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/tprelay/tprelay/bench/protocol"
 	"github.com/tprelay/tprelay/bench/worker"
@@ -46,12 +51,22 @@ func startReplyServer(listen netip.AddrPort, threads int, f *worker.Faults) (*re
 		// With SO_REUSEPORT each loop accepts by itself; without it gnet has one more loop, which
 		// accepts for the others. A port that is taken then does not show here; it shows at the
 		// port of the stream server.
-		var log worker.GnetLog
+		//
+		// gnet's log must not go to standard output, which is for results. Its last error is kept,
+		// since gnet does not return all of them.
+		var last atomic.Pointer[string]
+		log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{}), zapcore.AddSync(io.Discard), zap.ErrorLevel),
+			zap.Hooks(func(e zapcore.Entry) error {
+				last.Store(&e.Message)
+				return nil
+			}))
 		s.err = gnet.Run(s, "tcp://"+listen.String(),
 			gnet.WithMulticore(threads > 1), gnet.WithNumEventLoop(threads), gnet.WithReusePort(true),
-			gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(&log))
-		if s.err == nil {
-			s.err = fmt.Errorf("the reply server has ended: %s", log.LastError("it was told to"))
+			gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(log.Sugar()))
+		if why := last.Load(); s.err == nil && why != nil {
+			s.err = fmt.Errorf("the reply server has ended: %s", *why)
+		} else if s.err == nil {
+			s.err = errors.New("the reply server has ended: it was told to")
 		}
 	}()
 	select {

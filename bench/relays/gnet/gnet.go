@@ -64,7 +64,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 	// With ReusePort gnet accepts on the loop itself; without it, on a second one.
 	err := gnet.Rotate(r, listen, gnet.WithNumEventLoop(1), gnet.WithReusePort(true),
-		gnet.WithTicker(true), gnet.WithLogger(silent{}))
+		gnet.WithTicker(true), gnet.WithLogger(errorsOnly()))
 	r.unhook()
 	if err = errors.Join(err, r.full); err != nil {
 		return fmt.Errorf("gnet: %w", err)

@@ -1,9 +1,11 @@
 package gnet
 
 import (
-	"fmt"
 	"os"
 	"runtime/metrics"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // memory is how many bytes the process has from the kernel and has not given back.
@@ -13,23 +15,9 @@ func memory() uint64 {
 	return samples[0].Value.Uint64() - samples[1].Value.Uint64()
 }
 
-// silent is a logger that says only what ends the relay: gnet's own writes to
+// errorsOnly is a logger for gnet that writes errors to standard error; gnet's own writes everything to
 // standard output.
-type silent struct{}
-
-// Debugf says nothing.
-func (silent) Debugf(string, ...any) {}
-
-// Infof says nothing.
-func (silent) Infof(string, ...any) {}
-
-// Warnf says nothing.
-func (silent) Warnf(string, ...any) {}
-
-// Errorf writes to standard error.
-func (silent) Errorf(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "gnet: "+format+"\n", args...)
+func errorsOnly() *zap.SugaredLogger {
+	message := zapcore.NewConsoleEncoder(zapcore.EncoderConfig{MessageKey: "message"})
+	return zap.New(zapcore.NewCore(message, zapcore.Lock(os.Stderr), zap.ErrorLevel)).Sugar()
 }
-
-// Fatalf writes to standard error; gnet ends by itself.
-func (s silent) Fatalf(format string, args ...any) { s.Errorf(format, args...) }

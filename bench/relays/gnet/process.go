@@ -15,8 +15,8 @@ func memory() uint64 {
 	return samples[0].Value.Uint64() - samples[1].Value.Uint64()
 }
 
-// errorsOnly is a logger for gnet that writes errors to standard error; gnet's own writes everything to
-// standard output.
+// errorsOnly is a logger for gnet that writes errors to standard error. gnet's own writes
+// everything to standard output.
 func errorsOnly() *zap.SugaredLogger {
 	message := zapcore.NewConsoleEncoder(zapcore.EncoderConfig{MessageKey: "message"})
 	return zap.New(zapcore.NewCore(message, zapcore.Lock(os.Stderr), zap.ErrorLevel)).Sugar()

@@ -35,8 +35,11 @@ type crossing struct {
 	err     error // of HandOver
 }
 
-// cross hands streams over through m. Where interrupt is not nil, it runs beside that.
-func cross(t *testing.T, m *handovertest.Middle, pairs int, interrupt func(cancel context.CancelCauseFunc)) *crossing {
+// interrupt runs beside a hand-over, and may cancel it. over is closed when HandOver has returned.
+type interrupt func(cancel context.CancelCauseFunc, over <-chan struct{})
+
+// cross hands streams over through m.
+func cross(t *testing.T, m *handovertest.Middle, pairs int, beside interrupt) *crossing {
 	t.Helper()
 	r := newRig(t, engine.Options{Loops: 2})
 	c := &crossing{rig: r, middle: m}
@@ -56,9 +59,13 @@ func cross(t *testing.T, m *handovertest.Middle, pairs int, interrupt func(cance
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
-	handed := r.beginHandOver(ctx, m)
-	if interrupt != nil {
-		go interrupt(cancel)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_, c.err = r.HandOver(ctx, m.Old, nil)
+	}()
+	if beside != nil {
+		go beside(cancel, over)
 	}
 	e, err := engine.TakeOver(t.Context(), engine.Options{Loops: 2, Listeners: []engine.Listener{r.listener}}, m.New)
 	if err != nil {
@@ -66,7 +73,7 @@ func cross(t *testing.T, m *handovertest.Middle, pairs int, interrupt func(cance
 	} else {
 		c.after = r.successor(e)
 	}
-	c.err = <-handed
+	<-over
 	close(slow)
 	return c
 }
@@ -215,20 +222,20 @@ func TestLostAndLateAcknowledgements(t *testing.T) {
 					}
 					return 0
 				})
-				c := cross(t, m, 40, func(cancel context.CancelCauseFunc) {
+				c := cross(t, m, 40, func(cancel context.CancelCauseFunc, over <-chan struct{}) {
 					<-held
 					end(m.Old, cancel)
+					<-over
 					close(gaveUp)
 				})
-				if want := handover.ErrPeerGone; how == "shut down" && !errors.Is(c.err, want) {
+				want := handover.ErrPeerGone
+				if how == "cancelled" {
+					want = giveUp
+				}
+				if !errors.Is(c.err, want) {
 					t.Errorf("%v, want %v", c.err, want)
 				}
-				if how == "cancelled" && !errors.Is(c.err, giveUp) && !(deliver && c.err == nil) {
-					t.Errorf("%v, want %v", c.err, giveUp)
-				}
-				if c.err != nil {
-					m.Shutdown() // as by the end of the new process
-				}
+				m.Shutdown() // as by the end of the new process
 				if n := c.check(); n > 0 {
 					t.Errorf("%d streams were reset", n)
 				}
@@ -252,11 +259,10 @@ func TestEndOfTheWaitSplitsNothing(t *testing.T) {
 				}
 				return handovertest.Whole
 			})
-			ended := make(chan struct{})
-			c := cross(t, m, pairs, func(cancel context.CancelCauseFunc) {
+			c := cross(t, m, pairs, func(cancel context.CancelCauseFunc, over <-chan struct{}) {
 				select {
 				case <-reached:
-				case <-ended:
+				case <-over:
 					return
 				}
 				switch i % 4 {
@@ -270,7 +276,6 @@ func TestEndOfTheWaitSplitsNothing(t *testing.T) {
 					cancel(nil)
 				}
 			})
-			close(ended)
 			if c.err != nil {
 				m.Shutdown() // as by the end of the new process
 			}

@@ -142,20 +142,21 @@ func TestVerifyCountsOnlyListenersInItsNamespace(t *testing.T) {
 	lab := newLab(t)
 	server(t, lab, serverPort)
 	cfg := allFamilies(tproxy.TPROXY)[0].config(t, tproxy.TPROXY, tools()[0])
-	apply(t, lab.H2, cfg)
-	cfg.CheckListener = true
-	port := int(cfg.Listen[0].Port())
+	port := cfg.Listen[0].Port()
 	l, err := lab.H1.Listen("tcp", fmt.Sprintf(":%d", port))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	// A connected socket with the listener's port is no listener.
+	// A connected socket with the listener's address and port is no listener.
 	c, err := lab.H2.DialFrom(t.Context(), "tcp", fmt.Sprintf("0.0.0.0:%d", port), netip.AddrPortFrom(lab.H3.Addr4, serverPort).String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	cfg.Listen = []netip.AddrPort{unmapped(c.LocalAddr())}
+	apply(t, lab.H2, cfg)
+	cfg.CheckListener = true
 	if problems := verify(t, lab.H2, cfg); len(problems) != 1 {
 		t.Errorf("with a listener on another host, and a connection on the port: %v", problems)
 	}

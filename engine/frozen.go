@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"slices"
 	"time"
 
 	"github.com/tprelay/tprelay/engine/internal/handover"
@@ -66,21 +65,10 @@ func (l *loop) freeze(p *pair) (c frozenPair, err error) {
 		}
 	}
 	l.wheel.disarm(&l.pairs, p)
-	l.unwatch(p)
+	l.stopObserving(p)
 	l.stopWaitingForFD(p)
 	p.state, p.shared = stateHandingOff, true // with duplicates in the link, maybe for long
 	return c, nil
-}
-
-// unwatch takes the directions of a pair off the throttle's list, which passes over pairs that
-// are not open and drops them.
-func (l *loop) unwatch(p *pair) {
-	if !p.dir[upstream].Is(pump.Watched) && !p.dir[downstream].Is(pump.Watched) {
-		return
-	}
-	l.watches = slices.DeleteFunc(l.watches, func(w watch) bool { return w.reference == reference{p.slot, p.generation} })
-	p.dir[upstream].Clear(pump.Watched)
-	p.dir[downstream].Clear(pump.Watched)
 }
 
 // resume lets a frozen pair go on here.
@@ -117,21 +105,7 @@ func (l *loop) restart(p *pair) {
 	case stateOpen:
 		l.rearm(p)
 		l.queue(p)
-		l.rewatch(p)
-	}
-}
-
-// rewatch puts throttled directions on the list again, as if the throttle had just begun. The
-// settings of their sockets have moved along, and only the list takes them off.
-func (l *loop) rewatch(p *pair) {
-	for s := range side(2) {
-		switch {
-		case !p.dir[s].Is(pump.Throttled):
-		case l.engine.options.NoFlowControl: // the engine before this one had flow control
-			l.lift(p, s)
-		case l.tcpInfo(int(p.fd[s.other()])):
-			l.watch(p, s, calmAfter/2)
-		}
+		l.observeAgain(p)
 	}
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"testing"
 
+	"github.com/tprelay/tprelay/engine/internal/flowcontrol"
 	"github.com/tprelay/tprelay/engine/internal/pump"
 )
 
@@ -30,11 +31,11 @@ func TestThrottledDirectionIsWatchedAgainWhenItGoesOn(t *testing.T) {
 			w.tell()
 			w.serve()
 			p := w.find(w.pairs[0].ref)
-			if !w.tcpInfo(int(p.fd[outgoing])) {
+			if !w.sampleSink(p, upstream) || !w.sampleSource(p, upstream) {
 				t.Fatal("no TCP_INFO")
 			}
-			w.adjust(p, upstream, 1<<20, 0)
-			w.watch(p, upstream, calmAfter)
+			w.limit(p, upstream, flowcontrol.LimitsAt(1<<20, 0, &w.sink, &w.source, w.mostTuned()))
+			w.observe(p, upstream, flowcontrol.AfterThrottle(&w.sink, w.millis()))
 			if !p.dir[upstream].Is(pump.Throttled) {
 				t.Fatal("not throttled")
 			}
@@ -43,7 +44,7 @@ func TestThrottledDirectionIsWatchedAgainWhenItGoesOn(t *testing.T) {
 			must(on(w))
 			must(w.check())
 			p = w.find(w.pairs[0].ref)
-			for range 3 * calmAfter {
+			for range 30 {
 				w.pass(1)
 				w.throttle()
 			}

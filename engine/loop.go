@@ -36,17 +36,18 @@ type loop struct {
 
 	ready, serving []reference // pairs with something to do
 	memWaiters     []reference // pairs of which a direction is starved
-	watches        []watch     // directions that stalled of late
+	throttledFlows []throttledFlow
 	moderations    []moderation
-	meters         []meter // directions that moved a lot of late
-	lastTurnaround uint32  // the last tick in which a pair turned from one direction to the other
+	meteredFlows   []meteredFlow
+	lastTurnaround uint32 // the last tick in which a pair turned from one direction to the other
 	tcp            unix.TCPInfo
-	opened         uint64 // pairs so far, for their ids
-	fdWaiters      int    // pairs that wait for a descriptor
-	overloaded     bool   // this wake-up brought many events
-	mayHoldP       bool   // Go has more processors than there are loops
-	seen           uint64 // events as of the beginning of this tick
-	mostBuffer     int64  // see mostReceiveBuffer; 0: not known yet
+	sink, source   unix.TCPInfo // samples for flow control
+	opened         uint64       // pairs so far, for their ids
+	fdWaiters      int          // pairs that wait for a descriptor
+	overloaded     bool         // this wake-up brought many events
+	mayHoldP       bool         // Go has more processors than there are loops
+	seen           uint64       // events as of the beginning of this tick
+	mostBuffer     int64        // see mostReceiveBuffer; 0: not known yet
 	round          sampling
 	tuned          int64 // see mostTuned; 0: not known yet
 	self           self
@@ -198,7 +199,7 @@ func (l *loop) timeout() int {
 		return 0
 	}
 	n := l.wheel.wait()
-	if len(l.memWaiters) > 0 || len(l.watches) > 0 || len(l.meters) > 0 || l.listenerReady() {
+	if len(l.memWaiters) > 0 || len(l.throttledFlows) > 0 || len(l.meteredFlows) > 0 || l.listenerReady() {
 		n = 1
 	}
 	if k := l.untilSample(); k > 0 && (n < 0 || k < n) {

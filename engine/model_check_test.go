@@ -146,7 +146,7 @@ func (w *modelWorld) check() error {
 		queued[r]++
 	}
 	lists := map[pump.Flags]map[onList]int{pump.Watched: {}, pump.Moderated: {}, pump.Metered: {}}
-	for _, x := range w.watches {
+	for _, x := range w.throttledFlows {
 		lists[pump.Watched][onList{x.reference, x.side}]++
 	}
 	for _, x := range w.moderations {
@@ -154,7 +154,7 @@ func (w *modelWorld) check() error {
 			lists[pump.Moderated][onList{x.reference, x.side}]++
 		}
 	}
-	for _, x := range w.meters {
+	for _, x := range w.meteredFlows {
 		lists[pump.Metered][onList{x.reference, x.side}]++
 	}
 	inUse := 0

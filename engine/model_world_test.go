@@ -330,7 +330,7 @@ func (w *modelWorld) settle() error {
 func (w *modelWorld) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pending %d, memory %d of %d, ready %d, waiting for memory %d, watches %d, tick %d\n",
-		w.count.Pending, w.env.Budget.Used, w.env.Budget.Limit, len(w.ready), len(w.memWaiters), len(w.watches), w.tick)
+		w.count.Pending, w.env.Budget.Used, w.env.Budget.Limit, len(w.ready), len(w.memWaiters), len(w.throttledFlows), w.tick)
 	for _, ev := range w.events {
 		fmt.Fprintf(&b, "  event not shown: %+v\n", ev)
 	}

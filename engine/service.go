@@ -59,7 +59,7 @@ func (l *loop) turn(p *pair, s side) (again bool) {
 	}
 	// A throttled direction that no longer stalls may go on without, and be free again.
 	if r.Has(pump.StallBegan) || r.Has(pump.StallEnded) && d.Is(pump.Throttled) {
-		l.watchStall(p, s)
+		l.observeStall(p, s)
 	}
 	if d.FINDue() {
 		l.passFIN(p, s)
@@ -142,6 +142,9 @@ func (l *loop) noteRun(p *pair, s side, n int) {
 	}
 	d := &p.dir[s]
 	events := d.NoteRun(n, now)
+	if l.env.Unbounded {
+		events &= pump.IsBulk // without flow control nothing else is limited either
+	}
 	if events&pump.Moves != 0 && !d.Is(pump.Metered) {
 		l.beginMeter(p, s)
 	}

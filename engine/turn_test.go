@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/flowcontrol"
 	"github.com/tprelay/tprelay/engine/internal/pump"
 )
 
@@ -84,10 +85,10 @@ func TestThrottleAtNoRate(t *testing.T) {
 		p.fd[s] = int32(fd)
 	}
 	p.dir[upstream].Pending = 1000
-	if !l.tcpInfo(int(p.fd[outgoing])) {
+	if !l.sampleSink(p, upstream) || !l.sampleSource(p, upstream) {
 		t.Fatal("no TCP_INFO")
 	}
-	l.adjust(p, upstream, 0, 0)
+	l.limit(p, upstream, flowcontrol.LimitsAt(0, 0, &l.sink, &l.source, l.mostTuned()))
 	if d := &p.dir[upstream]; !d.Is(pump.Throttled) || d.PendingLimit == 0 {
 		t.Errorf("throttled %v, at most %d pending: bytes wait, and nothing leaves", d.Is(pump.Throttled), d.PendingLimit)
 	}

@@ -10,7 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tprelay/tprelay/engine/internal/flowcontrol"
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // TestWindowIsGivenBack: after a throttle the receive buffer is as large as the kernel's
@@ -48,18 +50,18 @@ func TestWindowIsGivenBack(t *testing.T) {
 		const window = 64 << 10
 		tuned := size()
 		for range 3 { // nothing is promised, or it shrinks with what is
-			if l.tcpInfo(source) {
-				l.holdWindow(source, window, 0, 0, false)
+			if sock.TCPInfo(source, &l.source) {
+				l.holdWindow(source, &l.source, flowcontrol.Limits{Window: window})
 			}
 		}
 		held := size()
 		l.freeWindow(source)
 		given := size()
-		t.Logf("tuned %d, held %d, given back %d bytes; most in a round trip %d", tuned, held, given, l.tcp.Rcv_space)
+		t.Logf("tuned %d, held %d, given back %d bytes; most in a round trip %d", tuned, held, given, l.source.Rcv_space)
 		if held > tuned {
 			t.Errorf("held at %d, was %d", held, tuned)
 		}
-		if want := min(2*int64(l.tcp.Rcv_space), 200<<10); given < want { // the least net.core.rmem_max that is common
+		if want := min(2*int64(l.source.Rcv_space), 200<<10); given < want { // the least net.core.rmem_max that is common
 			t.Errorf("given back %d bytes, want %d", given, want)
 		}
 		if given < held {
@@ -93,9 +95,9 @@ func TestWhatWasPromisedIsTaken(t *testing.T) {
 				l := loop{mostBuffer: most}
 				for i := range int64(20) {
 					control(t, in, func(fd int) {
-						if l.tcpInfo(fd) {
+						if sock.TCPInfo(fd, &l.source) {
 							// As when the rate was measured, and then there is none.
-							l.holdWindow(fd, leastSegments*int64(l.tcp.Advmss), 0, max(5-i, 0), false)
+							l.holdWindow(fd, &l.source, flowcontrol.Limits{Window: 4 * int64(l.source.Advmss), Drained: max(5-i, 0)})
 						}
 					})
 					time.Sleep(tickLength) // the throttle looks once per tick
@@ -136,21 +138,23 @@ func TestHeldWindowIsTwoSegmentsAtLeast(t *testing.T) {
 			buf := make([]byte, 128<<10)
 			for range 500 {
 				control(t, in, func(fd int) {
-					if !l.tcpInfo(fd) {
+					if !sock.TCPInfo(fd, &l.source) {
 						return
 					}
-					segment := int64(l.tcp.Advmss)
+					segment := int64(l.source.Advmss)
 					if random.IntN(8) == 0 {
 						l.freeWindow(fd)
 					} else {
-						l.holdWindow(fd, leastSegments*segment+random.Int64N(100<<10), random.Int64N(40*segment), random.Int64N(100<<10), false)
+						l.holdWindow(fd, &l.source, flowcontrol.Limits{
+							Window: 4*segment + random.Int64N(100<<10), UnderWay: random.Int64N(40 * segment), Drained: random.Int64N(100 << 10),
+						})
 					}
-					_, size, ok := receiveMemory(fd)
+					b, ok := l.receiveBuffer(fd)
 					if !ok || !l.tcpInfo(fd) {
 						t.Error("the socket has broken")
 					}
-					if least := leastWindow * segment; int64(l.tcp.Rcv_ssthresh) < least || size/2 < least {
-						t.Fatalf("rcv_ssthresh %d, a buffer for %d: a segment has %d bytes", l.tcp.Rcv_ssthresh, size/2, segment)
+					if least := 2 * segment; int64(l.tcp.Rcv_ssthresh) < least || b.Size/2 < least {
+						t.Fatalf("rcv_ssthresh %d, a buffer for %d: a segment has %d bytes", l.tcp.Rcv_ssthresh, b.Size/2, segment)
 					}
 				})
 				if _, err := in.Read(buf[:1+random.IntN(len(buf))]); err != nil {
@@ -173,8 +177,8 @@ func TestThrottleDropsNothingOfFullBuffers(t *testing.T) {
 	var l loop
 	hold := func(in *net.TCPConn) {
 		control(t, in, func(fd int) {
-			if l.tcpInfo(fd) {
-				l.holdWindow(fd, window, 22, 70_000, false)
+			if sock.TCPInfo(fd, &l.source) {
+				l.holdWindow(fd, &l.source, flowcontrol.Limits{Window: window, UnderWay: 22, Drained: 70_000})
 			}
 		})
 	}

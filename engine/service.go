@@ -105,9 +105,10 @@ func (l *loop) act(p *pair, s side, r *pump.Result) bool {
 		l.memWaiters = append(l.memWaiters, reference{p.slot, p.generation})
 	}
 	if r.Has(pump.RearmSink) {
-		if err := l.poller.Rearm(int(p.fd[s.other()]), p.token(s.other())); err != nil {
-			l.end(p, ReasonReset, err) // its events would be lost
-			return false
+		if l.poller.Rearm(int(p.fd[s.other()]), p.token(s.other())) != nil {
+			// No event will come: the next turn looks at the sink again.
+			p.dir[s].MayWrite()
+			l.queue(p)
 		}
 	}
 	return true

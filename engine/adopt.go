@@ -44,6 +44,9 @@ func (e *Engine) Adopt(conn syscall.Conn, a Adoption) error {
 }
 
 func (e *Engine) adopt(conn syscall.Conn, a Adoption) error {
+	if isNil(conn) {
+		return errors.New("the connection is nil; pass one that Accept returned without an error")
+	}
 	if !a.Destination.IsValid() || a.Destination.Port() == 0 {
 		return fmt.Errorf("destination %v is not an address and port", a.Destination)
 	}

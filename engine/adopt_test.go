@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -172,6 +173,47 @@ func settings(t *testing.T, conn syscall.Conn) string {
 }
 
 // TestFailedAdoptLeavesTheSocketAsItWas: the caller may go on with the connection.
+func TestAdoptOfNothingIsAnError(t *testing.T) {
+	r := newRig(t, engine.Options{})
+	to := r.server.Addr().(*net.TCPAddr).AddrPort()
+	for name, conn := range map[string]syscall.Conn{"nil": nil, "*net.TCPConn": (*net.TCPConn)(nil), "*os.File": (*os.File)(nil)} {
+		err := r.Adopt(conn, engine.Adoption{Destination: to})
+		if err == nil || !strings.Contains(err.Error(), "adopt: the connection is nil") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestNilHandlerEndsItsPairAlone: a nil in an interface is a handler that Go cannot call. Its pair
+// is reset, with one line in the log for all of them.
+func TestNilHandlerEndsItsPairAlone(t *testing.T) {
+	for name, h := range map[string]intercept.Handler{"function": intercept.HandlerFunc(nil), "pointer": (*stateful)(nil)} {
+		t.Run(name, func(t *testing.T) {
+			log := new(logged)
+			r := newRig(t, engine.Options{Loops: 1, Logger: log.logger(), Interceptor: intercept.InterceptorFunc(func(intercept.Pair) intercept.Decision {
+				return intercept.Decision{Upstream: h}
+			})})
+			for n := range uint64(2) {
+				client := r.dial()
+				client.Write(noise(10))
+				expectReset(t, "client", client)
+				r.until("the end", func(s engine.Stats) bool { return s.Ended[engine.ReasonPanicked] == n+1 && s.Active == 0 })
+			}
+			if lines := log.lines("panicked"); len(lines) != 1 || !strings.Contains(lines[0], "nil pointer") {
+				t.Errorf("logged %d lines: %q", len(lines), lines)
+			}
+		})
+	}
+}
+
+// stateful is a handler whose methods need a value.
+type stateful struct{ bytes int }
+
+func (s *stateful) Handle(c *intercept.Chunk) intercept.Verdict {
+	s.bytes += len(c.Data)
+	return intercept.Forward
+}
+
 func TestFailedAdoptLeavesTheSocketAsItWas(t *testing.T) {
 	o := engine.Options{KeepAlive: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Count: 3}, UserTimeout: time.Minute, MemoryLimit: 1 << 20}
 	r := newRig(t, o)

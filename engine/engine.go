@@ -22,7 +22,7 @@ var (
 	// ErrNotRunning is returned by Ping and HandOver before Run.
 	ErrNotRunning = errors.New("engine does not run yet")
 	// ErrRunning is returned by a second Run.
-	ErrRunning = errors.New("engine runs already")
+	ErrRunning = errors.New("engine runs already; call Run once, and New for another engine")
 	// ErrDraining is returned by Adopt after Run's context was cancelled, and after HandOver.
 	ErrDraining = errors.New("engine drains: it takes no more connections")
 	// ErrMemory is returned by Adopt when MemoryLimit leaves no room for the prefix.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"runtime"
 	"slices"
 	"syscall"
@@ -144,7 +145,8 @@ type Options struct {
 	// [tproxy.ConnOptions].
 	KeepAlive net.KeepAliveConfig
 
-	// Interceptor is asked about every pair, on the pair's loop. Default: none.
+	// Interceptor is asked about every pair, on the pair's loop. A nil pointer or
+	// function in it is an error. Default: none.
 	Interceptor intercept.Interceptor
 	// Observer has the functions that are called when pairs open and end. Default: none.
 	Observer Observer
@@ -221,6 +223,9 @@ func (o Options) withDefaults() (Options, error) {
 	case len(o.Listeners) > maxListeners:
 		return o, fmt.Errorf("Options.Listeners: %d are more than %d", len(o.Listeners), maxListeners)
 	}
+	if o.Interceptor != nil && isNil(o.Interceptor) {
+		return o, fmt.Errorf("Options.Interceptor: a nil %T; for no interceptor, leave the field unset", o.Interceptor)
+	}
 	if err := o.conn().Check(); err != nil {
 		return o, fmt.Errorf("Options.%w", err)
 	}
@@ -235,6 +240,17 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// isNil reports whether v, an interface, is nil or has a nil pointer or function in it.
+func isNil(v any) bool {
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Func:
+		return r.IsNil()
+	}
+	return false
 }
 
 // setDefault sets a field that is zero.
@@ -262,6 +278,11 @@ func (l Listener) check() (field string, err error) {
 		return "Upstream", errors.New("forward mode needs an address and port")
 	case l.Mode != tproxy.Forward && l.Upstream.IsValid():
 		return "Upstream", fmt.Errorf("only for forward mode; in %v mode the connection's own destination is used", l.Mode)
+	}
+	for i, s := range l.Sockets {
+		if isNil(s) {
+			return fmt.Sprintf("Sockets[%d]", i), errors.New("nil; pass a socket that listens")
+		}
 	}
 	return "", nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/intercept"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -109,26 +110,30 @@ func TestPairsAreListedAcrossLoops(t *testing.T) {
 func TestOptionsThatCannotWork(t *testing.T) {
 	ok := netip.MustParseAddrPort("127.0.0.1:0")
 	for want, o := range map[string]engine.Options{
-		"Options.Loops: -1 is not between 1 and 256":      {Loops: -1},
-		"Options.Spoof: unknown spoof(9)":                 {Spoof: 9},
-		"Options.HighWatermark: 100 bytes":                {HighWatermark: 100},
-		"Options.LowWatermark: 8192 bytes":                {HighWatermark: 8192, LowWatermark: 8192},
-		"Options.LowWatermark: -1 bytes":                  {LowWatermark: -1},
-		"Options.MemoryLimit: 5 bytes":                    {MemoryLimit: 5},
-		"Options.PipeSize: 1 bytes":                       {PipeSize: 1},
-		"Options.Pipes: -1 is negative; to use none":      {Pipes: -1},
-		"Options.Backlog: -1":                             {Backlog: -1},
-		"Options.UserTimeout: 1ns":                        {UserTimeout: 1},
-		"Options.KeepAlive.Count: 128":                    {KeepAlive: net.KeepAliveConfig{Enable: true, Count: 128}},
-		"Options.Deny[1]: not a network":                  {Deny: []netip.Prefix{netip.MustParsePrefix("::/0"), {}}},
-		"Options.Listeners[0].Address: not set":           {Listeners: []engine.Listener{{}}},
-		"Options.Listeners[0].Mode: not set; choose":      {Listeners: []engine.Listener{{Address: ok}}},
-		"Options.Listeners[0].Mode: unknown mode(9)":      {Listeners: []engine.Listener{{Address: ok, Mode: 9}}},
-		"Options.Listeners[0].Upstream: forward mode":     {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Forward}}},
-		"Options.Listeners[0].Upstream: only for forward": {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect, Upstream: ok}}},
-		"Options.Listeners: 65 are more than 64":          {Listeners: make([]engine.Listener, 65)},
-		"no interface":                                    {Listeners: []engine.Listener{{Address: netip.MustParseAddrPort("192.0.2.1:0"), Mode: tproxy.Redirect}}},
-		"from the thread":                                 {ThreadInit: func() error { return errors.New("from the thread") }, Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect}}},
+		"Options.Loops: -1 is not between 1 and 256":           {Loops: -1},
+		"Options.Spoof: unknown spoof(9)":                      {Spoof: 9},
+		"Options.HighWatermark: 100 bytes":                     {HighWatermark: 100},
+		"Options.LowWatermark: 8192 bytes":                     {HighWatermark: 8192, LowWatermark: 8192},
+		"Options.LowWatermark: -1 bytes":                       {LowWatermark: -1},
+		"Options.MemoryLimit: 5 bytes":                         {MemoryLimit: 5},
+		"Options.PipeSize: 1 bytes":                            {PipeSize: 1},
+		"Options.Pipes: -1 is negative; to use none":           {Pipes: -1},
+		"Options.Backlog: -1":                                  {Backlog: -1},
+		"Options.UserTimeout: 1ns":                             {UserTimeout: 1},
+		"Options.KeepAlive.Count: 128":                         {KeepAlive: net.KeepAliveConfig{Enable: true, Count: 128}},
+		"Options.Deny[1]: not a network":                       {Deny: []netip.Prefix{netip.MustParsePrefix("::/0"), {}}},
+		"Options.Interceptor: a nil *intercept.Recorder":       {Interceptor: (*intercept.Recorder)(nil)},
+		"Options.Interceptor: a nil intercept.InterceptorFunc": {Interceptor: intercept.InterceptorFunc(nil)},
+		"Options.Listeners[0].Address: not set":                {Listeners: []engine.Listener{{}}},
+		"Options.Listeners[0].Mode: not set; choose":           {Listeners: []engine.Listener{{Address: ok}}},
+		"Options.Listeners[0].Mode: unknown mode(9)":           {Listeners: []engine.Listener{{Address: ok, Mode: 9}}},
+		"Options.Listeners[0].Upstream: forward mode":          {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Forward}}},
+		"Options.Listeners[0].Upstream: only for forward":      {Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect, Upstream: ok}}},
+		"Options.Listeners[0].Sockets[1]: nil":                 {Listeners: []engine.Listener{{Mode: tproxy.Redirect, Sockets: []syscall.Conn{new(net.TCPListener), (*net.TCPListener)(nil)}}}},
+		"Options.Listeners[0].Sockets[0]: nil":                 {Listeners: []engine.Listener{{Mode: tproxy.Redirect, Sockets: []syscall.Conn{nil}}}},
+		"Options.Listeners: 65 are more than 64":               {Listeners: make([]engine.Listener, 65)},
+		"no interface":                                         {Listeners: []engine.Listener{{Address: netip.MustParseAddrPort("192.0.2.1:0"), Mode: tproxy.Redirect}}},
+		"from the thread":                                      {ThreadInit: func() error { return errors.New("from the thread") }, Listeners: []engine.Listener{{Address: ok, Mode: tproxy.Redirect}}},
 	} {
 		e, err := engine.New(o)
 		if err == nil {

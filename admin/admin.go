@@ -60,7 +60,7 @@ var pageSource []byte
 // Handler serves s. It limits neither connections nor their duration; Serve does.
 func Handler(s Source, o Options) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(Collector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(o.Metrics...)
 
 	page := bytes.Replace(pageSource, []byte("TILES"), tiles(), 1)

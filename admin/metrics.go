@@ -2,12 +2,16 @@ package admin
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
 	"reflect"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tprelay/tprelay/engine"
+	"github.com/tprelay/tprelay/tproxy"
 )
 
 // number is a numeric field of engine.Stats: a counter if it is unsigned, otherwise a gauge.
@@ -78,12 +82,20 @@ type metric struct {
 	index []int // of the field in engine.Stats
 }
 
-func newCollector(source Source) collector {
+// Collector makes the metrics of s for a Prometheus registry of the program's own; /metrics of a
+// Handler has the same. Each scrape calls s.Stats.
+//
+// Every reason, spoof level and direction is there from the start, with 0, so that increase() sees
+// the first event. So is every errno with which a TCP connection can fail to open; another one
+// appears when it happens.
+//
+// For several engines in one registry, give each one a label with prometheus.WrapRegistererWith.
+func Collector(s Source) prometheus.Collector {
 	describe := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("tprelay_"+name, help, labels, nil)
 	}
 	c := collector{
-		source:     source,
+		source:     s,
 		ended:      describe("ended_total", "Pairs that ended, by reason.", "reason"),
 		dialErrors: describe("dial_errors_total", "Failed outgoing connections, by errno.", "errno"),
 		levels:     describe("spoof_total", "Outgoing connections by source address.", "level"),
@@ -98,6 +110,32 @@ func newCollector(source Source) collector {
 		c.numbers = append(c.numbers, metric{describe(n.name, n.help), field.Index})
 	}
 	return c
+}
+
+// dialErrnos are those of bind(2) and connect(2) for TCP, also as Linux translates ICMP errors
+// (icmp_err_convert in net/ipv4/icmp.c, tab_unreach in net/ipv6/icmp.c).
+func dialErrnos() []string {
+	return []string{
+		"EACCES", "EADDRINUSE", "EADDRNOTAVAIL", "EAFNOSUPPORT", "EAGAIN", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET",
+		"EHOSTDOWN", "EHOSTUNREACH", "EINVAL", "EMFILE", "EMSGSIZE", "ENETDOWN", "ENETUNREACH", "ENFILE", "ENOBUFS",
+		"ENODEV", "ENOMEM", "ENONET", "ENOPROTOOPT", "EOPNOTSUPP", "EPERM", "EPIPE", "EPROTO", "ETIMEDOUT",
+	}
+}
+
+// reasons are the names of all reasons but none, which no pair ends for.
+func reasons() (names []string) {
+	unknown := engine.Reason(math.MaxUint8).String()
+	for r := engine.ReasonNone + 1; r.String() != unknown; r++ {
+		names = append(names, r.String())
+	}
+	return names
+}
+
+func levels() (names []string) {
+	for l := tproxy.LevelNone; l <= tproxy.LevelFull; l++ {
+		names = append(names, l.String())
+	}
+	return names
 }
 
 // Describe implements prometheus.Collector.
@@ -124,17 +162,39 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count := func(d *prometheus.Desc, n uint64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}
-	for reason, n := range s.Ended {
-		count(c.ended, n, reason.String())
+	for reason, n := range byName(s.Ended, reasons()) {
+		count(c.ended, n, reason)
 	}
-	for errno, n := range s.DialErrors {
+	for errno, n := range withZeros(s.DialErrors, dialErrnos()) {
 		count(c.dialErrors, n, errno)
 	}
-	for level, n := range s.SpoofLevels {
-		count(c.levels, n, level.String())
+	for level, n := range byName(s.SpoofLevels, levels()) {
+		count(c.levels, n, level)
 	}
 	count(c.delivered, s.UpstreamSplice, "upstream", "splice")
 	count(c.delivered, s.UpstreamBuffer, "upstream", "buffer")
 	count(c.delivered, s.DownstreamSplice, "downstream", "splice")
 	count(c.delivered, s.DownstreamBuffer, "downstream", "buffer")
+}
+
+// withZeros is counted and, with 0, what it lacks of known.
+func withZeros(counted map[string]uint64, known []string) map[string]uint64 {
+	all := make(map[string]uint64, len(known))
+	for _, name := range known {
+		all[name] = 0
+	}
+	maps.Copy(all, counted)
+	return all
+}
+
+// byName is withZeros for counts that are not by name.
+func byName[K interface {
+	comparable
+	fmt.Stringer
+}](counted map[K]uint64, known []string) map[string]uint64 {
+	names := make(map[string]uint64, len(counted))
+	for k, n := range counted {
+		names[k.String()] = n
+	}
+	return withZeros(names, known)
 }

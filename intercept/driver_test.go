@@ -86,22 +86,6 @@ func single(left int) int {
 	return 0
 }
 
-// expect drives h with many cuts and wants the same each time. H must be fresh
-// every time if it keeps state.
-func expect(t *testing.T, fresh func() Handler, stream, want string, verdict Verdict) {
-	t.Helper()
-	cuts := []func(int) int{whole, single}
-	for seed := range uint64(50) {
-		cuts = append(cuts, random(seed))
-	}
-	for i, cut := range cuts {
-		got, last := drive(t, fresh(), []byte(stream), cut)
-		if string(got) != want || last != verdict {
-			t.Fatalf("cut %d: %q became %q with verdict %d, want %q with %d", i, stream, got, last, want, verdict)
-		}
-	}
-}
-
 func noError(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -1,7 +1,6 @@
 package intercept
 
 import (
-	"bytes"
 	"strings"
 	"testing"
 )
@@ -24,17 +23,6 @@ func TestEmptyLabelAndNoFunctionLeavePairsToSplice(t *testing.T) {
 		if d := i.Open(testPair); d.Upstream != nil || d.Downstream != nil || d.Refuse {
 			t.Errorf("%T decided %+v", i, d)
 		}
-	}
-}
-
-func TestOnReadSeesBothDirections(t *testing.T) {
-	d := OnRead(bytes.ToUpper).Open(testPair)
-	for _, h := range []Handler{d.Upstream, d.Downstream} {
-		expect(t, func() Handler { return h }, "hello, world", "HELLO, WORLD", Forward)
-	}
-	cut := OnRead(func(b []byte) []byte { return b[1:] }).Open(testPair)
-	if got, _ := drive(t, cut.Upstream, []byte("abc"), whole); string(got) != "bc" {
-		t.Errorf("got %q", got)
 	}
 }
 

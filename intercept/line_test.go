@@ -45,18 +45,6 @@ func holdAll(name string) Handler {
 	})
 }
 
-func TestChainOutputIsNextInput(t *testing.T) {
-	stream := "concatenated cats chase dogs, dogs bird"
-	want := strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(stream, "cat", "dog"), "dogs", "birds"), "bird", "")
-	expect(t, func() Handler { return replacing(t, "cat", "dog", "dogs", "birds", "bird", "") }, stream, want, Forward)
-}
-
-func TestChainPassesEndInOrder(t *testing.T) {
-	fresh := func() Handler { return through(holdAll("a"), HandlerFunc(forward), holdAll("b"), holdAll("c")) }
-	expect(t, fresh, "12345", "c11:b8:a5:12345", Forward)
-	expect(t, fresh, "", "c6:b3:a0:", Forward)
-}
-
 func TestChainEndsEachStageOnce(t *testing.T) {
 	for seed := range uint64(50) {
 		var ends [3]int
@@ -173,18 +161,6 @@ func TestChainStageMayHoldItsOwnBytes(t *testing.T) {
 	if got, _ := drive(t, nothing, []byte("abc"), single); len(got) != 0 || nothing.(*line).stages[0].held != nil {
 		t.Errorf("got %q", got)
 	}
-}
-
-func TestChainInPlaceEditAndForeignData(t *testing.T) {
-	upper := onRead(bytes.ToUpper)
-	inPlace := onRead(func(b []byte) []byte {
-		for i := range b {
-			b[i]++
-		}
-		return b
-	})
-	expect(t, func() Handler { return through(inPlace, upper, inPlace) }, "abc", "CDE", Forward)
-	expect(t, func() Handler { return through(replaceHandler(t, "ab", "xyz"), upper, inPlace) }, "abcab", "YZ[DYZ[", Forward)
 }
 
 func TestIdleChainHoldsNoMemory(t *testing.T) {

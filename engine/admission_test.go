@@ -25,6 +25,7 @@ func TestMaxPairsPerSource(t *testing.T) {
 		return func(s engine.Stats) bool { return s.Ended[engine.ReasonSourceLimit] == n }
 	}
 	r.until("refused", refused(1))
+	r.until("counted", func(s engine.Stats) bool { return s.Active == 2 }) // by each loop
 	first.Close()
 	server.Close()
 	r.until("ended", func(s engine.Stats) bool { return s.Active == 1 })

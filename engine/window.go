@@ -48,10 +48,12 @@ func unlockReceiveBuffer(fd int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0)
 }
 
-// receiveBuffer samples the receive buffer, but for the unread bytes.
+// receiveBuffer samples the receive buffer, but for the unread bytes. Flow control makes it no
+// larger than the kernel's own tuning may.
 func (l *loop) receiveBuffer(fd int) (b flowcontrol.ReceiveBuffer, ok bool) {
 	m, ok := sock.Memory(fd)
-	return flowcontrol.ReceiveBuffer{Used: int64(m.Receive), Size: int64(m.ReceiveBuffer), Most: l.mostReceiveBuffer()}, ok
+	most := min(l.mostReceiveBuffer(), l.mostTuned()/2)
+	return flowcontrol.ReceiveBuffer{Used: int64(m.Receive), Size: int64(m.ReceiveBuffer), Most: most}, ok
 }
 
 // mostReceiveBuffer is the largest window that setReceiveBuffer can set a buffer for. It is found

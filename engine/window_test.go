@@ -15,6 +15,25 @@ import (
 	"github.com/tprelay/tprelay/internal/sock"
 )
 
+// TestThrottleStaysWithinTCPRmem: whatever the sink delivers, the throttle does not make a receive
+// buffer larger than the kernel's own tuning may (net.ipv4.tcp_rmem[2]).
+func TestThrottleStaysWithinTCPRmem(t *testing.T) {
+	_, in := connected(t)
+	l := loop{tuned: 512 << 10}
+	control(t, in, func(source int) {
+		if !sock.TCPInfo(source, &l.source) {
+			t.Fatal("no TCP_INFO")
+		}
+		before, _ := l.receiveBuffer(source)
+		for _, window := range []int64{64 << 10, 256 << 10, 257 << 10, 16 << 20} {
+			l.holdWindow(source, &l.source, flowcontrol.Limits{Window: window})
+			if b, ok := l.receiveBuffer(source); !ok || b.Size > max(before.Size, l.tuned) {
+				t.Errorf("window of %d bytes: the buffer has %d bytes, of at most %d", window, b.Size, l.tuned)
+			}
+		}
+	})
+}
+
 // TestWindowIsGivenBack: after a throttle the receive buffer is as large as the kernel's
 // tuning had made it, and tuned again. (Left small it would stay so: the tuning enlarges it
 // only when more comes in a round trip than ever before.)

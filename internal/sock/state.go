@@ -77,6 +77,10 @@ type MemInfo struct {
 }
 
 // Memory is what the kernel says of a socket's memory. ok is false if it says nothing.
+//
+// It is not inlined: in another package the compiler would put m on the heap.
+//
+//go:noinline
 func Memory(fd int) (m MemInfo, ok bool) {
 	ok = getsockopt(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, &m)
 	return m, ok

@@ -328,7 +328,7 @@ func call(h intercept.Handler, c *intercept.Chunk) (v intercept.Verdict, err err
 func closeHandler(h intercept.Handler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("Close panicked: %v\n%s", p, debug.Stack())
+			err = fmt.Errorf("the handler panicked in Close: %v\n%s", p, debug.Stack())
 		}
 	}()
 	if err := (intercept.Decision{Upstream: h}).CloseHandlers(); err != nil {

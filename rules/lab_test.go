@@ -13,17 +13,14 @@ import (
 	"time"
 
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 	"github.com/tprelay/tprelay/rules"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
 // TestMain enters a user namespace where the tests do not run as root.
 func TestMain(m *testing.M) {
-	if err := netlab.Enter(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(netlabtest.Main(m))
 }
 
 // tool is a back end in one of the forms in which hosts have it.
@@ -71,16 +68,7 @@ func need(t *testing.T, program string) string {
 
 func newLab(t *testing.T) *netlab.Lab {
 	t.Helper()
-	lab, err := netlab.New(netlab.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return lab
+	return netlabtest.New(t, netlab.Config{})
 }
 
 // ports of the lab: the relay's, and of servers on h3.

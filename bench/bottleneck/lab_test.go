@@ -2,7 +2,6 @@ package bottleneck
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -13,14 +12,11 @@ import (
 	"github.com/tprelay/tprelay/bench/relays"
 	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 )
 
 func TestMain(m *testing.M) {
-	if err := netlab.Enter(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(netlabtest.Main(m))
 }
 
 // setup is a short measurement.
@@ -135,11 +131,7 @@ func TestReaderStopsAndGoesOn(t *testing.T) {
 
 func TestHostsThatExistAreMeasured(t *testing.T) {
 	leak.Check(t)
-	lab, err := netlab.New(netlab.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { lab.Close() })
+	lab := netlabtest.New(t, netlab.Config{})
 	s := setup(Reader{})
 	s.Self = aTPBench(t)
 	for _, h := range []*netlab.Host{lab.H1, lab.H2, lab.H3} {
@@ -174,11 +166,7 @@ func aTPBench(t *testing.T) string {
 
 func TestTransferThatDoesNotArriveFails(t *testing.T) {
 	leak.Check(t)
-	lab, err := netlab.New(netlab.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lab.Close()
+	lab := netlabtest.New(t, netlab.Config{})
 	elsewhere, err := lab.H3.Listen("tcp", netip.AddrPortFrom(lab.H3.Addr4, serverPort+1).String())
 	if err != nil {
 		t.Fatal(err)

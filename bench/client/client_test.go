@@ -21,7 +21,7 @@ import (
 	"github.com/tprelay/tprelay/bench/worker"
 	"github.com/tprelay/tprelay/bench/worker/workertest"
 	"github.com/tprelay/tprelay/internal/leak"
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 )
 
 // asWorker tells the test binary to be a worker.
@@ -35,11 +35,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	if err := netlab.Enter(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(netlabtest.Main(m))
 }
 
 // newTask makes the task of any job.

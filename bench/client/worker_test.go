@@ -14,21 +14,13 @@ import (
 	"github.com/tprelay/tprelay/bench/worker/workertest"
 	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 )
 
 func testLab(t *testing.T) *netlab.Lab {
 	t.Helper()
 	t.Setenv(asWorker, "1")
-	lab, err := netlab.New(netlab.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return lab
+	return netlabtest.New(t, netlab.Config{})
 }
 
 func startOn(t *testing.T, host *netlab.Host, job worker.Job) *worker.Worker {

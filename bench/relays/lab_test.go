@@ -18,6 +18,7 @@ import (
 
 	"github.com/tprelay/tprelay/bench/relays"
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 )
 
 const (
@@ -62,15 +63,7 @@ func program(t *testing.T, name string) string {
 // environment is a lab for relays.
 func environment(t *testing.T) relays.Env {
 	t.Helper()
-	lab, err := netlab.New(netlab.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	lab := netlabtest.New(t, netlab.Config{})
 	settle(t, lab)
 	return relays.Env{
 		Lab:     lab,

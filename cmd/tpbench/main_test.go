@@ -2,14 +2,13 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/tprelay/tprelay/internal/cli"
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 )
 
 // asProgram tells the test binary to be tpbench: it runs itself anew, as ends and as relays,
@@ -20,11 +19,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(program(os.Args[1:], os.Stdout, os.Stderr))
 	}
-	if err := netlab.Enter(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(netlabtest.Main(m))
 }
 
 func TestWrongUsageExitsWith2(t *testing.T) {

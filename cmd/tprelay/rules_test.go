@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 	"github.com/tprelay/tprelay/rules"
 )
 
@@ -22,16 +23,7 @@ func gateway(t *testing.T) *netlab.Host {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	lab, err := netlab.New(netlab.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return lab.H2
+	return netlabtest.New(t, netlab.Config{}).H2
 }
 
 func flagsFor(t *testing.T) rulesFlags {

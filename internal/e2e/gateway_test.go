@@ -13,6 +13,7 @@ import (
 	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 	"github.com/tprelay/tprelay/rules"
 	"github.com/tprelay/tprelay/tproxy"
 )
@@ -87,16 +88,7 @@ type gateway struct {
 func newLab(t *testing.T, cfg netlab.Config) *netlab.Lab {
 	t.Helper()
 	leak.Check(t)
-	lab, err := netlab.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return lab
+	return netlabtest.New(t, cfg)
 }
 
 // start builds a gateway. When the test ends, all pairs must end by themselves, the

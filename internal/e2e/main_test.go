@@ -5,17 +5,13 @@ import (
 	"os"
 	"testing"
 
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 )
 
 // TestMain enters a user namespace where the tests do not run as root, and removes
 // what the tests share.
 func TestMain(m *testing.M) {
-	if err := netlab.Enter(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
+	code := netlabtest.Main(m)
 	if shared.dir != "" {
 		if err := os.RemoveAll(shared.dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -16,11 +16,7 @@ import (
 
 func TestAttachedLabUsesHostsAndLeavesThem(t *testing.T) {
 	leak.Check(t)
-	lab, err := netlab.New(netlab.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lab.Close()
+	lab := newLab(t, netlab.Config{})
 	// A process in each host, which only lab may end.
 	var pids []int
 	for _, h := range []*netlab.Host{lab.H1, lab.H2, lab.H3} {
@@ -92,11 +88,7 @@ func TestAttachSaysWhatIsMissing(t *testing.T) {
 	if _, err := netlab.Attach(1<<30, 1, 1); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no such process: %v", err)
 	}
-	lab, err := netlab.New(netlab.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lab.Close()
+	lab := newLab(t, netlab.Config{})
 	cmd := lab.H3.Command(context.Background(), "sleep", "1000")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,16 +32,7 @@ func TestMain(m *testing.M) {
 
 func newLab(t *testing.T, cfg netlab.Config) *netlab.Lab {
 	t.Helper()
-	lab, err := netlab.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return lab
+	return netlabtest.New(t, cfg)
 }
 
 func within(t *testing.T, d time.Duration) context.Context {

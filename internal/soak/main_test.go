@@ -1,18 +1,13 @@
 package soak
 
 import (
-	"fmt"
 	"os"
 	"testing"
 
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 )
 
 // TestMain enters a user namespace where the tests do not run as root.
 func TestMain(m *testing.M) {
-	if err := netlab.Enter(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(netlabtest.Main(m))
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tprelay/tprelay/internal/leak"
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 	"github.com/tprelay/tprelay/tproxy"
 )
 
@@ -113,16 +114,8 @@ func build(t *testing.T, ctx context.Context, c config) *world {
 	if out, err := exec.Command("go", append(args, "github.com/tprelay/tprelay/cmd/tprelay")...).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	lab, err := netlab.New(netlab.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	lab := netlabtest.New(t, netlab.Config{})
 	w.lab = lab
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	if err := w.prepare(ctx); err != nil {
 		t.Fatal(err)
 	}

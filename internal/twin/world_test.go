@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 )
 
 // world is two labs: one with a router in the middle, one with the relay.
@@ -41,16 +42,7 @@ func newWorld(t *testing.T, program string, c *counts) *world {
 	t.Helper()
 	w := &world{program: program, dir: t.TempDir(), router: &stage{}, relayed: &stage{relayed: true}, counts: c}
 	for _, s := range []*stage{w.router, w.relayed} {
-		lab, err := netlab.New(netlab.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.lab = lab
-		t.Cleanup(func() {
-			if err := lab.Close(); err != nil {
-				t.Error(err)
-			}
-		})
+		s.lab = netlabtest.New(t, netlab.Config{})
 		if err := s.limits(false); err != nil {
 			t.Fatal(err)
 		}

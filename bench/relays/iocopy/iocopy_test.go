@@ -2,7 +2,6 @@ package iocopy_test
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -11,15 +10,11 @@ import (
 
 	"github.com/tprelay/tprelay/bench/relays/iocopy"
 	"github.com/tprelay/tprelay/internal/leak"
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 )
 
 func TestMain(m *testing.M) {
-	if err := netlab.Enter(); err != nil { // for IP_TRANSPARENT
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(netlabtest.Main(m)) // for IP_TRANSPARENT
 }
 
 func TestContextEndsIt(t *testing.T) {

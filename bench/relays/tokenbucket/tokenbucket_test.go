@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -13,15 +12,11 @@ import (
 	"time"
 
 	"github.com/tprelay/tprelay/internal/leak"
-	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/internal/netlab/netlabtest"
 )
 
 func TestMain(m *testing.M) {
-	if err := netlab.Enter(); err != nil { // for IP_TRANSPARENT
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(netlabtest.Main(m)) // for IP_TRANSPARENT
 }
 
 func TestSixMegabitArePassedAs7500BytesPerTick(t *testing.T) {

@@ -144,7 +144,7 @@ func (l *loop) adopt(fd int, client netip.AddrPort, prefix []byte, destination n
 		return
 	}
 	p.level = l.engine.options.Spoof.First(tproxy.Forward)
-	r := reference{p.slot, p.generation}
+	r := p.ref()
 	l.route(p, destination)
 	switch {
 	case l.find(r) == nil || len(prefix) == 0:

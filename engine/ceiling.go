@@ -26,7 +26,7 @@ type meteredFlow struct {
 func (l *loop) beginMeter(p *pair, s side) {
 	m := flowcontrol.NewMeter(p.dir[s].Bytes, l.millis())
 	m.Applied(l.setCeiling(p, s, m.Level()))
-	l.meteredFlows = append(l.meteredFlows, meteredFlow{reference{p.slot, p.generation}, s, m})
+	l.meteredFlows = append(l.meteredFlows, meteredFlow{p.ref(), s, m})
 	p.dir[s].Set(pump.Metered)
 }
 

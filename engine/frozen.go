@@ -44,7 +44,7 @@ func (l *loop) freezeFrom(slot int32, most int) (batch []frozenPair, next int32)
 // freeze stops a pair: it has no events, no timer and no turn until resume, or end with
 // ReasonHandedOver. Its record stays as it is, except that what was in pipes is in buffers.
 func (l *loop) freeze(p *pair) (c frozenPair, err error) {
-	c = frozenPair{reference: reference{p.slot, p.generation}, state: p.state}
+	c = frozenPair{reference: p.ref(), state: p.state}
 	for s := range side(2) {
 		d := &p.dir[s]
 		if d.Is(pump.Moderated) {

@@ -235,8 +235,8 @@ func (l *loop) dispatch(ev epoll.Event) {
 		return
 	}
 	slot, s := t.Key>>1, side(t.Key&1)
-	p := l.pairs.at(slot)
-	if p.generation != t.Generation || p.state == stateFree {
+	p := l.find(reference{slot, t.Generation})
+	if p == nil {
 		l.count.staleEvents++
 		return
 	}

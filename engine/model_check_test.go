@@ -164,7 +164,7 @@ func (w *modelWorld) check() error {
 			continue
 		}
 		inUse++
-		r := reference{p.slot, p.generation}
+		r := p.ref()
 		if want := 0; p.queued {
 			want = 1
 			if queued[r] != want {
@@ -232,7 +232,7 @@ func (w *modelWorld) checkDirection(p *pair, s side) error {
 	d := &p.dir[s]
 	var model *modelPair
 	for _, m := range w.pairs {
-		if m.ref == (reference{p.slot, p.generation}) {
+		if m.ref == p.ref() {
 			model = m
 		}
 	}
@@ -265,7 +265,7 @@ func (w *modelWorld) checkDirection(p *pair, s side) error {
 	// used, for it asks for events that would else not come.)
 	if d.Is(pump.Moderated) {
 		for _, m := range w.moderations {
-			if m.reference == (reference{p.slot, p.generation}) && m.side == s {
+			if m.reference == p.ref() && m.side == s {
 				return nil // looked at when coalesceTimeout is over
 			}
 		}

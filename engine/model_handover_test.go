@@ -54,7 +54,7 @@ func (w *modelWorld) arrive(i int) error {
 	w.takeIn(arrived)
 	for slot := range w.loop.pairs.size() {
 		if live := w.loop.pairs.at(slot); live.state != stateFree && live.id == c.pair.id {
-			c.pair.ref = reference{live.slot, live.generation}
+			c.pair.ref = live.ref()
 			return nil
 		}
 	}

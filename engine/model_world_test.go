@@ -157,7 +157,7 @@ func (w *modelWorld) Open(pair intercept.Pair) (d intercept.Decision) {
 	p.id = pair.ID
 	for slot := range w.loop.pairs.size() {
 		if live := w.loop.pairs.at(slot); live.state != stateFree && live.id == pair.ID {
-			p.ref = reference{live.slot, live.generation}
+			p.ref = live.ref()
 		}
 	}
 	for s := range side(2) {

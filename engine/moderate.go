@@ -38,7 +38,7 @@ func (l *loop) beginModeration(p *pair, s side) {
 	d.Set(pump.Moderated)
 	l.removeCeiling(p, s)
 	setLowat(int(p.fd[s]), pump.Lowat)
-	l.moderations = append(l.moderations, moderation{reference{p.slot, p.generation}, s, d.Bytes, l.now})
+	l.moderations = append(l.moderations, moderation{p.ref(), s, d.Bytes, l.now})
 	l.count.moderations++
 }
 

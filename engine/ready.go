@@ -3,11 +3,14 @@ package engine
 // reference names a pair that may have ended since.
 type reference struct{ slot, generation int32 }
 
+// ref names p.
+func (p *pair) ref() reference { return reference{p.slot, p.generation} }
+
 // queue puts p on the ready list, once.
 func (l *loop) queue(p *pair) {
 	if !p.queued {
 		p.queued = true
-		l.ready = append(l.ready, reference{p.slot, p.generation})
+		l.ready = append(l.ready, p.ref())
 	}
 }
 

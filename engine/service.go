@@ -102,7 +102,7 @@ func (l *loop) act(p *pair, s side, r *pump.Result) bool {
 		l.queue(p) // the other direction may have had its turn
 	}
 	if r.Has(pump.WaitsForMemory) {
-		l.memWaiters = append(l.memWaiters, reference{p.slot, p.generation})
+		l.memWaiters = append(l.memWaiters, p.ref())
 	}
 	if r.Has(pump.RearmSink) {
 		if l.poller.Rearm(int(p.fd[s.other()]), p.token(s.other())) != nil {

@@ -52,7 +52,7 @@ func (l *loop) observeStall(p *pair, s side) {
 
 func (l *loop) observe(p *pair, s side, f flowcontrol.Flow) {
 	p.dir[s].Set(pump.Watched)
-	l.throttledFlows = append(l.throttledFlows, throttledFlow{reference{p.slot, p.generation}, s, f})
+	l.throttledFlows = append(l.throttledFlows, throttledFlow{p.ref(), s, f})
 }
 
 // observeAgain puts the throttled directions of a pair on the list again, after a freeze: the
@@ -72,7 +72,7 @@ func (l *loop) stopObserving(p *pair) {
 		return
 	}
 	l.throttledFlows = slices.DeleteFunc(l.throttledFlows, func(t throttledFlow) bool {
-		return t.reference == reference{p.slot, p.generation}
+		return t.reference == p.ref()
 	})
 	p.dir[upstream].Clear(pump.Watched)
 	p.dir[downstream].Clear(pump.Watched)

@@ -90,15 +90,23 @@ func (e *Engine) assign(fd int, client netip.AddrPort, a Adoption) error {
 		return err
 	}
 	prefix := slices.Clone(a.Prefix)
-	l := e.loops[e.next.Add(1)%uint64(len(e.loops))]
-	e.active.Add(1)
-	if !l.mailbox.post(func(l *loop) { l.adopt(fd, client, prefix, a.Destination) }) {
-		e.leave()
+	if !e.postNext(func(l *loop) { l.adopt(fd, client, prefix, a.Destination) }) {
 		e.memory.Add(-size)
 		undo()
 		return ErrClosed
 	}
 	return nil
+}
+
+// postNext counts a pair in and leaves begin, which begins it, for the next loop in turn. False: the
+// loop has ended, and begin will not run.
+func (e *Engine) postNext(begin func(*loop)) bool {
+	e.active.Add(1)
+	ok := e.loops[e.next.Add(1)%uint64(len(e.loops))].mailbox.post(begin)
+	if !ok {
+		e.leave()
+	}
+	return ok
 }
 
 // takes returns nil if the engine takes connections.

@@ -166,7 +166,7 @@ func (e *Engine) takePairs(r *handover.Receiver) (n int, err error) {
 			return n, err
 		}
 		for i := range pairs {
-			if err != nil || !e.startPair(pairs[i]) {
+			if err != nil || !e.postNext(func(l *loop) { l.takeIn(pairs[i]) }) {
 				pairs[i].Close()
 				err = ErrClosed
 				continue
@@ -177,15 +177,4 @@ func (e *Engine) takePairs(r *handover.Receiver) (n int, err error) {
 			return n, err
 		}
 	}
-}
-
-// startPair gives a pair to a loop. False: the loop has ended.
-func (e *Engine) startPair(p handover.Pair) bool {
-	l := e.loops[e.next.Add(1)%uint64(len(e.loops))]
-	e.active.Add(1)
-	if !l.mailbox.post(func(l *loop) { l.takeIn(p) }) {
-		e.leave()
-		return false
-	}
-	return true
 }

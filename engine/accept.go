@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/tprelay/tprelay/engine/epoll"
@@ -33,29 +35,20 @@ func tokenListener(t epoll.Token) (int, bool) {
 
 // listenerReady reports whether connections may wait in the backlog of any listener.
 func (l *loop) listenerReady() bool {
-	for i := range l.listeners {
-		if l.listeners[i].ready {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(l.listeners, func(ln listener) bool { return ln.ready })
 }
 
-// listenerWaiting reports whether every listener that is ready waits for a tick.
-func (l *loop) listenerWaiting() bool {
-	for i := range l.listeners {
-		if l.listeners[i].ready && !l.listeners[i].waiting {
-			return false
-		}
-	}
-	return true
-}
+// mayAccept reports whether accept has something to do.
+func (l *loop) mayAccept() bool { return slices.ContainsFunc(l.listeners, listener.mayAccept) }
+
+// mayAccept reports whether ln is ready, and does not wait for a tick.
+func (ln listener) mayAccept() bool { return ln.ready && !ln.waiting }
 
 // accept takes connections from every listener that is ready.
 func (l *loop) accept() {
 	for i := range l.listeners {
 		ln := &l.listeners[i]
-		if ln.ready && !ln.waiting {
+		if ln.mayAccept() {
 			l.acceptFrom(ln, acceptBatch)
 		}
 	}

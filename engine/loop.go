@@ -207,7 +207,7 @@ func (l *loop) timeout() int {
 	}
 	until := l.start.Add(time.Duration(l.wheel.tick+uint32(n)) * tickLength)
 	switch {
-	case l.listenerReady() && !l.listenerWaiting():
+	case l.mayAccept():
 		return 0
 	case len(l.moderations) > 0:
 		return int(coalesceTimeout / time.Millisecond)

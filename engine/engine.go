@@ -235,12 +235,17 @@ func descriptors(reserve int) (int, error) {
 	if reserve < 0 {
 		return 0, nil
 	}
+	most, err := mostDescriptors()
+	return most - min(reserve, most/4), err
+}
+
+// mostDescriptors is how many descriptors the process may open.
+func mostDescriptors() (int, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, fmt.Errorf("RLIMIT_NOFILE: %w", err)
 	}
-	most := int(min(limit.Cur, math.MaxInt32))
-	return most - min(reserve, most/4), nil
+	return int(min(limit.Cur, math.MaxInt32)), nil
 }
 
 // checkReserve refuses a new socket whose number is one of those that are left to others.

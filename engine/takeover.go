@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"slices"
 
@@ -78,16 +77,16 @@ const takeOverReserve = 16
 
 // roomForPairs is how many pairs can come over before the process runs out of descriptors.
 func roomForPairs() (int, error) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 0, fmt.Errorf("RLIMIT_NOFILE: %w", err)
+	most, err := mostDescriptors()
+	if err != nil {
+		return 0, err
 	}
 	free, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0) // the lowest number that is free
 	if err != nil {
 		return 0, fmt.Errorf("hand-over: %w", err)
 	}
 	unix.Close(free)
-	return max(int(min(limit.Cur, math.MaxInt32))-takeOverReserve-free, 0) / 2, nil
+	return max(most-takeOverReserve-free, 0) / 2, nil
 }
 
 func roomError(room, pairs int) error {

@@ -135,7 +135,7 @@ func (l *loop) takeIn(from handover.Pair) {
 			}
 		}
 		if was.Buffered { // for whatever reason
-			d.Set(pump.Refused)
+			d.RefusesSplice()
 		}
 		d.PendingLimit = was.Most
 		d.Keep(&l.env, from.Pending[s])

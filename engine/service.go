@@ -83,7 +83,7 @@ func (l *loop) ends(p *pair, s side) pump.Ends {
 // over, and maybe the pair.
 func (l *loop) act(p *pair, s side, r *pump.Result) bool {
 	l.noteDelivered(p, s, r)
-	if r.Has(pump.SourceFailed) && !l.failed(p, s, errnoError(r.SourceErr)) {
+	if r.Has(pump.SourceFailed) && !l.failed(p, s, r.SourceErr) {
 		return false
 	}
 	switch {
@@ -94,7 +94,7 @@ func (l *loop) act(p *pair, s side, r *pump.Result) bool {
 		l.endedByHandler(p, s, r)
 		return false
 	case r.Has(pump.SinkFailed): // the direction is over
-		l.failed(p, s.other(), errnoError(r.SinkErr))
+		l.failed(p, s.other(), r.SinkErr)
 		return false
 	}
 	if r.Has(pump.HandlerClosed) {
@@ -123,14 +123,6 @@ func (l *loop) noteDelivered(p *pair, s side, r *pump.Result) {
 	for path, n := range r.Delivered {
 		l.count.delivered[s][path] += uint64(n)
 	}
-}
-
-// errnoError is nil for 0.
-func errnoError(e unix.Errno) error {
-	if e == 0 {
-		return nil
-	}
-	return e
 }
 
 // noteRun notes that a turn of direction s took n bytes from its source. It ends the run of the

@@ -61,10 +61,10 @@ func NewTap(h intercept.Handler) Tap { return Tap{h, -1} }
 // Result is what has happened in a turn.
 type Result struct {
 	Events
-	Taken     int        // bytes from the source
-	Delivered [2]int     // bytes that the sink has accepted: of a spliced pump, of a buffered one
-	SourceErr unix.Errno // with SourceFailed; 0: the socket may still have it
-	SinkErr   unix.Errno // with SinkFailed
+	Taken     int    // bytes from the source
+	Delivered [2]int // bytes that the sink has accepted: of a spliced pump, of a buffered one
+	SourceErr error  // with SourceFailed; nil: the socket may still have it
+	SinkErr   error  // with SinkFailed
 }
 
 // Events are a set of things that have happened in a turn.
@@ -102,7 +102,7 @@ func (t *turn) note(e Events) { t.result.Events |= e }
 // sinkFailed notes that the sink has refused bytes. Always false: the turn is over.
 func (t *turn) sinkFailed(err error) bool {
 	t.note(SinkFailed)
-	t.result.SinkErr, _ = err.(unix.Errno)
+	t.result.SinkErr = err
 	return false
 }
 
@@ -111,5 +111,5 @@ func (t *turn) sourceFailed(d *Pump, err error) {
 	d.cutShort()
 	d.SawFailure()
 	t.note(SourceFailed)
-	t.result.SourceErr, _ = err.(unix.Errno)
+	t.result.SourceErr = err
 }

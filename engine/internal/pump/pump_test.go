@@ -220,7 +220,7 @@ func TestResetThatAWriteHasSwallowedIsNoFIN(t *testing.T) {
 	}
 	r.MayRead()
 	r.MayWrite()
-	if result := r.turn(); !result.Has(SourceFailed) || result.SourceErr != 0 || !r.CutOff() {
+	if result := r.turn(); !result.Has(SourceFailed) || result.SourceErr != nil || !r.CutOff() {
 		t.Errorf("%+v: %v", result, &r.Pump)
 	}
 }

@@ -2,6 +2,7 @@ package tproxy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -27,21 +28,14 @@ const (
 	SpoofIPOrNone
 )
 
+var spoofNames = [...]string{
+	SpoofDefault: "default", SpoofFull: "full", SpoofIP: "ip", SpoofNone: "none", SpoofFullOrNone: "full,none", SpoofIPOrNone: "ip,none",
+}
+
 // String gives the name that the command line uses.
 func (s Spoof) String() string {
-	switch s {
-	case SpoofDefault:
-		return "default"
-	case SpoofFull:
-		return "full"
-	case SpoofIP:
-		return "ip"
-	case SpoofNone:
-		return "none"
-	case SpoofFullOrNone:
-		return "full,none"
-	case SpoofIPOrNone:
-		return "ip,none"
+	if int(s) < len(spoofNames) {
+		return spoofNames[s]
 	}
 	return fmt.Sprintf("spoof(%d)", uint8(s))
 }
@@ -50,19 +44,17 @@ func (s Spoof) String() string {
 // "ip,none". "full,ip" and "full,ip,none" are long forms of "full" and "full,none". An empty text
 // is the default.
 func ParseSpoof(text string) (Spoof, error) {
-	switch strings.ToLower(strings.ReplaceAll(text, " ", "")) {
-	case "", "default":
+	name := strings.ToLower(strings.ReplaceAll(text, " ", ""))
+	switch name {
+	case "":
 		return SpoofDefault, nil
-	case "full", "full,ip":
+	case "full,ip":
 		return SpoofFull, nil
-	case "full,none", "full,ip,none":
+	case "full,ip,none":
 		return SpoofFullOrNone, nil
-	case "ip":
-		return SpoofIP, nil
-	case "ip,none":
-		return SpoofIPOrNone, nil
-	case "none":
-		return SpoofNone, nil
+	}
+	if i := slices.Index(spoofNames[:], name); i >= 0 {
+		return Spoof(i), nil
 	}
 	return 0, fmt.Errorf("spoof %q: want full, ip, none, or with a last resort: full,none or ip,none", text)
 }

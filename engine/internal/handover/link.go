@@ -162,6 +162,16 @@ func (k *Link) Expect(kind Kind) (Frame, error) {
 	return f, err
 }
 
+// expectHead waits for a frame of that kind and reads its head into v.
+func (k *Link) expectHead(kind Kind, v any) error {
+	f, err := k.Expect(kind)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return f.parse(v)
+}
+
 // readAll reads n bytes, and drops descriptors that come with them: they belong to headers. It does
 // not believe n: memory is taken for what came.
 func (k *Link) readAll(n int64) ([]byte, error) {

@@ -57,12 +57,7 @@ func (r *Receiver) leave(from receiverState) error {
 }
 
 func (r *Receiver) hello() (hello Hello, err error) {
-	f, err := r.link.Expect(KindHello)
-	if err != nil {
-		return hello, err
-	}
-	f.Close()
-	if err := f.parse(&hello); err != nil {
+	if err := r.link.expectHead(KindHello, &hello); err != nil {
 		return hello, err
 	}
 	if hello.Version != Version {

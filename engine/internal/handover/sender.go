@@ -56,13 +56,8 @@ func (s *Sender) Greet(generation uint64, pairs int, sockets []Socket) error {
 // AwaitReady waits until the new engine's loops run. It has room for so many pairs.
 func (s *Sender) AwaitReady() (room int, err error) {
 	err = s.step(senderGreeted, senderReady, func() error {
-		f, err := s.link.Expect(KindReady)
-		if err != nil {
-			return err
-		}
-		f.Close()
 		var r ready
-		err = f.parse(&r)
+		err := s.link.expectHead(KindReady, &r)
 		room = r.Room
 		return err
 	})

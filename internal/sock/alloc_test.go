@@ -38,6 +38,7 @@ func TestSamplesDoNotAllocate(t *testing.T) {
 			"TCPInfo": func(fd int) { sock.TCPInfo(fd, info) },
 			"Unread":  func(fd int) { sock.Unread(fd) },
 			"Unsent":  func(fd int) { sock.Unsent(fd) },
+			"NotSent": func(fd int) { sock.NotSent(fd) },
 			"Recv":    func(fd int) { sock.Recv(fd, b) },
 			"Peek":    func(fd int) { sock.Peek(fd, b) },
 			"Send":    func(fd int) { sock.Send(fd, nil, false) },

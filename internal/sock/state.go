@@ -20,18 +20,18 @@ func Error(fd int) error {
 }
 
 // Unread is the number of bytes that wait to be received, or 0 if the kernel cannot tell.
-func Unread(fd int) int {
-	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
-	if err != nil {
-		return 0
-	}
-	return n
-}
+func Unread(fd int) int { return waiting(fd, unix.TIOCINQ) }
 
 // Unsent is the number of bytes in fd's send buffer: not yet sent, or not yet acknowledged. It is
 // 0 if the kernel cannot tell any more.
-func Unsent(fd int) int {
-	n, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+func Unsent(fd int) int { return waiting(fd, unix.TIOCOUTQ) }
+
+// NotSent is the number of bytes in fd's send buffer that are not yet sent, or 0 if the kernel cannot
+// tell any more.
+func NotSent(fd int) int { return waiting(fd, unix.SIOCOUTQNSD) }
+
+func waiting(fd int, request uint) int {
+	n, err := unix.IoctlGetInt(fd, request)
 	if err != nil {
 		return 0
 	}

@@ -3,7 +3,7 @@ package pump
 import (
 	"math"
 
-	"golang.org/x/sys/unix"
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 const (
@@ -136,7 +136,4 @@ func (d *Pump) noteStall(e *Env) Events {
 // enoughUnsent reports that the sink has as many unsent bytes as the throttle lets it have. The
 // kernel says so only when it would begin a new segment, and one that it builds is up to 64 KiB
 // long. So it is asked.
-func (d *Pump) enoughUnsent(t *turn) bool {
-	n, err := unix.IoctlGetInt(t.Sink, unix.SIOCOUTQNSD)
-	return err == nil && n >= int(d.PendingLimit)
-}
+func (d *Pump) enoughUnsent(t *turn) bool { return sock.NotSent(t.Sink) >= int(d.PendingLimit) }

@@ -35,12 +35,7 @@ func FuzzHandedOverPair(f *testing.F) {
 	f.Add([]byte(`{"Client":"[fe80::1%x]:1","State":"open","Step":"none","Connected":"[::1]:0"}`), []byte(nil), true)
 	f.Add([]byte(`{"State":"open","Directions":[{"Pending":-1},{"Pending":1}]}`), []byte(nil), true)
 	f.Fuzz(func(t *testing.T, head, body []byte, both bool) {
-		e, err := New(Options{Loops: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer e.Close()
-		l := e.loops[0]
+		l := oneLoop(t)
 		l.clock()
 		fds, err := handedOverSockets()
 		if err != nil {
@@ -56,7 +51,7 @@ func FuzzHandedOverPair(f *testing.F) {
 			fr.Close()
 			return
 		}
-		e.active.Add(1)
+		l.engine.active.Add(1)
 		l.takeIn(p)
 		for range 3 {
 			events, err := l.poller.Wait(0)
@@ -71,9 +66,9 @@ func FuzzHandedOverPair(f *testing.F) {
 			l.onTick()
 		}
 		l.endAll(ReasonDrained)
-		if l.count.Pending != 0 || l.env.Budget.Used != 0 || l.env.Queues.InUse() != 0 || l.wheel.count != 0 || e.active.Load() != 0 {
+		if l.count.Pending != 0 || l.env.Budget.Used != 0 || l.env.Queues.InUse() != 0 || l.wheel.count != 0 || l.engine.active.Load() != 0 {
 			t.Errorf("left behind: %d bytes pending, memory %d, %d buffers, %d timers, %d active",
-				l.count.Pending, l.env.Budget.Used, l.env.Queues.InUse(), l.wheel.count, e.active.Load())
+				l.count.Pending, l.env.Budget.Used, l.env.Queues.InUse(), l.wheel.count, l.engine.active.Load())
 		}
 	})
 }

@@ -19,11 +19,8 @@ type lowMemory struct {
 
 func newLowMemory(t *testing.T) *lowMemory {
 	t.Helper()
-	e, err := New(Options{Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close() })
+	one := oneLoop(t)
+	limit := one.engine.options.MemoryLimit
 	var fds [4]int
 	for i := 0; i < len(fds); i += 2 {
 		two, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -33,12 +30,12 @@ func newLowMemory(t *testing.T) *lowMemory {
 		t.Cleanup(func() { unix.Close(two[0]); unix.Close(two[1]) })
 		copy(fds[i:], two[:])
 	}
-	l := &lowMemory{e.loops[0], e.loops[0].pairs.take(), fds[1], fds[3]}
+	l := &lowMemory{one, one.pairs.take(), fds[1], fds[3]}
 	l.p.state = stateOpen
 	l.p.fd[incoming], l.p.fd[outgoing] = int32(fds[0]), int32(fds[2])
-	l.env.Budget.Used = e.options.MemoryLimit
+	l.env.Budget.Used = limit
 	t.Cleanup(func() {
-		l.env.Budget.Used -= e.options.MemoryLimit
+		l.env.Budget.Used -= limit
 		if l.env.Budget.Used != 0 || l.env.Queues.InUse() != 0 {
 			t.Errorf("%d bytes charged, %d buffers", l.env.Budget.Used, l.env.Queues.InUse())
 		}

@@ -7,6 +7,16 @@ import (
 	"github.com/tprelay/tprelay/engine/internal/pump"
 )
 
+// loopWithPair is a loop that does not run, and an open pair without sockets.
+func loopWithPair(t *testing.T) (*loop, *pair) {
+	l := oneLoop(t)
+	l.clock()
+	p := l.pairs.take()
+	t.Cleanup(func() { l.pairs.put(p) })
+	p.state = stateOpen
+	return l, p
+}
+
 // TestOnlyBulkIsModerated: what proves a direction to be bulk, and what does not. Each
 // step is some bytes that a turn took, after some time, in one of the directions.
 func TestOnlyBulkIsModerated(t *testing.T) {
@@ -36,17 +46,7 @@ func TestOnlyBulkIsModerated(t *testing.T) {
 		{"fast after an hour of little", append(repeat(3600, step{time.Second, upstream, 100}), repeat(40, fast[0])...), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e, err := New(Options{Loops: 1})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer e.Close()
-			l := e.loops[0]
-			l.clock()
-			p := l.pairs.take()
-			defer l.pairs.put(p)
-			p.state = stateOpen
-			p.fd = [2]int32{-1, -1}
+			l, p := loopWithPair(t)
 			for _, s := range c.steps {
 				l.now = l.now.Add(s.after)
 				p.dir[s.side].Bytes += uint64(s.bytes)
@@ -65,17 +65,7 @@ func TestOnlyBulkIsModerated(t *testing.T) {
 // TestModerationEndsWhenNothingIsTaken: the source has more, and its sink has stopped. The
 // timer of the moderation must not run on.
 func TestModerationEndsWhenNothingIsTaken(t *testing.T) {
-	e, err := New(Options{Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	l := e.loops[0]
-	l.clock()
-	p := l.pairs.take()
-	defer l.pairs.put(p)
-	p.state = stateOpen
-	p.fd = [2]int32{-1, -1}
+	l, p := loopWithPair(t)
 	d := &p.dir[upstream]
 	d.Set(pump.Readable | pump.Paused)
 	l.beginModeration(p, upstream)

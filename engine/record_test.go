@@ -60,12 +60,7 @@ func TestSlotsAreReusedWithANewGeneration(t *testing.T) {
 // TestStaleEventIsDropped: an event of a pair that has ended must not touch the one
 // that has its slot now.
 func TestStaleEventIsDropped(t *testing.T) {
-	e, err := New(Options{Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	l := e.loops[0]
+	l := oneLoop(t)
 	old := l.pairs.take()
 	stale := epoll.Event{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLERR, Fd: old.token(incoming).Key, Pad: old.generation}
 	l.pairs.put(old)

@@ -14,12 +14,7 @@ import (
 // something says how much, and keeps the error to itself. No event tells of it then, and
 // reads say 0. The other side must not be sent a FIN for that.
 func TestResetThatAWriteSwallowedIsNoFIN(t *testing.T) {
-	e, err := New(Options{Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	l := e.loops[0]
+	l := oneLoop(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +22,7 @@ func TestResetThatAWriteSwallowedIsNoFIN(t *testing.T) {
 	defer ln.Close()
 	p := l.pairs.take()
 	p.state = stateOpen
-	e.active.Add(1)
+	l.engine.active.Add(1)
 	var others [2]net.Conn
 	for s := range side(2) {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

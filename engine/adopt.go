@@ -98,8 +98,8 @@ func (e *Engine) assign(fd int, client netip.AddrPort, a Adoption) error {
 	return nil
 }
 
-// postNext counts a pair in and leaves begin, which begins it, for the next loop in turn. False: the
-// loop has ended, and begin will not run.
+// postNext counts a pair in, and leaves begin, which begins it, for the next loop in turn. False:
+// the loop has ended, and begin will not run.
 func (e *Engine) postNext(begin func(*loop)) bool {
 	e.active.Add(1)
 	ok := e.loops[e.next.Add(1)%uint64(len(e.loops))].mailbox.post(begin)

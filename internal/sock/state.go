@@ -26,8 +26,8 @@ func Unread(fd int) int { return waiting(fd, unix.TIOCINQ) }
 // 0 if the kernel cannot tell any more.
 func Unsent(fd int) int { return waiting(fd, unix.TIOCOUTQ) }
 
-// NotSent is the number of bytes in fd's send buffer that are not yet sent, or 0 if the kernel cannot
-// tell any more.
+// NotSent is the number of bytes in fd's send buffer that are not yet sent, or 0 if the kernel
+// cannot tell any more.
 func NotSent(fd int) int { return waiting(fd, unix.SIOCOUTQNSD) }
 
 func waiting(fd int, request uint) int {

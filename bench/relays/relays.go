@@ -83,8 +83,6 @@ type Env struct {
 	Listen netip.AddrPort
 	// Server is the server on h3, IPv4. There is another one on the next port.
 	Server netip.AddrPort
-	// Command is what --relay-command says, for the relay of that name.
-	Command string
 	// Flags are added to the command line of tprelay, whatever its variant.
 	Flags []string
 	// Processes is how many processes of the relay share the listening port. Default: 1.

@@ -18,8 +18,6 @@ import (
 type Runner struct {
 	// Self and TPRelay are the paths of tpbench and of tprelay.
 	Self, TPRelay string
-	// Command is what --relay-command says.
-	Command string
 	// Generator sends and receives in place of clients and servers. Default: nil.
 	Generator *scenario.Generator
 	// Congestion is the congestion control of the hosts. Default: the machine's.
@@ -134,7 +132,7 @@ type trial struct {
 
 func (d *Runner) trial(p Plan, s Step) *trial {
 	return &trial{Step: s, Testbed: testbed.New(testbed.Config{
-		Self: d.Self, TPRelay: d.TPRelay, Relay: s.Candidate.Relay, Command: d.Command, Congestion: d.Congestion,
+		Self: d.Self, TPRelay: d.TPRelay, Relay: s.Candidate.Relay, Congestion: d.Congestion,
 		Processes: s.Workload.Processes, External: d.Generator != nil, Processors: s.Workload.Processors, WarmUp: p.WarmUp, Window: p.Window,
 	})}
 }

@@ -35,8 +35,6 @@ type Config struct {
 	Self, TPRelay string
 	// Relay is what runs on h2.
 	Relay relays.Relay
-	// Command is what --relay-command says, for the relay of that name.
-	Command string
 	// Congestion is the congestion control of the hosts. Default: the machine's.
 	Congestion string
 	// Processes of the relay share its port; there are as many servers, each at an address of its
@@ -96,7 +94,7 @@ func (tb *Testbed) SetUp(ctx context.Context) (err error) {
 		}
 	}
 	tb.Running, err = tb.Relay.Start(ctx, relays.Env{
-		Lab: tb.Lab, Self: tb.Self, TPRelay: tb.TPRelay, Command: tb.Command, Processes: tb.Processes,
+		Lab: tb.Lab, Self: tb.Self, TPRelay: tb.TPRelay, Processes: tb.Processes,
 		Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), relayPort), Server: tb.serverAddress(0),
 	})
 	return err

@@ -72,7 +72,7 @@ func (c *compareCmd) Run(command *kong.Context) error {
 	if err := netlab.Enter(); err != nil {
 		return err
 	}
-	run := &runner.Runner{Command: c.RelayCommand, Generator: c.generator(), Congestion: results.Settings.Congestion}
+	run := &runner.Runner{Generator: c.generator(), Congestion: results.Settings.Congestion}
 	if run.Self, err = os.Executable(); err != nil {
 		return fmt.Errorf("compare: path of this program: %w", err)
 	}

@@ -30,8 +30,9 @@ type Document struct {
 // documented are the relays whose transfers are shown, with their titles in the table.
 // level is the path of mininet/level.py.
 func (s *Setup) documented(level string) (transfers, counted []relays.Relay, err error) {
+	all := relays.All("")
 	find := func(to *[]relays.Relay, name, title string) {
-		r, findErr := relays.Find(name, "")
+		r, findErr := all.Find(name)
 		if findErr == nil && r.Missing() != "" {
 			findErr = errors.New(r.Missing())
 		}
@@ -40,9 +41,8 @@ func (s *Setup) documented(level string) (transfers, counted []relays.Relay, err
 		*to = append(*to, r)
 	}
 	own := func(to *[]relays.Relay, name, title, command string) {
-		r, findErr := relays.Find("command", command)
+		r := relays.OfCommand(command)
 		r.Name, r.Title = name, title
-		err = errors.Join(err, findErr)
 		*to = append(*to, r)
 	}
 	find(&transfers, Direct, "no relay")

@@ -9,7 +9,7 @@ const CommandHelp = "A relay of your own, as the relay \"command\": a shell comm
 	"to the original destination from the client's address. With the prefix forward: clients connect to $LISTEN, and the relay connects to $SERVER; " +
 	"the port after $LISTEN goes to the port after $SERVER. With the prefix redirect: REDIRECT rules divert the connections."
 
-// ofCommand is the user's own relay: command runs in a shell (sh -c), in the foreground, with the
+// OfCommand is the user's own relay: command runs in a shell (sh -c), in the foreground, with the
 // environment of tpbench and
 //
 //	LISTEN   the address and port to listen on, 127.0.0.1:9091
@@ -24,7 +24,7 @@ const CommandHelp = "A relay of your own, as the relay \"command\": a shell comm
 //
 // It is ready when it, or a process that it started, listens. SIGTERM ends it, then SIGKILL, and
 // with it all processes that it started.
-func ofCommand(command string) Relay {
+func OfCommand(command string) Relay {
 	way := Transparent
 	if rest, ok := strings.CutPrefix(command, "forward:"); ok {
 		way, command = Forward, rest

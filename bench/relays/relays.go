@@ -89,28 +89,33 @@ type Env struct {
 	Processes int
 }
 
+// List is relays in the order in which they are listed.
+type List []Relay
+
 // All returns every relay, direct first. command is what --relay-command says; without it the relay
-// of that name is left out.
-func All(command string) []Relay {
-	all := slices.Concat([]Relay{direct()}, tprelays(), haproxies(), iocopies(), gnets(), []Relay{socat(), tokenBucket()})
+// of that name is left out. All runs programs to get their versions: call it once.
+func All(command string) List {
+	all := slices.Concat(List{direct()}, tprelays(), haproxies(), iocopies(), gnets(), List{socat(), tokenBucket()})
 	if command != "" {
-		all = append(all, ofCommand(command))
+		all = append(all, OfCommand(command))
 	}
 	return all
 }
 
-// Find returns the relay of that name. The error names those that there are.
-func Find(name, command string) (Relay, error) {
-	if name == commandName && command == "" {
-		return Relay{}, fmt.Errorf("relay %q: say with --relay-command what to run", name)
-	}
-	all := All(command)
+// Find returns the relay of that name among all. See [List.Find] for several.
+func Find(name, command string) (Relay, error) { return All(command).Find(name) }
+
+// Find returns the relay of that name. The error lists the names.
+func (all List) Find(name string) (Relay, error) {
 	var names []string
 	for _, p := range all {
 		if p.Name == name {
 			return p, nil
 		}
 		names = append(names, p.Name)
+	}
+	if name == commandName {
+		return Relay{}, fmt.Errorf("relay %q: say with --relay-command what to run", name)
 	}
 	return Relay{}, fmt.Errorf("relay %q: there is none of that name; there are %s", name, strings.Join(names, ", "))
 }

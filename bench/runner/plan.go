@@ -147,7 +147,7 @@ func Choose(names []string, command string) (chosen []Candidate, err error) {
 	}
 	times := map[string]int{}
 	for _, name := range names {
-		relay, err := relays.Find(name, command)
+		relay, err := all.Find(name)
 		if err != nil {
 			return nil, err
 		}

@@ -118,8 +118,9 @@ func (c *slowCmd) relays() (chosen []relays.Relay, err error) {
 	if c.RelayCommand != "" && !slices.Contains(c.Relays, "command") {
 		c.Relays = append(c.Relays, "command")
 	}
+	all := relays.All(c.RelayCommand)
 	for _, name := range c.Relays {
-		p, err := relays.Find(name, c.RelayCommand)
+		p, err := all.Find(name)
 		if err == nil && c.Mode == "redirect" {
 			p, err = p.Redirected()
 		}

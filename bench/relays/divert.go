@@ -9,7 +9,6 @@ import (
 
 	"github.com/tprelay/tprelay/internal/netlab"
 	"github.com/tprelay/tprelay/rules"
-	"github.com/tprelay/tprelay/tproxy"
 )
 
 // undoTimeout bounds what is undone, also after an interrupt.
@@ -18,13 +17,9 @@ const undoTimeout = 10 * time.Second
 // divert diverts h1's connections to the server to the relay, until undo. The rules are the same
 // for every relay. They exempt SYNs from the socket match, so that no relay suffers when clients
 // reuse their ports.
-func (s site) divert(ctx context.Context, way Way) (undo func() error, err error) {
-	mode := tproxy.TPROXY
-	switch way {
-	case Redirect:
-		mode = tproxy.Redirect
-	case Transparent:
-	default:
+func (s site) divert(ctx context.Context) (undo func() error, err error) {
+	mode, diverted := s.way.mode()
+	if !diverted {
 		return func() error { return nil }, nil
 	}
 	cfg := rules.Config{

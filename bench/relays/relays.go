@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/tprelay/tprelay/internal/netlab"
+	"github.com/tprelay/tprelay/tproxy"
 )
 
 // Way is how connections come to a relay, and what the server sees of them.
@@ -49,6 +50,17 @@ func (w Way) String() string {
 		return "forward"
 	}
 	return fmt.Sprintf("Way(%d)", int(w))
+}
+
+// mode is how packet filter rules divert connections to a relay: none for Direct and Forward.
+func (w Way) mode() (mode tproxy.Mode, diverted bool) {
+	switch w {
+	case Transparent:
+		return tproxy.TPROXY, true
+	case Redirect:
+		return tproxy.Redirect, true
+	}
+	return 0, false
 }
 
 // Relay is a relay that can be measured.

@@ -88,7 +88,7 @@ func (r *Running) start(ctx context.Context, s site) error {
 			}
 		}
 	}
-	undivert, err := s.divert(ctx, r.relay.Way)
+	undivert, err := s.divert(ctx)
 	if err != nil {
 		return err
 	}

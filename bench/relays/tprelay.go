@@ -1,10 +1,6 @@
 package relays
 
-import (
-	"errors"
-
-	"github.com/tprelay/tprelay/tproxy"
-)
+import "errors"
 
 // direct is no relay at all, the measure for all others.
 func direct() Relay {
@@ -28,10 +24,7 @@ func tprelays() []Relay {
 				if s.TPRelay == "" {
 					return nil, errors.New("no path of tprelay was given")
 				}
-				mode := tproxy.TPROXY
-				if s.way == Redirect {
-					mode = tproxy.Redirect
-				}
+				mode, _ := s.way.mode()
 				args := []string{s.TPRelay, "run", "--mode", mode.String(), "--listen", s.listen.String(), "--log-level", "warn"}
 				args = append(append(args, flags...), s.Flags...)
 				return []process{{args: args, ports: []uint16{s.listen.Port()}, socket: s.Processes > 1}}, nil

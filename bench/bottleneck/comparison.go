@@ -59,6 +59,7 @@ func (s *Setup) Settings() Settings {
 		Began: time.Now(), Access: s.Path.Access, Bottleneck: s.Path.Bottleneck, Reader: "link",
 		Queue: s.Path.Queue.Seconds(), Delay: s.Path.Delay.Seconds(), Seconds: int(s.Length.Seconds()),
 		Every: s.Every.Seconds(), Unsent: s.Unsent, Ordinary: s.Ordinary, Flows: max(s.Flows, 1), Rounds: 1,
+		Watermark: s.Watermark,
 	}
 	set.Skipped = Skipped(set.Seconds)
 	switch {

@@ -52,6 +52,8 @@ type Setup struct {
 	Self    string   // path of tpbench
 	TPRelay string   // path of tprelay
 	Flags   []string // for tprelay, whatever its variant
+	// Watermark is tprelay's high watermark with these flags, for the results.
+	Watermark int64
 }
 
 // Measured is what was seen of one transfer through one relay, or none.

@@ -1,16 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -73,8 +69,8 @@ func (c *compareCmd) Run(command *kong.Context) error {
 		return err
 	}
 	run := &runner.Runner{Generator: c.generator(), Congestion: results.Settings.Congestion}
-	if run.Self, err = os.Executable(); err != nil {
-		return fmt.Errorf("compare: path of this program: %w", err)
+	if run.Self, err = ownPath(); err != nil {
+		return fmt.Errorf("compare: %w", err)
 	}
 	if err := c.reduce(&plan, results, run); err != nil {
 		return err
@@ -82,9 +78,8 @@ func (c *compareCmd) Run(command *kong.Context) error {
 	for _, note := range results.Notes {
 		fmt.Fprintln(command.Stderr, note)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := interruptible()
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends at once
 
 	if run.Again = plan.Total() / 2; c.Again != nil {
 		run.Again = *c.Again
@@ -227,12 +222,8 @@ func (c *compareCmd) plan(all []targets.Target) (plan runner.Plan, r *stats.Resu
 func (c *compareCmd) reduce(plan *runner.Plan, r *stats.Results, run *runner.Runner) error {
 	tprelay, err := findTPRelay(c.TPRelay)
 	run.TPRelay = tprelay
-	left := slices.Clone(plan.Candidates)
-	left = slices.DeleteFunc(left, func(relay runner.Candidate) bool {
-		missing := relay.Missing()
-		if strings.HasPrefix(relay.Relay.Name, "tprelay") && err != nil {
-			missing = err.Error()
-		}
+	left := slices.DeleteFunc(slices.Clone(plan.Candidates), func(relay runner.Candidate) bool {
+		missing := missing(relay.Relay, err)
 		if missing != "" {
 			r.Notes = append(r.Notes, fmt.Sprintf("%s is left out: %s", relay.Name, missing))
 		}

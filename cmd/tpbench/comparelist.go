@@ -2,12 +2,8 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"github.com/tprelay/tprelay/bench/relays"
@@ -45,24 +41,4 @@ func list(w io.Writer, relayCommand string) error {
 	fmt.Fprintln(&b, "\nUnless relays are named, the default ones are measured: variants with those workloads only that say so.")
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// findTPRelay gives the path of the program tprelay.
-func findTPRelay(path string) (string, error) {
-	if path != "" {
-		if _, err := exec.LookPath(path); err != nil {
-			return "", fmt.Errorf("--tprelay %s: it is no program", path)
-		}
-		return filepath.Abs(path)
-	}
-	if own, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(own), "tprelay")
-		if _, err := exec.LookPath(beside); err == nil {
-			return beside, nil
-		}
-	}
-	if path, err := exec.LookPath("tprelay"); err == nil {
-		return filepath.Abs(path)
-	}
-	return "", errors.New("there is no tprelay beside tpbench or in PATH; make build, or say where with --tprelay")
 }

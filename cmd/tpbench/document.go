@@ -1,18 +1,13 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
 
-	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -36,19 +31,20 @@ func (c *documentCmd) Run(command *kong.Context) error {
 	if err := netlab.Enter(); err != nil {
 		return err
 	}
-	setup := flags.setup()
-	setup.Ordinary, setup.Again = true, 2
-	var err error
-	if setup.Self, err = os.Executable(); err == nil {
+	setup, err := flags.setup()
+	if err == nil {
 		setup.TPRelay, err = findTPRelay(c.TPRelay)
 	}
-	level, levelErr := filepath.Abs(c.Level)
-	if err = errors.Join(err, levelErr); err != nil {
+	level := ""
+	if err == nil {
+		level, err = filepath.Abs(c.Level)
+	}
+	if err != nil {
 		return fmt.Errorf("document: %w", err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	setup.Ordinary, setup.Again = true, 2
+	ctx, stop := interruptible()
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends at once
 	p := newProgress(command.Stderr)
 	d, err := setup.Document(ctx, level, p.step)
 	p.clear()
@@ -58,7 +54,7 @@ func (c *documentCmd) Run(command *kong.Context) error {
 	if err != nil {
 		return fmt.Errorf("document: %w", err)
 	}
-	d.Notes, d.Settings.Watermark = append(c.Note, d.Notes...), engine.DefaultHighWatermark
+	d.Notes = append(c.Note, d.Notes...)
 	written, err := d.Write(c.Page, c.Out)
 	if err != nil {
 		return fmt.Errorf("document: %w", err)

@@ -7,8 +7,11 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/alecthomas/kong"
 
@@ -38,4 +41,12 @@ func program(args []string, stdout, stderr io.Writer) int {
 		Name: "tpbench", Description: "Measures TCP relays.",
 		Options: []kong.Option{kong.Vars{"relay_command": relays.CommandHelp}},
 	}.Run(new(commands), args, stdout, stderr)
+}
+
+// interruptible returns a context that SIGINT, SIGTERM and SIGHUP end, so that a measurement can
+// clean up. A second signal ends the process at once.
+func interruptible() (ctx context.Context, stop context.CancelFunc) {
+	ctx, stop = signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }

@@ -2,14 +2,10 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/alecthomas/kong"
 
@@ -36,10 +32,9 @@ func (c *probeCmd) Run(command *kong.Context) error {
 	if err := netlab.Enter(); err != nil {
 		return err
 	}
-	setup := c.setup()
-	var err error
-	if setup.Self, err = os.Executable(); err != nil {
-		return fmt.Errorf("probe: path of this program: %w", err)
+	setup, err := c.setup()
+	if err != nil {
+		return fmt.Errorf("probe: %w", err)
 	}
 	if setup.TPRelay, err = findTPRelay(c.TPRelay); err != nil {
 		return fmt.Errorf("probe: %w", err)
@@ -48,9 +43,8 @@ func (c *probeCmd) Run(command *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := interruptible()
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends at once
 
 	person := command.Stdout
 	if c.JSON == "-" || c.Plot == "-" {

@@ -15,7 +15,7 @@ import (
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
-// relayCmd are those relays of tpbench compare that are no programs of their own.
+// relayCmd is the relays of tpbench compare that are not programs of their own.
 type relayCmd struct {
 	Iocopy      iocopyCmd      `cmd:"" help:"Be a relay with two goroutines per pair."`
 	Tokenbucket tokenbucketCmd `cmd:"" help:"Be a relay that is paced by a timer."`
@@ -28,12 +28,17 @@ type iocopyCmd struct {
 	NoSplice bool       `help:"Copy through buffers."`
 }
 
-// Run relays until SIGINT or SIGTERM.
-func (c *iocopyCmd) Run() error {
+// untilStopped runs a relay until SIGINT or SIGTERM.
+func untilStopped(run func(context.Context) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	return run(ctx)
+}
+
+// Run relays until SIGINT or SIGTERM.
+func (c *iocopyCmd) Run() error {
 	relay := iocopy.Relay{Listen: c.Listen.AddrPort, NoSplice: c.NoSplice}
-	return relay.Run(ctx)
+	return untilStopped(relay.Run)
 }
 
 // tokenbucketCmd is a transparent relay that is paced by a timer.
@@ -44,10 +49,8 @@ type tokenbucketCmd struct {
 
 // Run relays until SIGINT or SIGTERM.
 func (c *tokenbucketCmd) Run() error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	relay := tokenbucket.Relay{Listen: c.Listen.AddrPort, Rate: uint64(c.Rate)}
-	return relay.Run(ctx)
+	return untilStopped(relay.Run)
 }
 
 // gnetCmd is a relay that clients connect to.
@@ -74,11 +77,9 @@ func (f *forward) UnmarshalText(text []byte) (err error) {
 
 // Run relays until SIGINT or SIGTERM.
 func (c *gnetCmd) Run() error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	relay := gnet.Relay{MostUnread: c.MostUnread, MemoryLimit: c.MemoryLimit}
 	for _, f := range c.Forward {
 		relay.Forwards = append(relay.Forwards, gnet.Forward(f))
 	}
-	return relay.Run(ctx)
+	return untilStopped(relay.Run)
 }

@@ -1,22 +1,17 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/tprelay/tprelay/bench/bottleneck"
 	"github.com/tprelay/tprelay/bench/relays"
-	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/internal/cli"
 	"github.com/tprelay/tprelay/internal/netlab"
 )
@@ -64,27 +59,23 @@ func (c *slowCmd) measure(command *kong.Context, name string) (*bottleneck.Compa
 	if err := netlab.Enter(); err != nil {
 		return result, err
 	}
-	setup := c.setup()
-	setup.Flows, setup.Ordinary, setup.Redirect, setup.Again = c.Flows, c.Ordinary, c.Mode == "redirect", c.Again
-	if setup.Self, err = os.Executable(); err != nil {
-		return result, fmt.Errorf("%s: path of this program: %w", name, err)
+	setup, err := c.setup()
+	if err != nil {
+		return result, fmt.Errorf("%s: %w", name, err)
 	}
+	setup.Flows, setup.Ordinary, setup.Redirect, setup.Again = c.Flows, c.Ordinary, c.Mode == "redirect", c.Again
 	result.Settings = setup.Settings()
 	result.Notes = c.Note
 	set := &result.Settings
 	set.Rounds, set.Crowd, set.Command = c.Rounds, c.Crowd, commandLine(command.Args)
-	if set.Watermark = int64(c.HighWatermark); set.Watermark == 0 {
-		set.Watermark = engine.DefaultHighWatermark
-	}
 	if setup.TPRelay, chosen, err = c.installed(chosen, result); err != nil {
 		return result, fmt.Errorf("%s: %w", name, err)
 	}
 	for _, note := range result.Notes {
 		fmt.Fprintln(command.Stderr, note)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := interruptible()
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends at once
 
 	p := newProgress(command.Stderr)
 	err = setup.Compare(ctx, chosen, result, p.step)
@@ -139,11 +130,7 @@ func (c *slowCmd) relays() (chosen []relays.Relay, err error) {
 func (c *slowCmd) installed(chosen []relays.Relay, r *bottleneck.Comparison) (tprelay string, left []relays.Relay, err error) {
 	tprelay, err = findTPRelay(c.TPRelay)
 	for _, p := range chosen {
-		missing := p.Missing()
-		if strings.HasPrefix(p.Name, "tprelay") && err != nil {
-			missing = err.Error()
-		}
-		if missing != "" {
+		if missing := missing(p, err); missing != "" {
 			r.Notes = append(r.Notes, fmt.Sprintf("%s is left out: %s", p.Name, missing))
 			continue
 		}

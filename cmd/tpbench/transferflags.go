@@ -11,6 +11,7 @@ import (
 
 	"github.com/tprelay/tprelay/bench/bottleneck"
 	"github.com/tprelay/tprelay/bench/units"
+	"github.com/tprelay/tprelay/engine"
 	"github.com/tprelay/tprelay/internal/cli"
 )
 
@@ -59,9 +60,15 @@ func checkFile(flag, path string) error {
 	return nil
 }
 
-// setup is what the transfers have in common, but for the programs.
-func (c *transferFlags) setup() bottleneck.Setup {
-	s := bottleneck.Setup{Path: c.path(), Length: time.Duration(c.Seconds) * time.Second, Every: c.Interval, Unsent: int(c.Unsent)}
+// setup is what the transfers have in common, without the path of tprelay.
+func (c *transferFlags) setup() (s bottleneck.Setup, err error) {
+	s = bottleneck.Setup{
+		Path: c.path(), Length: time.Duration(c.Seconds) * time.Second, Every: c.Interval, Unsent: int(c.Unsent),
+		Watermark: engine.DefaultHighWatermark,
+	}
+	if s.Self, err = ownPath(); err != nil {
+		return s, err
+	}
 	switch c.Reader {
 	case "slow":
 		s.Reader.Pace = int64(c.Bottleneck) / 8
@@ -70,13 +77,14 @@ func (c *transferFlags) setup() bottleneck.Setup {
 		s.Reader.Stopped = true
 	}
 	if c.HighWatermark > 0 {
-		s.Flags = append(s.Flags, "--high-watermark", fmt.Sprint(int64(c.HighWatermark)))
+		s.Watermark = int64(c.HighWatermark)
+		s.Flags = append(s.Flags, "--high-watermark", fmt.Sprint(s.Watermark))
 	}
 	if c.LowWatermark > 0 {
 		s.Flags = append(s.Flags, "--low-watermark", fmt.Sprint(int64(c.LowWatermark)))
 	}
 	s.Flags = append(s.Flags, strings.Fields(c.TPRelayFlags)...)
-	return s
+	return s, nil
 }
 
 // writeTo writes a file, or standard output for "-".

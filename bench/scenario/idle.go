@@ -30,13 +30,10 @@ func (idle) Workloads() (all []Workload) {
 	return all
 }
 
-// Start opens the connections, to as many servers as there are, and notes what the relay's
-// processes then occupy more.
+// Start opens the connections, divided between the servers, and notes what the relay's processes
+// occupy before and after.
 func (idle) Start(ctx context.Context, tb *testbed.Testbed, w Workload) (err error) {
-	if err := tb.ConnectOnce(ctx); err != nil {
-		return err
-	}
-	if tb.Before, err = tb.Footprint(); err != nil {
+	if err := tb.Prime(ctx); err != nil {
 		return err
 	}
 	for i := range tb.Servers {

@@ -34,11 +34,8 @@ func (slow) Workloads() []Workload {
 	}}
 }
 
-func (slow) Start(ctx context.Context, tb *testbed.Testbed, w Workload) (err error) {
-	if err := tb.ConnectOnce(ctx); err != nil {
-		return err
-	}
-	if tb.Before, err = tb.Footprint(); err != nil {
+func (slow) Start(ctx context.Context, tb *testbed.Testbed, w Workload) error {
+	if err := tb.Prime(ctx); err != nil {
 		return err
 	}
 	return tb.StartClient(ctx, worker.Job{Kind: worker.Slow, Connections: w.Connections, Pace: slowPace})

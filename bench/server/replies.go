@@ -125,7 +125,7 @@ func (s *replyServer) OnTraffic(c gnet.Conn) gnet.Action {
 		p.closing = r.Close
 	}
 	if p.closing {
-		return s.Finish(c)
+		return s.finish(c)
 	}
 	return gnet.None
 }
@@ -152,7 +152,7 @@ func (s *replyServer) reply(c gnet.Conn, r protocol.Request) bool {
 
 // finish closes the connection once everything is sent: gnet drops unsent bytes when it closes, and
 // does not report when they are sent. So finish looks again soon.
-func (s *replyServer) Finish(c gnet.Conn) gnet.Action {
+func (s *replyServer) finish(c gnet.Conn) gnet.Action {
 	if c.OutboundBuffered() == 0 {
 		return gnet.Close
 	}

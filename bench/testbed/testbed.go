@@ -60,7 +60,7 @@ type Testbed struct {
 	// Others is the part of the machine that other programs used in the window, and Stolen the part
 	// that the host of this virtual machine did not give it.
 	Others, Stolen float64
-	// Before and After are what the relay's processes occupy, where a scenario looks.
+	// Before and After are what the relay's processes occupied, in scenarios that measure it.
 	Before, After Footprint
 	// Began is when the testbed was made.
 	Began time.Time
@@ -114,9 +114,10 @@ func (tb *Testbed) StartClient(ctx context.Context, job worker.Job) error {
 	return err
 }
 
-// ConnectOnce makes one connection per server through the relay, with one request, and closes it: a
-// relay allocates at its first connection what is no cost of a pair.
-func (tb *Testbed) ConnectOnce(ctx context.Context) error {
+// Prime makes one connection per server through the relay, with one request, and closes it: what a
+// relay allocates at its first connection is not a cost of a pair. Then it notes in Before what the
+// relay's processes occupy.
+func (tb *Testbed) Prime(ctx context.Context) (err error) {
 	for i := range tb.Servers {
 		at, err := tb.Target(i)
 		if err != nil {
@@ -126,7 +127,8 @@ func (tb *Testbed) ConnectOnce(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	tb.Before, err = tb.Footprint()
+	return err
 }
 
 func (tb *Testbed) once(ctx context.Context, at netip.AddrPort) error {

@@ -47,14 +47,6 @@ func usualLength(intervals []Interval) float64 {
 	return lengths[len(lengths)/2]
 }
 
-// Total is the number of bytes in all intervals.
-func Total(intervals []Interval) (bytes int64) {
-	for _, i := range intervals {
-		bytes += i.Bytes
-	}
-	return bytes
-}
-
 // Skipped is how many seconds at the beginning of a run are left out of its means:
 // while buffers on the path fill, every sender is faster than the path.
 func Skipped(seconds int) int {

@@ -2,6 +2,14 @@ package bottleneck
 
 import "testing"
 
+// total is the number of bytes in all intervals.
+func total(intervals []Interval) (bytes int64) {
+	for _, i := range intervals {
+		bytes += i.Bytes
+	}
+	return bytes
+}
+
 func TestMeanLeavesOutTheBeginningAndRemainders(t *testing.T) {
 	intervals := []Interval{
 		{0, 1.0001, 9_000_000}, {1.0001, 2, 1_000_000}, {2, 3.0002, 1_000_200}, {3.0002, 3.02, 500_000},
@@ -12,7 +20,7 @@ func TestMeanLeavesOutTheBeginningAndRemainders(t *testing.T) {
 	if got := MeanRate(nil, 1); got != 0 {
 		t.Errorf("mean of nothing %f", got)
 	}
-	if got := Total(intervals); got != 11_500_200 {
+	if got := total(intervals); got != 11_500_200 {
 		t.Errorf("total %d", got)
 	}
 }

@@ -53,7 +53,7 @@ func TestTransferIsMeasured(t *testing.T) {
 			if _, has := m.Figures[DelayMedian]; has == reader.Stopped {
 				t.Errorf("%v", m.Figures)
 			}
-			if Total(m.Sent()) != last.SentBytes || Total(m.Arrived()) != last.ArrivedBytes {
+			if total(m.Sent()) != last.SentBytes || total(m.Arrived()) != last.ArrivedBytes {
 				t.Error("the intervals are not the whole")
 			}
 		})

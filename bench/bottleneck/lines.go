@@ -14,13 +14,8 @@ func lines() []timeline {
 	plain := func(name, class string, f func(Sample) float64) series {
 		return series{name, class, func(_, s Sample) (float64, bool) { return f(s), true }}
 	}
-	relay := func(name, class string, f func(*Relay) float64) series {
-		return series{name, class, func(_, s Sample) (float64, bool) {
-			if s.Relay == nil {
-				return 0, false
-			}
-			return f(s.Relay), true
-		}}
+	value := func(name, class string, f func(Sample) (float64, bool)) series {
+		return series{name, class, func(_, s Sample) (float64, bool) { return f(s) }}
 	}
 	socket := func(name, class string, of func(Sample) *TCP, f func(*TCP) float64) series {
 		return series{name, class, func(_, s Sample) (float64, bool) {
@@ -57,18 +52,13 @@ func lines() []timeline {
 			plain("arrived", receivingHalf, func(s Sample) float64 { return s.ArrivedRate / 1e6 }),
 		}},
 		{title: "Pending in tprelay, in KiB: taken from the sender, not yet accepted by the socket to the receiver", shades: []shade{throttled, paused}, curves: []series{
-			relay("pending", sendingHalf, func(r *Relay) float64 { return float64(r.Pending) / kib }),
+			value("pending", sendingHalf, ofRelay(func(r *Relay) float64 { return float64(r.Pending) / kib })),
 		}},
 		{title: "In flight: sent and not arrived, in KiB", curves: []series{
-			plain("in flight", sendingHalf, func(s Sample) float64 { return float64(s.SentBytes-s.ArrivedBytes) / kib }),
+			plain("in flight", sendingHalf, func(s Sample) float64 { return float64(s.inFlight()) / kib }),
 		}},
 		{title: "One-way delay in ms, median of what arrived since the sample before", curves: []series{
-			{"delay", receivingHalf, func(_, s Sample) (float64, bool) {
-				if s.Delay == nil {
-					return 0, false
-				}
-				return *s.Delay, true
-			}},
+			value("delay", receivingHalf, Sample.delay),
 		}},
 		{title: "Congestion window in KiB", curves: sending(func(t *TCP) float64 { return float64(t.CwndBytes) / kib })},
 		{title: "Round trip time in ms, smoothed by TCP", curves: sending(func(t *TCP) float64 { return float64(t.RTT) / ms })},
@@ -80,7 +70,7 @@ func lines() []timeline {
 		{title: "Receive window that is offered, in KiB", curves: receiving(func(t *TCP) float64 { return float64(t.ReceiveWindow) / kib })},
 		{title: "In the receive buffer and not read yet, in KiB", curves: receiving(func(t *TCP) float64 { return float64(t.Unread) / kib })},
 		{title: "Memory of the relay's processes in MiB", curves: []series{
-			{"resident", sendingHalf, func(_, s Sample) (float64, bool) { return float64(s.Memory) / (1 << 20), s.Memory > 0 }},
+			value("resident", sendingHalf, func(s Sample) (float64, bool) { return float64(s.Memory) / mib, s.Memory > 0 }),
 		}},
 	}
 }

@@ -167,13 +167,8 @@ func (d *Document) plots() map[string]plot {
 		if m.Relay == Control {
 			continue // it would leave nothing of the others to be seen
 		}
-		inFlight = append(inFlight, line(title, class, m.Samples, func(s Sample) (float64, bool) { return float64(s.SentBytes-s.ArrivedBytes) / kib, true }))
-		delay = append(delay, line(title, class, m.timed().Samples, func(s Sample) (float64, bool) {
-			if s.Delay == nil {
-				return 0, false
-			}
-			return *s.Delay, true
-		}))
+		inFlight = append(inFlight, line(title, class, m.Samples, func(s Sample) (float64, bool) { return float64(s.inFlight()) / kib, true }))
+		delay = append(delay, line(title, class, m.timed().Samples, Sample.delay))
 		if m.Relay == "tprelay" || m.Relay == "haproxy" {
 			windows = append(windows, line(title, class, m.Samples, window))
 		}
@@ -184,12 +179,7 @@ func (d *Document) plots() map[string]plot {
 		}
 	}
 	says := func(name, class string, f func(*Relay) float64) curve {
-		return line(name, class, d.of(1, "tprelay").timed().Samples, func(s Sample) (float64, bool) {
-			if s.Relay == nil {
-				return 0, false
-			}
-			return f(s.Relay), true
-		})
+		return line(name, class, d.of(1, "tprelay").timed().Samples, ofRelay(f))
 	}
 	const wide, half = 760, 430
 	return map[string]plot{

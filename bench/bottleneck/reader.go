@@ -2,7 +2,11 @@ package bottleneck
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -66,11 +70,13 @@ func (r Reader) read(ctx context.Context, conn net.Conn, b *blocks, counts *coun
 				return err
 			}
 		}
-		if closed(err) && err != nil {
-			return nil
-		}
-		if err != nil {
-			return broken(err)
+		switch {
+		case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
+			return nil // this process ended it
+		case errors.Is(err, io.EOF):
+			return errors.New("ended early: the connection was closed")
+		case err != nil:
+			return fmt.Errorf("ended early: %w", err)
 		}
 		if r.Pace == 0 {
 			continue

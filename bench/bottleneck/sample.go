@@ -30,6 +30,27 @@ type Sample struct {
 	Receiver     *TCP     `json:"receiver,omitempty"`             // the receiver's socket on h3
 }
 
+// inFlight is the number of bytes that were sent and had not arrived.
+func (s Sample) inFlight() int64 { return s.SentBytes - s.ArrivedBytes }
+
+// delay is the delay in ms, if something arrived since the previous sample.
+func (s Sample) delay() (ms float64, ok bool) {
+	if s.Delay == nil {
+		return 0, false
+	}
+	return *s.Delay, true
+}
+
+// ofRelay is a value of what tprelay reports, for the samples that have it.
+func ofRelay(f func(*Relay) float64) func(Sample) (float64, bool) {
+	return func(s Sample) (float64, bool) {
+		if s.Relay == nil {
+			return 0, false
+		}
+		return f(s.Relay), true
+	}
+}
+
 // end is an end of a connection on a host.
 type end struct{ local, remote netip.AddrPort }
 

@@ -3,7 +3,6 @@ package bottleneck
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 
@@ -59,17 +58,4 @@ func send(conn *net.TCPConn, c clock, counts *counts, unsent int) error {
 			return os.NewSyscallError("write", failed)
 		}
 	}
-}
-
-// broken is the error of a connection that ended early.
-func broken(err error) error {
-	if errors.Is(err, io.EOF) {
-		err = errors.New("the connection was closed")
-	}
-	return fmt.Errorf("ended early: %w", err)
-}
-
-// closed says whether this process itself ended the connection.
-func closed(err error) bool {
-	return err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -42,6 +42,9 @@ const (
 )
 
 // Diag asks the kernel about connections, by netlink. One goroutine may use it at a time.
+//
+// The message is laid out here because vishvananda/netlink gives tcp_info only for all sockets of a
+// host at once, and its TCPInfo ends before the receive window (rcv_wnd).
 type Diag struct {
 	fd       int
 	sequence uint32

@@ -60,11 +60,19 @@ func TestWhatIsLeftIsFound(t *testing.T) {
 // elsewhere holds a thread in a new network namespace.
 func elsewhere(t *testing.T) func() {
 	entered, done := make(chan error), make(chan struct{})
-	go func() {
+	var enter func()
+	enter = func() {
 		runtime.LockOSThread() // and never unlock it: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			go enter() // on another thread, because the first one would not end
+			<-done
+			return
+		}
 		entered <- unix.Unshare(unix.CLONE_NEWNET)
 		<-done
-	}()
+	}
+	go enter()
 	if err := <-entered; err != nil {
 		close(done)
 		if errors.Is(err, unix.EPERM) {

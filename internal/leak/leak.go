@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
 // patience is how long things that go away by themselves may take: a goroutine that returns, a
@@ -168,28 +170,16 @@ func goroutines() map[uint64]string {
 	return all
 }
 
-// children reads who our child processes are from /proc/PID/stat: "123 (its name) S 1 ...". The
-// name may hold anything; the parent comes after it.
+// children returns our child processes: names and states.
 func children() map[int]string {
-	paths, err := filepath.Glob("/proc/[0-9]*/stat")
+	processes, err := procfs.AllProcs()
 	if err != nil {
 		panic(err)
 	}
 	all := map[int]string{}
-	us := strconv.Itoa(os.Getpid())
-	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		head, rest, _ := strings.Cut(string(text), " (")
-		end := strings.LastIndexByte(rest, ')')
-		pid, err := strconv.Atoi(head)
-		if err != nil || end < 0 {
-			continue
-		}
-		if f := strings.Fields(rest[end+1:]); len(f) > 1 && f[1] == us {
-			all[pid] = rest[:end] + " (" + f[0] + ")"
+	for _, p := range processes {
+		if stat, err := p.Stat(); err == nil && stat.PPID == os.Getpid() { // the process may have ended
+			all[p.PID] = stat.Comm + " (" + stat.State + ")"
 		}
 	}
 	return all

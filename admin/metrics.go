@@ -2,8 +2,6 @@ package admin
 
 import (
 	"encoding/json"
-	"fmt"
-	"maps"
 	"math"
 	"reflect"
 	"strings"
@@ -122,22 +120,6 @@ func dialErrnos() []string {
 	}
 }
 
-// reasons are the names of all reasons but none, which no pair ends for.
-func reasons() (names []string) {
-	unknown := engine.Reason(math.MaxUint8).String()
-	for r := engine.ReasonNone + 1; r.String() != unknown; r++ {
-		names = append(names, r.String())
-	}
-	return names
-}
-
-func levels() (names []string) {
-	for l := tproxy.LevelNone; l <= tproxy.LevelFull; l++ {
-		names = append(names, l.String())
-	}
-	return names
-}
-
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, m := range c.numbers {
@@ -162,39 +144,23 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count := func(d *prometheus.Desc, n uint64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}
-	for reason, n := range byName(s.Ended, reasons()) {
-		count(c.ended, n, reason)
+	unknown := engine.Reason(math.MaxUint8).String()
+	for r := engine.ReasonNone + 1; r.String() != unknown; r++ { // no pair ends for ReasonNone
+		count(c.ended, s.Ended[r], r.String())
 	}
-	for errno, n := range withZeros(s.DialErrors, dialErrnos()) {
+	for _, errno := range dialErrnos() {
+		if _, ok := s.DialErrors[errno]; !ok {
+			count(c.dialErrors, 0, errno)
+		}
+	}
+	for errno, n := range s.DialErrors {
 		count(c.dialErrors, n, errno)
 	}
-	for level, n := range byName(s.SpoofLevels, levels()) {
-		count(c.levels, n, level)
+	for l := tproxy.LevelNone; l <= tproxy.LevelFull; l++ {
+		count(c.levels, s.SpoofLevels[l], l.String())
 	}
 	count(c.delivered, s.UpstreamSplice, "upstream", "splice")
 	count(c.delivered, s.UpstreamBuffer, "upstream", "buffer")
 	count(c.delivered, s.DownstreamSplice, "downstream", "splice")
 	count(c.delivered, s.DownstreamBuffer, "downstream", "buffer")
-}
-
-// withZeros is counted and, with 0, what it lacks of known.
-func withZeros(counted map[string]uint64, known []string) map[string]uint64 {
-	all := make(map[string]uint64, len(known))
-	for _, name := range known {
-		all[name] = 0
-	}
-	maps.Copy(all, counted)
-	return all
-}
-
-// byName is withZeros for counts that are not by name.
-func byName[K interface {
-	comparable
-	fmt.Stringer
-}](counted map[K]uint64, known []string) map[string]uint64 {
-	names := make(map[string]uint64, len(counted))
-	for k, n := range counted {
-		names[k.String()] = n
-	}
-	return withZeros(names, known)
 }

@@ -133,19 +133,21 @@ func capable(caps ...uint) (bool, error) {
 	return true, nil
 }
 
+// ErrNotRoot says that something needs the machine's root: it has to become other users, which a
+// user namespace with one user does not allow.
+var ErrNotRoot = errors.New("needs root, not a user namespace")
+
 // OtherUsers returns nil if this process can start programs as any other user: it is root, and not
-// in a user namespace that has no other users, as [Enter] makes them.
+// in a user namespace that has no other users, as [Enter] makes them. Otherwise the error is
+// [ErrNotRoot].
 func OtherUsers() error {
-	if os.Geteuid() != 0 {
-		return errors.New("needs root to become somebody else")
-	}
 	users, err := os.ReadFile("/proc/self/uid_map")
 	if err != nil {
 		return err
 	}
 	// One line for each range: the first user in here, who that is outside, how many there are.
-	if fields := strings.Fields(string(users)); len(fields) == 3 && fields[2] == "1" {
-		return errors.New("there is nobody else in this user namespace")
+	if f := strings.Fields(string(users)); os.Geteuid() != 0 || len(f) == 3 && f[2] == "1" {
+		return ErrNotRoot
 	}
 	return nil
 }

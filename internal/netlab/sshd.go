@@ -2,7 +2,6 @@ package netlab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -19,22 +18,12 @@ type SSHD struct {
 	port uint16
 }
 
-// ErrNotRoot says that a helper needs the machine's root: it has to become
-// other users, which a user namespace with one user does not allow.
-var ErrNotRoot = errors.New("needs root, not a user namespace")
-
 // SSHD starts an sshd on the port, over IPv4 and IPv6, and returns when it
 // listens. ctx bounds the wait and the server's life. The error is [ErrNotRoot]
 // in the user namespace of Enter.
 func (h *Host) SSHD(ctx context.Context, port uint16) (*SSHD, error) {
-	// Whether there are others to become is written in the map of users: all of
-	// them for real root, one line of length 1 in a namespace of ours.
-	users, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil {
+	if err := OtherUsers(); err != nil {
 		return nil, fmt.Errorf("netlab: sshd: %w", err)
-	}
-	if f := strings.Fields(string(users)); os.Getuid() != 0 || len(f) == 3 && f[2] == "1" {
-		return nil, fmt.Errorf("netlab: sshd: %w", ErrNotRoot)
 	}
 	path, err := program("sshd")
 	if err != nil {

@@ -174,6 +174,6 @@ func (f *flow) receive(rate int) {
 			due = now
 		}
 		due = due.Add(time.Duration(n) * time.Second / time.Duration(rate))
-		time.Sleep(time.Until(due)) // so slow is the receiver
+		time.Sleep(time.Until(due)) // keeps the receiver to its rate
 	}
 }

@@ -30,7 +30,7 @@ type view struct {
 	// For how long its calls waited in all, and the longest of them.
 	ReadWait, WriteWait, Longest time.Duration
 
-	Overslept time.Duration // by how much its longest pause was longer than it was to be
+	Overslept time.Duration // by how much one of its pauses was too long, at most
 }
 
 // How an end heard of the stream's end, or made it.

@@ -56,7 +56,7 @@ func (f fault) injectInto(r *relay) error {
 		if err := r.signal(unix.SIGSTOP); err != nil {
 			return err
 		}
-		time.Sleep(pauseTime) // so long does the relay stand still
+		time.Sleep(pauseTime) // how long the relay stands still
 		return r.signal(unix.SIGCONT)
 	}
 	return nil
@@ -68,6 +68,6 @@ func cut(lab *netlab.Lab, iface string) error {
 	if err != nil {
 		return err
 	}
-	time.Sleep(outageTime) // so long is the link down
+	time.Sleep(outageTime) // how long the link is down
 	return restore()
 }

@@ -126,7 +126,7 @@ func (s *stage) client(c script, from, to netip.AddrPort, up, down content, bega
 }
 
 func (s *stage) server(c script, l *socket, up, down content, began, limit time.Time, over <-chan struct{}) view {
-	time.Sleep(time.Duration(c.Late)) // so late does it accept
+	time.Sleep(time.Duration(c.Late)) // it accepts late
 	// A client that is gone for some time has no connection that is still to come.
 	stop := make(chan struct{})
 	defer close(stop)

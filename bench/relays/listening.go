@@ -9,9 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/tprelay/tprelay/internal/netlab"
 )
 
@@ -21,7 +18,7 @@ func awaitListeners(ctx context.Context, host *netlab.Host, cmd *netlab.Cmd, por
 	for {
 		ready := true
 		for _, port := range ports {
-			sockets, err := listeners(host, port)
+			sockets, err := host.Listeners(port)
 			if err != nil {
 				return fmt.Errorf("wait for a listener on port %d: %w", port, err)
 			}
@@ -43,36 +40,18 @@ func awaitListeners(ctx context.Context, host *netlab.Host, cmd *netlab.Cmd, por
 	}
 }
 
-// listeners returns the sockets that listen on the port, as /proc/PID/fd names them.
-func listeners(host *netlab.Host, port uint16) (sockets []string, err error) {
-	const listen = 10 // TCP_LISTEN
-	err = host.Do(func() error {
-		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			all, err := netlink.SocketDiagTCP(family)
-			if err != nil {
-				return err
-			}
-			for _, s := range all {
-				if s.State == listen && s.ID.SourcePort == port {
-					sockets = append(sockets, fmt.Sprintf("socket:[%d]", s.INode))
-				}
-			}
-		}
-		return nil
-	})
-	return sockets, err
-}
-
 // holds says whether the process has one of these sockets open.
-func holds(pid int, sockets []string) bool {
+func holds(pid int, inodes []uint32) bool {
 	dir := "/proc/" + strconv.Itoa(pid) + "/fd/"
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return false // it has ended
 	}
 	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
-		to, err := os.Readlink(dir + e.Name())
-		return err == nil && slices.Contains(sockets, to)
+		to, _ := os.Readlink(dir + e.Name()) // empty if it is closed already
+		var inode uint32
+		_, err := fmt.Sscanf(to, "socket:[%d]", &inode)
+		return err == nil && slices.Contains(inodes, inode)
 	})
 }
 

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Dial connects from the host, as net.Dialer.DialContext does, so it fits
@@ -110,11 +112,11 @@ func (h *Host) literal(address string, listen func() error) error {
 // connect. The error wraps that of ctx.
 func (h *Host) WaitListen(ctx context.Context, port uint16) error {
 	for {
-		listens, err := h.listens(port)
+		listeners, err := h.Listeners(port)
 		if err != nil {
 			return fmt.Errorf("netlab: %s: wait for a listener on port %d: %w", h.Name, port, err)
 		}
-		if listens {
+		if len(listeners) > 0 {
 			return nil
 		}
 		select {
@@ -125,36 +127,33 @@ func (h *Host) WaitListen(ctx context.Context, port uint16) error {
 	}
 }
 
-// listens looks the port up in the kernel's tables, whose lines read
-// "0: 0100007F:1F90 00000000:0000 0A ...", with 0A for LISTEN.
-func (h *Host) listens(port uint16) (bool, error) {
-	suffix := fmt.Sprintf(":%04X", port)
-	found := false
-	err := h.Do(func() error {
-		for _, table := range []string{"tcp", "tcp6"} {
-			b, err := os.ReadFile("/proc/thread-self/net/" + table)
+// Listeners returns the inodes of the sockets that listen on the TCP port in the host, on any
+// address.
+func (h *Host) Listeners(port uint16) (inodes []uint32, err error) {
+	err = h.Do(func() error {
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			sockets, err := netlink.SocketDiagTCP(family)
 			if err != nil {
 				return err
 			}
-			for line := range strings.Lines(string(b)) {
-				f := strings.Fields(line)
-				if len(f) > 3 && f[3] == "0A" && strings.HasSuffix(f[1], suffix) {
-					found = true
+			for _, s := range sockets {
+				if s.State == netlink.TCP_LISTEN && s.ID.SourcePort == port {
+					inodes = append(inodes, s.INode)
 				}
 			}
 		}
 		return nil
 	})
-	return found, err
+	return inodes, err
 }
 
 // startDaemon starts a program that listens on a port of its host, and returns once it does. If the
 // program ends before that, the error contains its output. After an error it does not run.
 func (c *Cmd) startDaemon(ctx context.Context, port uint16) error {
 	// Otherwise another program's listener would count as this program's.
-	if taken, err := c.host.listens(port); err != nil {
+	if others, err := c.host.Listeners(port); err != nil {
 		return c.wrap(err)
-	} else if taken {
+	} else if len(others) > 0 {
 		return c.wrap(fmt.Errorf("port %d: %w", port, syscall.EADDRINUSE))
 	}
 	if err := c.Start(); err != nil {

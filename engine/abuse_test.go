@@ -15,7 +15,7 @@ import (
 	"github.com/tprelay/tprelay/tproxy"
 )
 
-// Thousands who hold their pair and do next to nothing with it, beside one who works.
+// Thousands of clients that hold their pair and do next to nothing with it, beside one that works.
 // The many, and the server of all, are in another process.
 
 const (
@@ -124,13 +124,13 @@ func (a *abused) talkOn(c net.Conn, n int) []time.Duration {
 // kinds of connections; the client's first byte tells the server.
 const (
 	kindEcho   = 'e' // the server sends back what comes
-	kindSilent = 's' // nobody sends anything: not even this byte
+	kindSilent = 's' // no byte is sent, not even this one
 	kindWriter = 'w' // the client sends a byte now and then
 	kindReader = 'r' // the server sends all it can, the client reads a byte now and then
 )
 
-// TestSilentClientsAreReaped: 5,000 clients come and send nothing. Somebody who works goes
-// on, and IdleTimeout ends the others and him not.
+// TestSilentClientsAreReaped: 5,000 clients come and send nothing. A client that works
+// goes on: IdleTimeout ends the others only.
 func TestSilentClientsAreReaped(t *testing.T) {
 	a := newAbused(t, engine.Options{IdleTimeout: 5 * time.Second})
 	came := make(chan error, 1)
@@ -151,8 +151,8 @@ func TestSilentClientsAreReaped(t *testing.T) {
 	}
 }
 
-// TestSlowLoris: 5,000 clients, half of whom write, half of whom read a byte now and then,
-// while the server would send them all it has. Somebody who works goes on.
+// TestSlowLoris: 5,000 clients, of which half write and half read a byte now and then, while the
+// server would send them all it has. A client that works goes on.
 func TestSlowLoris(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, o measuredOptions) {
 		enter := engine.PrivateNetwork(t, smallBuffers)
@@ -176,9 +176,9 @@ func TestSlowLoris(t *testing.T) {
 	})
 }
 
-// BenchmarkInteractiveAmongSlowLoris compares the 99th percentile of round trips of one who
-// works among 5,000 who do not with that of the same without them, in turns; and so for
-// a connection that goes by no relay, as the crowd itself takes its share of the machine.
+// BenchmarkInteractiveAmongSlowLoris compares the 99th percentile of the round trips of a client
+// that works among 5,000 that do not with that of the same client without them, in turns. It does
+// the same for a connection without a relay, as the crowd itself takes its share of the machine.
 func BenchmarkInteractiveAmongSlowLoris(b *testing.B) {
 	const rounds, exchanges = 3, 20_000
 	enter := engine.PrivateNetwork(b, smallBuffers)

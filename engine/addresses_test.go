@@ -162,7 +162,8 @@ func TestPairThatWaitsForADescriptorHasAConnectTimeout(t *testing.T) {
 	}
 }
 
-// TestHugeConnectTimeoutIsNotOverAtOnce: the timer wheel would take so many ticks for the past.
+// TestHugeConnectTimeoutIsNotOverAtOnce: the timer wheel must not take a number of ticks that large
+// for the past.
 func TestHugeConnectTimeoutIsNotOverAtOnce(t *testing.T) {
 	for _, huge := range []time.Duration{1 << 31 * tickLength, math.MaxInt64} {
 		l, observer := still(t, Options{ConnectTimeout: huge})

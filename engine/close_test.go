@@ -94,7 +94,7 @@ func TestResetIsPassedOn(t *testing.T) {
 }
 
 // TestResetTravelsBehindUnsentBytes: what the relay's host had acknowledged before the RST
-// came, be it in a receive buffer, pending, or in a send buffer, reaches a receiver
+// came, in a receive buffer, pending, or in a send buffer, reaches a receiver
 // that is slow to read (envoyproxy/envoy issue 45267).
 func TestResetTravelsBehindUnsentBytes(t *testing.T) {
 	onEveryPath(t, func(t *testing.T, o engine.Options) {
@@ -313,7 +313,7 @@ func TestHalfCloseAfterIdleTime(t *testing.T) {
 	r := newRig(t, engine.Options{HalfCloseTimeout: timeout})
 	client, server := r.pair()
 	exchange(t, client, server, noise(10))
-	time.Sleep(timeout + timeout/10) // nobody says anything for longer than the timeout
+	time.Sleep(timeout + timeout/10) // both ends are silent for longer than the timeout
 	client.CloseWrite()
 	expect(t, "server", server, nil)
 	time.Sleep(timeout / 6) // the server lets several ticks pass
@@ -345,12 +345,12 @@ func (n *newcomers) Open(intercept.Pair) intercept.Decision {
 	return intercept.Decision{Refuse: true}
 }
 
-// TestDrainUnderFloodOfNewcomers: who keeps dialing does not keep the listener open.
+// TestDrainUnderFloodOfNewcomers: clients that keep dialing do not keep the listener open.
 func TestDrainUnderFloodOfNewcomers(t *testing.T) {
 	n := &newcomers{rigs: make(chan *rig, 1), most: 1000}
 	r := newRig(t, engine.Options{Loops: 1, Interceptor: n})
 	n.rigs <- r
-	if c, err := net.Dial("tcp", r.address()); err == nil { // else it was reset already
+	if c, err := net.Dial("tcp", r.address()); err == nil { // otherwise it was reset already
 		c.Close()
 	}
 	if err := r.wait(); err != nil {

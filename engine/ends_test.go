@@ -15,7 +15,7 @@ import (
 // roleVariable says as what this binary runs when it is not the test.
 const roleVariable = "TPRELAY_TEST_ROLE"
 
-// roles are what else this binary can be. Descriptors and memory then belong to
+// roles are what this binary can be besides the test. Their descriptors and memory belong to
 // another process.
 var roles = map[string]func(commands *bufio.Scanner){
 	"idle ends":    serveEnds,

@@ -214,7 +214,7 @@ func startRelay(t *testing.T, under []string, options, upstream string) *relayPr
 	}
 	words := append(under, exe)
 	r := &relayProcess{t: t, cmd: exec.Command(words[0], words[1:]...)}
-	// A program with the race detector else sleeps for a second when it ends.
+	// Otherwise a program with the race detector sleeps for a second when it ends.
 	r.cmd.Env = append(os.Environ(), relayVariable+"="+upstream, relayOptionsVariable+"="+options, "GORACE=atexit_sleep_ms=0")
 	r.cmd.Stderr = &r.stderr
 	if r.in, err = r.cmd.StdinPipe(); err != nil {

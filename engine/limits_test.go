@@ -55,7 +55,7 @@ func TestEMFILEAtAcceptDoesNotSpin(t *testing.T) {
 	}
 	raw := r.dialWithDescriptorsLeft(0)
 	before := r.until("pause", func(s engine.Stats) bool { return s.AcceptPauses > 0 && s.AcceptErrors > 0 })
-	exchange(t, c, s, noise(10)) // who is in goes on
+	exchange(t, c, s, noise(10)) // a pair that was let in goes on
 	unix.Nanosleep(&unix.Timespec{Nsec: 500e6}, nil)
 	if after := r.Stats(); after.Waits-before.Waits > 50 {
 		t.Errorf("%d waits in half a second", after.Waits-before.Waits)

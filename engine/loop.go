@@ -132,7 +132,8 @@ func (l *loop) work() error {
 			return err
 		}
 	}
-	l.mayHoldP = runtime.GOMAXPROCS(0) > l.engine.options.Loops // else the other goroutines had none
+	// Otherwise the other goroutines would have no processor.
+	l.mayHoldP = runtime.GOMAXPROCS(0) > l.engine.options.Loops
 	l.clock()
 	l.askLocals() // while there are descriptors
 	for i := range l.listeners {

@@ -78,8 +78,8 @@ func serveMeasured(commands *bufio.Scanner) {
 		fmt.Println(err)
 		return
 	}
-	// As Options.MemoryLimit advises. What Go has already is known here; so less comes on top of
-	// it, but nothing that is needed (else the collector runs all the time, and loses).
+	// As Options.MemoryLimit advises, but with 1 MiB on top, because what Go has already is known
+	// here. With less than it needs, the collector would run all the time.
 	var base runtime.MemStats
 	runtime.ReadMemStats(&base)
 	debug.SetMemoryLimit(int64(base.Sys-base.HeapReleased) + o.MemoryLimit*105/100 + 1<<20)

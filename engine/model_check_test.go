@@ -262,7 +262,7 @@ func (w *modelWorld) checkDirection(p *pair, s side) error {
 	}
 	// What the latch does not know must come as an event. The kernel is asked for bytes
 	// first: an event for those is there by the time it is asked for events. (poll(2) is not
-	// used, for it asks for events that would else not come.)
+	// used: it asks for events that would otherwise not come.)
 	if d.Is(pump.Moderated) {
 		for _, m := range w.moderations {
 			if m.reference == p.ref() && m.side == s {

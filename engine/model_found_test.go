@@ -4,9 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tprelay/tprelay/engine/internal/pump"
+	"github.com/tprelay/tprelay/internal/sock"
 )
 
 // What the model has found, as the shortest orders of calls that show it.
@@ -25,7 +24,7 @@ func foundWorld(t *testing.T) *modelWorld {
 func (e *modelEnd) acknowledged(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if n, err := unix.IoctlGetInt(e.fd, unix.TIOCOUTQ); err != nil || n == 0 {
+		if sock.Unsent(e.fd) == 0 {
 			return
 		}
 		if time.Now().After(end) {

@@ -8,8 +8,8 @@ import (
 	"github.com/tprelay/tprelay/engine/internal/handover/handovertest"
 )
 
-// Pairs of the model leave their loop as for another engine, stand still for as long as
-// chance wants, and arrive: on the same loop, which does not know them any more.
+// Pairs of the model leave their loop as for another engine, stand still for a random
+// time, and arrive: on the same loop, which does not know them any more.
 
 // modelFrozen is a pair that has left.
 type modelFrozen struct {

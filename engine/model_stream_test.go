@@ -17,7 +17,7 @@ type behaviour struct {
 	handle func() intercept.Handler    // nil: nobody looks on
 	want   func(sent []byte) []byte    // what arrives of sent; nil: all of it
 	strip  func(arrived []byte) []byte // taken out of what arrived before comparing; nil: nothing
-	// From so many bytes on, the handler closes or resets the pair; 0: never.
+	// The number of bytes at which the handler closes or resets the pair; 0: never.
 	closes, resets int
 	growth         int // how many bytes one byte can become, if more than one
 	holds          int // how many bytes it may hold back

@@ -326,7 +326,7 @@ func (w *modelWorld) settle() error {
 	}
 }
 
-// String describes the world, for who has to find out why.
+// String describes the world when something has failed.
 func (w *modelWorld) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pending %d, memory %d of %d, ready %d, waiting for memory %d, watches %d, tick %d\n",

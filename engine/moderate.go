@@ -42,8 +42,8 @@ func (l *loop) beginModeration(p *pair, s side) {
 	l.count.moderations++
 }
 
-// moderate ends the moderation of directions that bring nothing, be it that their
-// source is silent or that their sink has stopped: neither may keep the loop awake.
+// moderate ends the moderation of directions that bring nothing, because their source is silent or
+// because their sink has stopped. Neither may keep the loop awake.
 func (l *loop) moderate() {
 	keep := l.moderations[:0]
 	for _, m := range l.moderations {

@@ -33,8 +33,8 @@ func flood(t *testing.T, r *rig, client, server *net.TCPConn) {
 	}
 }
 
-// TestModeratedBytesAreNotHeldBack: what comes after the bulk, be it one byte, is passed
-// on although its source was to wake the loop for a lot only.
+// TestModeratedBytesAreNotHeldBack: what comes after the bulk, even a single byte, is passed
+// on, although its source was set to wake the loop for a lot only.
 func TestModeratedBytesAreNotHeldBack(t *testing.T) {
 	onEveryPath(t, func(t *testing.T, o engine.Options) {
 		r := newRig(t, o)

@@ -49,7 +49,7 @@ func hear(c net.Conn, message []byte) error {
 }
 
 // TestFourTimesMaxPairsAreAllServed: 2,000 clients come at once where 500 are let in.
-// The rest waits in the backlog, and nobody is lost.
+// The rest waits in the backlog, and none is lost.
 func TestFourTimesMaxPairsAreAllServed(t *testing.T) {
 	const limit, clients = 500, 2000
 	r := newRig(t, engine.Options{MaxPairs: limit, Loops: 2})

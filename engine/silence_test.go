@@ -188,7 +188,7 @@ func holding(t *testing.T) map[string]intercept.Interceptor {
 }
 
 // TestHeldBytesArriveBeforeTheReset: what a handler holds back was acknowledged to the
-// sender, so it goes out in front of the RST, whoever ends the pair.
+// sender, so it goes out in front of the RST, however the pair ends.
 func TestHeldBytesArriveBeforeTheReset(t *testing.T) {
 	for name, interceptor := range holding(t) {
 		for reason, end := range map[engine.Reason]func(r *rig, from *net.TCPConn){

@@ -18,14 +18,14 @@ import (
 // spareDescriptors are what Go's runtime may open of its own, and /proc/PID/fd.
 const spareDescriptors = 4
 
-// smallBuffers: those of thousands of stalled connections would else come to
+// smallBuffers: those of thousands of stalled connections would otherwise come to
 // net.ipv4.tcp_mem, which is one for the whole machine.
 var smallBuffers = map[string]string{
 	"tcp_rmem": "4096 16384 32768", "tcp_wmem": "4096 16384 32768", "ip_local_port_range": "10000 65000",
 }
 
 // stalled has clients send as much as they can to servers that do not read, looks at the
-// relay, and lets the servers read: nobody was lost, and nothing. It gives by how
+// relay, and lets the servers read: no pair and no byte was lost. It gives by how
 // much the resident memory of the relay's process has grown at most.
 func stalled(t *testing.T, o measuredOptions, pairs int) (grown int64) {
 	engine.PrivateNetwork(t, smallBuffers)
@@ -76,9 +76,9 @@ func stalled(t *testing.T, o measuredOptions, pairs int) (grown int64) {
 	if after.Memory > o.MemoryLimit+512<<10 { // 128 KiB and a chunk for each loop; see settleAt
 		t.Errorf("%d bytes charged, the limit is %d", after.Memory, o.MemoryLimit)
 	}
-	// Not a matter of speed: who spins uses all of a processor (with the race detector,
-	// everything takes much). One wait per loop and tick,
-	// and those for what is asked of it.
+	// Not a matter of speed: a loop that spins uses all of a processor (with the race detector,
+	// everything takes much). There is one wait per loop and tick, and those for what is asked of
+	// it.
 	if !engine.RaceEnabled && used > watched/5 || after.Waits-before.Waits > 400 {
 		t.Errorf("while nothing can move: %v of processor time in %v, %d waits", used, watched, after.Waits-before.Waits)
 	}
@@ -103,7 +103,7 @@ func onBothPaths(t *testing.T, f func(t *testing.T, o measuredOptions)) {
 	t.Run("buffer", func(t *testing.T) { f(t, measuredOptions{NoSplice: true}) })
 }
 
-// TestMemoryLimitHoldsUnderStalledPairs: who is starved waits, without work for the
+// TestMemoryLimitHoldsUnderStalledPairs: a starved pair waits, without work for the
 // relay, and goes on in the end.
 func TestMemoryLimitHoldsUnderStalledPairs(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, o measuredOptions) {

@@ -128,7 +128,7 @@ func (e *Engine) takeOver(r *handover.Receiver) error {
 	e.mu.Unlock()
 	switch {
 	case e.runs() != nil:
-		err = nil // nobody is to take anything any more
+		err = nil // the engine has ended, and takes no more pairs
 	case err == nil:
 		e.options.Logger.Info("took over", "pairs", n)
 	case errors.Is(err, handover.ErrPeerGone):

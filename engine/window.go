@@ -27,14 +27,14 @@ func (l *loop) freeWindow(fd int) {
 	setTCP(fd, unix.TCP_WINDOW_CLAMP, noWindowClamp)
 }
 
-// setReceiveBuffer sets the receive buffer for a window of so many bytes, and lets the kernel
+// setReceiveBuffer sets the receive buffer for a window of that many bytes, and lets the kernel
 // enlarge it. Without CAP_NET_ADMIN the limit net.core.rmem_max applies.
 func setReceiveBuffer(fd int, window int64) {
 	lockReceiveBuffer(fd, window)
 	_ = unlockReceiveBuffer(fd)
 }
 
-// lockReceiveBuffer sets the receive buffer for a window of so many bytes. The kernel does not
+// lockReceiveBuffer sets the receive buffer for a window of that many bytes. The kernel does not
 // enlarge it.
 func lockReceiveBuffer(fd int, window int64) {
 	bytes := int(min(window, 1<<30))
@@ -74,7 +74,7 @@ func (l *loop) mostReceiveBuffer() int64 {
 	return l.mostBuffer
 }
 
-// setNotsentLowat has the socket say that it is full when so many bytes wait unsent in it.
+// setNotsentLowat has the socket say that it is full when that many bytes wait unsent in it.
 func setNotsentLowat(fd int, bytes int64) { setTCP(fd, unix.TCP_NOTSENT_LOWAT, bytes) }
 
 func setTCP(fd, name int, value int64) {

@@ -36,6 +36,9 @@ import (
 // reads end early: without that event, a short read would not prove that the socket is empty.
 const interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 
+// ending is what comes with the end of one way or of both.
+const ending = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+
 // wakeInterest lacks EPOLLOUT: an eventfd is writable from the start, and would end the first Wait.
 const wakeInterest = unix.EPOLLIN | unix.EPOLLET
 
@@ -62,13 +65,10 @@ func (e Event) Readable() bool {
 func (e Event) Writable() bool { return e.Events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 }
 
 // Ending: a FIN has come, or both ways are down. There may be bytes before it.
-func (e Event) Ending() bool { return e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 }
+func (e Event) Ending() bool { return e.Events&ending != 0 }
 
 // FIN: a FIN has come, and nothing else has happened to the connection.
-func (e Event) FIN() bool {
-	const end = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
-	return e.Events&end == unix.EPOLLRDHUP
-}
+func (e Event) FIN() bool { return e.Events&ending == unix.EPOLLRDHUP }
 
 // Broken: the connection has failed: reset, timed out, unreachable.
 func (e Event) Broken() bool { return e.Events&unix.EPOLLERR != 0 }

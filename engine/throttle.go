@@ -65,8 +65,8 @@ func (l *loop) observeAgain(p *pair) {
 	}
 }
 
-// stopObserving takes the directions of a pair off the list, which passes over pairs that are not
-// open and drops them.
+// stopObserving takes the directions of a pair that freezes off the list. The next tick would drop
+// them, because the pair is not open, but would leave them Watched.
 func (l *loop) stopObserving(p *pair) {
 	if !p.dir[upstream].Is(pump.Watched) && !p.dir[downstream].Is(pump.Watched) {
 		return
@@ -143,7 +143,7 @@ func (l *loop) limit(p *pair, s side, limits flowcontrol.Limits) {
 	d.Set(pump.Throttled)
 	d.PendingLimit = uint32(min(limits.Unsent, int64(l.env.High)))
 	setNotsentLowat(int(p.fd[s.other()]), int64(d.PendingLimit))
-	l.holdWindow(int(p.fd[s]), &l.source, limits)
+	l.holdWindow(int(p.fd[s]), limits)
 	l.count.throttles++
 }
 
@@ -156,14 +156,14 @@ func (l *loop) lift(p *pair, s side) {
 }
 
 // holdWindow has the source offer its other end the window of the limits, now or with the next
-// calls.
-func (l *loop) holdWindow(fd int, source *unix.TCPInfo, limits flowcontrol.Limits) {
+// calls. Invariant: l.source is a sample of it.
+func (l *loop) holdWindow(fd int, limits flowcontrol.Limits) {
 	b, ok := l.receiveBuffer(fd)
 	if !ok {
 		return
 	}
 	b.Unread = int64(sock.Unread(fd))
-	setting := flowcontrol.Window(source, b, limits)
+	setting := flowcontrol.Window(&l.source, b, limits)
 	switch {
 	case setting.Lock:
 		lockReceiveBuffer(fd, setting.Buffer)

@@ -26,7 +26,7 @@ func TestThrottleStaysWithinTCPRmem(t *testing.T) {
 		}
 		before, _ := l.receiveBuffer(source)
 		for _, window := range []int64{64 << 10, 256 << 10, 257 << 10, 16 << 20} {
-			l.holdWindow(source, &l.source, flowcontrol.Limits{Window: window})
+			l.holdWindow(source, flowcontrol.Limits{Window: window})
 			if b, ok := l.receiveBuffer(source); !ok || b.Size > max(before.Size, l.tuned) {
 				t.Errorf("window of %d bytes: the buffer has %d bytes, of at most %d", window, b.Size, l.tuned)
 			}
@@ -70,7 +70,7 @@ func TestWindowIsGivenBack(t *testing.T) {
 		tuned := size()
 		for range 3 { // nothing is promised, or it shrinks with what is
 			if sock.TCPInfo(source, &l.source) {
-				l.holdWindow(source, &l.source, flowcontrol.Limits{Window: window})
+				l.holdWindow(source, flowcontrol.Limits{Window: window})
 			}
 		}
 		held := size()
@@ -116,7 +116,7 @@ func TestWhatWasPromisedIsTaken(t *testing.T) {
 					control(t, in, func(fd int) {
 						if sock.TCPInfo(fd, &l.source) {
 							// As when the rate was measured, and then there is none.
-							l.holdWindow(fd, &l.source, flowcontrol.Limits{Window: 4 * int64(l.source.Advmss), Drained: max(5-i, 0)})
+							l.holdWindow(fd, flowcontrol.Limits{Window: 4 * int64(l.source.Advmss), Drained: max(5-i, 0)})
 						}
 					})
 					time.Sleep(tickLength) // the throttle looks once per tick
@@ -164,7 +164,7 @@ func TestHeldWindowIsTwoSegmentsAtLeast(t *testing.T) {
 					if random.IntN(8) == 0 {
 						l.freeWindow(fd)
 					} else {
-						l.holdWindow(fd, &l.source, flowcontrol.Limits{
+						l.holdWindow(fd, flowcontrol.Limits{
 							Window: 4*segment + random.Int64N(100<<10), UnderWay: random.Int64N(40 * segment), Drained: random.Int64N(100 << 10),
 						})
 					}
@@ -197,7 +197,7 @@ func TestThrottleDropsNothingOfFullBuffers(t *testing.T) {
 	hold := func(in *net.TCPConn) {
 		control(t, in, func(fd int) {
 			if sock.TCPInfo(fd, &l.source) {
-				l.holdWindow(fd, &l.source, flowcontrol.Limits{Window: window, UnderWay: 22, Drained: 70_000})
+				l.holdWindow(fd, flowcontrol.Limits{Window: window, UnderWay: 22, Drained: 70_000})
 			}
 		})
 	}

@@ -21,8 +21,8 @@ const (
 	nobody    = 65534
 )
 
-// The soft limit is counted per user, and not for those who may override it
-// (CAP_SYS_RESOURCE): the work is done by a process of an ordinary user.
+// The soft limit is counted per user, and does not hold for a user that may override it
+// (CAP_SYS_RESOURCE). So a process of an ordinary user does the work.
 func TestPipesBeyondTheSoftLimit(t *testing.T) {
 	if pages := softLimit(t); pages <= 0 || pages > 32<<10 {
 		t.Skipf("/proc/sys/fs/pipe-user-pages-soft is %d", pages)
@@ -104,7 +104,7 @@ func runLimitTask() (status int) {
 		t.Fatalf("grew a pipe to %d bytes beyond the limit", big.Pipe(id).Size())
 	}
 
-	// Who wants no small ones gets none, and asks again later.
+	// A pool with a least size gets no pipe, and asks the kernel again later.
 	picky := splice.NewPool(splice.Limits{Size: 1 << 20, Least: normal, Pipes: 1, Keep: 1})
 	before := leak.Descriptors()
 	if id, ok := picky.Get(); ok {

@@ -194,6 +194,9 @@ func TestLinkCutAnywhereLeavesOneOwner(t *testing.T) {
 		})
 	}
 	t.Logf("%d places, %d cuts", len(places), cuts)
+	if cuts == 0 {
+		t.Error("the link was never cut")
+	}
 }
 
 // TestLostAndLateAcknowledgements: the new engine holds a batch, and its acknowledgement is lost,

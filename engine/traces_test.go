@@ -13,7 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -232,7 +231,7 @@ func (l *loop) trace(b *strings.Builder, kind string, p *pair, hasStalled bool) 
 	}
 	fmt.Fprintln(b, kind, l.millis(), d.Bytes, d.Pending, flag(d.Is(pump.Stalled)), flag(hasStalled), flag(d.Is(pump.EOF)),
 		sink.Snd_mss, sink.Rtt, sink.Min_rtt, sink.Snd_cwnd, sink.Snd_ssthresh, sink.Snd_wnd, sink.Unacked, sink.Sacked,
-		sink.Notsent_bytes, sink.Bytes_acked, sink.Delivery_rate, (*[8]byte)(unsafe.Pointer(&sink))[7]&1,
+		sink.Notsent_bytes, sink.Bytes_acked, sink.Delivery_rate, flag(sock.AppLimited(&sink)),
 		source.Rtt, source.Min_rtt, source.Advmss, source.Rcv_mss, source.Rcv_wnd, source.Rcv_space,
 		m.Used, m.Size, sock.Unread(int(p.fd[incoming])), m.Most)
 }
